@@ -1,0 +1,215 @@
+//! Replica messages: a 256-byte header, then a body.
+//!
+//! 256 bytes, not 128: the fields of normal operation alone take 144, view change needs more, and nothing is gained by
+//! a smaller header, since a prepare on disk is padded to a sector and a prepare on the wire carries many requests.
+//!
+//! **Wire bytes are disk bytes**: a backup journals a prepare as it received it, and sends it on from the journal as it
+//! is. A prepare's body is the request frames of its batch, end to end. The checksum of the header covers the checksum of
+//! the body and the checksum of the parent, so the last header of a log vouches for the whole log before it.
+
+use thiserror::Error;
+use zerocopy::{
+    FromBytes, IntoBytes,
+    little_endian::{U16, U32, U64, U128},
+};
+
+use crate::{
+    checksum::checksum_128,
+    layout::layout,
+    limits::{BATCH_OPS_MAX, MESSAGE_SIZE_MAX, PROTOCOL_VERSION, SERVERS_MAX},
+    operation::byte_enum,
+};
+
+byte_enum! {
+    /// What a replica message says.
+    pub enum Command {
+        /// Primary → backup: here is the next entry of the log. The only message with a life on disk.
+        Prepare = 1,
+        /// Backup → primary: I hold everything up to `op` durably; `parent` is the checksum of that op's header.
+        PrepareOk = 2,
+        /// Primary → backup: I am alive, this is committed, and please confirm read round `round`.
+        Heartbeat = 3,
+        /// Backup → primary: I am alive in your view and confirm read round `round`; durable up to `op`.
+        HeartbeatOk = 4,
+        /// Backup → primary: I miss the log from `op` on.
+        RequestPrepare = 5,
+        /// Primary → backup: the journal no longer holds the log from `op` on; it begins at `commit`.
+        Behind = 6,
+        /// Restarted primary → all: I want to begin view `view`; send me your log's end.
+        StartViewChange = 7,
+        /// Any → new primary: my log's end; the body is the headers of my last prepares.
+        DoViewChange = 8,
+        /// New primary → all: view `view` has begun and this is its log; the body is the headers of its last prepares.
+        StartView = 9,
+    }
+}
+
+layout! {
+    /// Header of a replica message.
+    pub struct MessageHeader: 256 {
+        0 checksum: U128 = "XXH3-128 of the header from byte 16 to 256.",
+        16 checksum_body: U128 = "XXH3-128 of the body; of no bytes when there is none.",
+        32 parent: U128 = "Prepare: checksum of the header of the prepare before it. PrepareOk: of the header of `op`.",
+        48 cluster: U128 = "The cluster.",
+        64 size: U32 = "Size of the message, this header included, in bytes.",
+        68 version: U16 = "Version of the protocol and of the disk format.",
+        70 command: u8 = "What the message says: a `Command`.",
+        71 replica: u8 = "Who made it: for a prepare the primary that ordered it, else the sender.",
+        72 view: U64 = "The view in which it was made.",
+        80 op: U64 = "Position in the log. What it means is said at each `Command`.",
+        88 commit: U64 = "Highest op that the sender knew to be committed when it made the message.",
+        96 timestamp_ns: U64 = "Prepare: the primary's wall clock, ns since 1970, never running backwards. Decides expiry.",
+        104 revision: U64 = "Prepare: log position, in requests, of the first request of the batch: its version.",
+        112 request_count: U32 = "Prepare: number of requests in the body.",
+        116 shard: U16 = "The shard, a replication group of its own.",
+        118 in_sync: u8 = "From a primary: the in-sync set, a bit per server.",
+        119 reserved0: u8 = "Zero.",
+        120 round: U64 = "Heartbeat, Prepare: the read round to confirm. HeartbeatOk: the round confirmed.",
+        128 log_view: U64 = "View change: the last view in which the sender's log was normal.",
+        136 checkpoint: U64 = "Op of the sender's last durable checkpoint.",
+        144 reserved1: [u8; 112] = "Zero; for fields of later commands.",
+    }
+}
+
+/// Why a replica message is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MessageError {
+    /// The size is below the header's or beyond the bound.
+    #[error("message size {0} is out of range")]
+    Size(u32),
+    /// The checksum of the header does not fit.
+    #[error("checksum of the header does not match")]
+    HeaderChecksum,
+    /// The checksum of the body does not fit.
+    #[error("checksum of the body does not match")]
+    BodyChecksum,
+    /// Another version of the protocol.
+    #[error("protocol version {0} is not ours")]
+    Version(u16),
+    /// No such command.
+    #[error("unknown command {0}")]
+    UnknownCommand(u8),
+    /// Another cluster.
+    #[error("cluster {0:032x} is not ours")]
+    Cluster(u128),
+    /// Another shard.
+    #[error("shard {0} is not ours")]
+    Shard(u16),
+    /// A server that does not exist.
+    #[error("replica {0} does not exist")]
+    Replica(u8),
+    /// Bytes that must be zero are not, or a field that the command does not have is set.
+    #[error("reserved bytes are not zero")]
+    Reserved,
+    /// A prepare whose body is not its requests.
+    #[error("the body does not have the shape its command needs")]
+    Body,
+}
+
+impl MessageHeader {
+    /// A header with everything that does not depend on the command; checksums are set by [`MessageHeader::seal`].
+    pub fn new(command: Command, cluster: u128, shard: u16, replica: u8, view: u64) -> MessageHeader {
+        let mut header = MessageHeader::new_zeroed();
+        header.command = command.to_wire();
+        header.cluster = U128::new(cluster);
+        header.shard = U16::new(shard);
+        header.replica = replica;
+        header.view = U64::new(view);
+        header.version = U16::new(PROTOCOL_VERSION);
+        header.size = U32::new(MessageHeader::SIZE as u32);
+        header
+    }
+
+    fn new_zeroed() -> MessageHeader {
+        zerocopy::FromZeros::new_zeroed()
+    }
+
+    /// Sets size and checksums for `body`. The last thing done to a header.
+    ///
+    /// # Panics
+    ///
+    /// If the message would be larger than [`MESSAGE_SIZE_MAX`].
+    pub fn seal(&mut self, body: &[u8]) {
+        let size = MessageHeader::SIZE + body.len();
+        assert!(size <= MESSAGE_SIZE_MAX);
+        self.size = U32::new(size as u32);
+        self.checksum_body = U128::new(checksum_128(body));
+        self.checksum = U128::new(self.header_checksum());
+    }
+
+    /// The checksum that the header should have.
+    pub fn header_checksum(&self) -> u128 {
+        checksum_128(&self.as_bytes()[16..])
+    }
+
+    /// The command. `None` if it is not known, which [`MessageHeader::check`] rules out.
+    pub fn command(&self) -> Option<Command> {
+        Command::from_wire(self.command)
+    }
+
+    /// Size of the body, in bytes. The header must have passed [`MessageHeader::check`].
+    pub fn body_size(&self) -> usize {
+        self.size.get() as usize - MessageHeader::SIZE
+    }
+
+    /// Checks all that a header alone can tell, before a byte of the body is waited for.
+    ///
+    /// # Errors
+    ///
+    /// If the header is damaged, foreign or out of bounds.
+    pub fn check(&self, cluster: u128, shard: u16) -> Result<Command, MessageError> {
+        // The size comes before the checksum: it says how long to wait for the rest, whoever sent it.
+        let size = self.size.get();
+        if !(MessageHeader::SIZE..=MESSAGE_SIZE_MAX).contains(&(size as usize)) {
+            return Err(MessageError::Size(size));
+        }
+        if self.header_checksum() != self.checksum.get() {
+            return Err(MessageError::HeaderChecksum);
+        }
+        if self.version.get() != PROTOCOL_VERSION {
+            return Err(MessageError::Version(self.version.get()));
+        }
+        let command = self.command().ok_or(MessageError::UnknownCommand(self.command))?;
+        if self.cluster.get() != cluster {
+            return Err(MessageError::Cluster(self.cluster.get()));
+        }
+        if self.shard.get() != shard {
+            return Err(MessageError::Shard(self.shard.get()));
+        }
+        if self.replica >= SERVERS_MAX {
+            return Err(MessageError::Replica(self.replica));
+        }
+        if self.reserved0 != 0 || self.reserved1 != [0; 112] {
+            return Err(MessageError::Reserved);
+        }
+        let has_body = matches!(command, Command::Prepare | Command::DoViewChange | Command::StartView);
+        if (!has_body && self.body_size() != 0) || self.request_count.get() as usize > BATCH_OPS_MAX {
+            return Err(MessageError::Body);
+        }
+        if command == Command::Prepare && (self.op.get() == 0 || self.request_count.get() == 0) {
+            return Err(MessageError::Body);
+        }
+        let is_list = matches!(command, Command::DoViewChange | Command::StartView);
+        if is_list && !self.body_size().is_multiple_of(MessageHeader::SIZE) {
+            return Err(MessageError::Body);
+        }
+        Ok(command)
+    }
+
+    /// Checks the body against the header.
+    ///
+    /// # Errors
+    ///
+    /// If size or checksum differ.
+    pub fn check_body(&self, body: &[u8]) -> Result<(), MessageError> {
+        if body.len() != self.body_size() || checksum_128(body) != self.checksum_body.get() {
+            return Err(MessageError::BodyChecksum);
+        }
+        Ok(())
+    }
+
+    /// Views the header at the start of `bytes`; `None` while it is not complete.
+    pub fn view(bytes: &[u8]) -> Option<&MessageHeader> {
+        MessageHeader::ref_from_prefix(bytes).ok().map(|(header, _)| header)
+    }
+}

@@ -1,0 +1,130 @@
+//! What a client can ask for, and what it can be told.
+
+macro_rules! byte_enum {
+    (
+        $(#[$attribute:meta])*
+        pub enum $name:ident { $( $(#[$variant_attribute:meta])* $variant:ident = $value:literal, )+ }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name { $( $(#[$variant_attribute])* $variant = $value, )+ }
+
+        impl $name {
+            /// Every variant, in the order of its wire value.
+            pub const ALL: &'static [$name] = &[ $( $name::$variant, )+ ];
+
+            /// The variant with this wire value, if there is one.
+            #[inline]
+            pub const fn from_wire(value: u8) -> Option<$name> {
+                match value { $( $value => Some($name::$variant), )+ _ => None }
+            }
+
+            /// The wire value.
+            #[inline]
+            pub const fn to_wire(self) -> u8 {
+                self as u8
+            }
+        }
+    };
+}
+
+pub(crate) use byte_enum;
+
+byte_enum! {
+    /// What a request asks for.
+    ///
+    /// The layout of each request's body, after the key, is given in [`crate::request`].
+    pub enum Operation {
+        /// Open a session. The reply's `version` is the session's number.
+        Register = 1,
+        /// Read a key's value and version.
+        Get = 2,
+        /// Write a key, with a time-to-live if the flag says so; without one, an earlier time-to-live is dropped.
+        Put = 3,
+        /// Remove a key. `NotFound` when there was none.
+        Delete = 4,
+        /// Write a key if its version is the expected one; version 0 stands for "does not exist".
+        CompareAndSet = 5,
+        /// Add a signed 64-bit number to a key that holds a decimal number; a missing key counts as 0.
+        Increment = 6,
+        /// Whether a key exists; `Ok` with its version, or `NotFound`.
+        Exists = 7,
+        /// Read several keys of one shard.
+        MultiGet = 8,
+        /// Write several keys of one shard, all or nothing.
+        MultiPut = 9,
+        /// Read keys from a cursor on.
+        Scan = 10,
+        /// Give an existing key a time-to-live, or take it away.
+        Expire = 11,
+        /// Read the remaining time-to-live of a key.
+        TimeToLive = 12,
+        /// Answer at once, without touching the log or the store.
+        Ping = 13,
+        /// Describe this server's replica.
+        Status = 14,
+    }
+}
+
+impl Operation {
+    /// Whether the operation changes the state machine and therefore goes through the log.
+    #[inline]
+    pub const fn is_logged(self) -> bool {
+        matches!(
+            self,
+            Operation::Register
+                | Operation::Put
+                | Operation::Delete
+                | Operation::CompareAndSet
+                | Operation::Increment
+                | Operation::MultiPut
+                | Operation::Expire
+        )
+    }
+
+    /// Whether the operation reads the state machine and is answered after a linearizable read round.
+    #[inline]
+    pub const fn is_read(self) -> bool {
+        matches!(
+            self,
+            Operation::Get | Operation::Exists | Operation::MultiGet | Operation::Scan | Operation::TimeToLive
+        )
+    }
+}
+
+byte_enum! {
+    /// How a request ended.
+    pub enum Status {
+        /// Done.
+        Ok = 0,
+        /// The key does not exist. Nothing was changed.
+        NotFound = 1,
+        /// The key's version is not the expected one; `version` is the present one, 0 if the key does not exist.
+        VersionMismatch = 2,
+        /// The value is not a decimal 64-bit number, or the sum leaves its range. Nothing was changed.
+        NotANumber = 3,
+        /// This server is not the primary. The body is the view (8 bytes). Nothing was changed.
+        NotPrimary = 16,
+        /// A key of the request belongs to another shard, or its keys belong to several. Nothing was changed.
+        WrongShard = 17,
+        /// The server is at one of its bounds. Nothing was changed; try again later.
+        Busy = 18,
+        /// The session is not known: never registered, or evicted because too many others were used since. Whether an
+        /// earlier attempt of the same request was executed is not known.
+        UnknownSession = 19,
+        /// The sequence is older than the session's window. Whether it was executed once is not known any more.
+        StaleSequence = 20,
+        /// The frame is malformed; the body says how. The connection is closed after this reply.
+        BadRequest = 21,
+        /// The server is stopping, or has not finished starting. Nothing was changed.
+        Unavailable = 22,
+    }
+}
+
+impl Status {
+    /// Whether the request was carried out, or found nothing to do, by the state machine; false for refusals.
+    pub const fn is_answer(self) -> bool {
+        (self as u8) < 16
+    }
+}
