@@ -1,1 +1,4 @@
 //! loadgen
+pub mod drive;
+pub mod plan;
+pub mod record;

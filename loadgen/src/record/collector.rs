@@ -1,0 +1,347 @@
+//! Merges what the threads recorded, interval by interval.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
+
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+
+use super::recorder::Interval;
+use super::{Counts, Event, Histograms, Latency, ProcessRef, ProcessUsage, UsageSample, Window};
+
+/// One row of the time series.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct IntervalRow {
+    /// The beginning of the interval, in seconds after the warm-up.
+    pub start_s: f64,
+    /// Its length, in seconds.
+    pub length_s: f64,
+    /// Requests that ended in it.
+    pub counts: Counts,
+    /// Answered requests per second.
+    pub ok_per_s: f64,
+    /// Response times of requests that ended in it.
+    pub response: Latency,
+    /// Service times of the same.
+    pub service: Latency,
+    /// How late the generator was with the same.
+    pub lateness: Latency,
+}
+
+/// Everything that was measured in one run.
+#[derive(Debug, Clone)]
+pub struct RunRecord {
+    /// When the run began (warm-up included).
+    pub started_at: SystemTime,
+    /// The part that counts.
+    pub window: Window,
+    /// From the end of the warm-up to the end of the plan or the last answer, whichever was later, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// Latencies of the whole window.
+    pub histograms: Histograms,
+    /// Requests by outcome.
+    pub counts: Counts,
+    /// The time series.
+    pub intervals: Vec<IntervalRow>,
+    /// Response times by third of the run; `None` when there are too few intervals to tell thirds apart.
+    pub thirds: Option<[Latency; 3]>,
+    /// Histograms of each interval as lines of an HdrHistogram interval log, tagged `response`, `service`, `lateness`.
+    pub interval_log: Vec<u8>,
+    /// CPU time and memory of each process during the window.
+    pub processes: Vec<ProcessUsage>,
+    /// What else happened.
+    pub events: Vec<Event>,
+}
+
+/// Receives what recorders hand over. Runs on the thread that coordinates a run.
+#[derive(Debug)]
+pub struct Collector {
+    window: Window,
+    arrivals: Receiver<Box<Interval>>,
+    returns: Vec<Sender<Box<Interval>>>,
+    open: BTreeMap<u64, Merged>,
+    record: RunRecord,
+    third_histograms: [Histograms; 3],
+    last_done_ns: u64,
+}
+
+#[derive(Debug)]
+struct Merged {
+    histograms: Histograms,
+    counts: Counts,
+    threads: usize,
+}
+
+impl Collector {
+    pub(crate) fn new(window: Window, arrivals: Receiver<Box<Interval>>, returns: Vec<Sender<Box<Interval>>>) -> Self {
+        let record = RunRecord {
+            started_at: SystemTime::now(),
+            window,
+            elapsed_ns: 0,
+            histograms: Histograms::new(),
+            counts: Counts::default(),
+            intervals: Vec::new(),
+            thirds: None,
+            interval_log: Vec::new(),
+            processes: Vec::new(),
+            events: Vec::new(),
+        };
+        let third_histograms = std::array::from_fn(|_| Histograms::new());
+        Self { window, arrivals, returns, open: BTreeMap::new(), record, third_histograms, last_done_ns: 0 }
+    }
+
+    /// Collects until every recorder has been dropped. `started` is the moment that recorders count from; `watch` is called
+    /// with each finished row; CPU time of `processes` is taken from the end of the warm-up to the end of the run.
+    pub fn run(mut self, started: Instant, processes: &[ProcessRef], mut watch: impl FnMut(&IntervalRow)) -> RunRecord {
+        self.record.started_at = SystemTime::now() - started.elapsed();
+        let window_opens = started + Duration::from_nanos(self.window.start_ns);
+        let window_closes = started.checked_add(Duration::from_nanos(self.window.end_ns));
+        let mut usage = UsageWindow::new(processes, window_opens, window_closes);
+        loop {
+            let arrival = match usage.next_sample() {
+                None => self.arrivals.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(moment) => self.arrivals.recv_timeout(moment.saturating_duration_since(Instant::now())),
+            };
+            usage.sample(Instant::now());
+            match arrival {
+                Ok(interval) => self.merge(interval, &mut watch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.record.processes = usage.finish();
+        self.finish(&mut watch)
+    }
+
+    fn merge(&mut self, mut interval: Box<Interval>, watch: &mut impl FnMut(&IntervalRow)) {
+        self.last_done_ns = self.last_done_ns.max(interval.last_done_ns);
+        let merged = self.open.entry(interval.index).or_insert_with(|| Merged {
+            histograms: Histograms::new(),
+            counts: Counts::default(),
+            threads: 0,
+        });
+        merged.histograms.add(&interval.histograms);
+        merged.counts.add(&interval.counts);
+        merged.threads += 1;
+        interval.reset();
+        let thread = interval.thread;
+        // A thread that has ended takes nothing back.
+        let _ = self.returns[thread].send(interval);
+        // Threads hand intervals over in order, so the oldest is complete first.
+        while let Some(oldest) = self.open.first_entry()
+            && oldest.get().threads == self.returns.len()
+        {
+            let (index, merged) = oldest.remove_entry();
+            self.close(index, &merged, watch);
+        }
+    }
+
+    fn close(&mut self, index: u64, merged: &Merged, watch: &mut impl FnMut(&IntervalRow)) {
+        let length_s = self.window.interval_ns as f64 / 1e9;
+        let response = merged.histograms.response();
+        let row = IntervalRow {
+            start_s: index as f64 * length_s,
+            length_s,
+            counts: merged.counts,
+            ok_per_s: merged.counts.ok as f64 / length_s,
+            response: Latency::of(&response),
+            service: Latency::of(&merged.histograms.service),
+            lateness: Latency::of(&merged.histograms.lateness),
+        };
+        watch(&row);
+        let start = Duration::from_nanos(index.saturating_mul(self.window.interval_ns));
+        append_log(&mut self.record.interval_log, start, self.window, &response, &merged.histograms);
+        if let Some(third) = self.third_of(index) {
+            self.third_histograms[third].add(&merged.histograms);
+        }
+        self.record.histograms.add(&merged.histograms);
+        self.record.counts.add(&merged.counts);
+        self.record.intervals.push(row);
+    }
+
+    /// Which third of the plan an interval belongs to; answers after the end of the plan belong to the last.
+    fn third_of(&self, index: u64) -> Option<usize> {
+        if self.window.end_ns == u64::MAX {
+            return None;
+        }
+        let planned = (self.window.end_ns - self.window.start_ns) / self.window.interval_ns.max(1);
+        (planned >= 3).then(|| (index * 3 / planned).min(2) as usize)
+    }
+
+    fn finish(mut self, watch: &mut impl FnMut(&IntervalRow)) -> RunRecord {
+        // A thread that ended early leaves intervals that will not fill up any more.
+        while let Some((index, merged)) = self.open.pop_first() {
+            if merged.counts != Counts::default() {
+                self.close(index, &merged, watch);
+            }
+        }
+        let end_ns = if self.window.end_ns == u64::MAX { 0 } else { self.window.end_ns };
+        self.record.elapsed_ns = self.last_done_ns.max(end_ns).saturating_sub(self.window.start_ns);
+        if self.third_of(0).is_some() {
+            self.record.thirds = Some(self.third_histograms.map(|third| Latency::of(&third.response())));
+        }
+        self.record
+    }
+}
+
+/// Appends the histograms of one interval to an interval log in memory.
+fn append_log(
+    log: &mut Vec<u8>,
+    start: Duration,
+    window: Window,
+    response: &hdrhistogram::Histogram<u64>,
+    all: &Histograms,
+) {
+    let length = Duration::from_nanos(window.interval_ns);
+    let mut serializer = V2DeflateSerializer::new();
+    let mut writer =
+        IntervalLogWriterBuilder::new().begin_log_with(log, &mut serializer).expect("writing to memory does not fail");
+    for (tag, histogram) in [("response", response), ("service", &all.service), ("lateness", &all.lateness)] {
+        writer
+            .write_histogram(histogram, start, length, Tag::new(tag))
+            .expect("a histogram with our bounds can be encoded in memory");
+    }
+}
+
+/// Takes CPU samples at the two ends of the window.
+struct UsageWindow<'a> {
+    processes: &'a [ProcessRef],
+    opens: Instant,
+    closes: Option<Instant>,
+    before: Option<Vec<Option<UsageSample>>>,
+    after: Option<Vec<Option<UsageSample>>>,
+}
+
+impl<'a> UsageWindow<'a> {
+    fn new(processes: &'a [ProcessRef], opens: Instant, closes: Option<Instant>) -> Self {
+        Self { processes, opens, closes, before: None, after: None }
+    }
+
+    fn next_sample(&self) -> Option<Instant> {
+        match (&self.before, &self.after) {
+            (None, _) => Some(self.opens),
+            (Some(_), None) => self.closes,
+            _ => None,
+        }
+    }
+
+    fn sample(&mut self, now: Instant) {
+        let read = || self.processes.iter().map(UsageSample::read).collect();
+        if self.before.is_none() && now >= self.opens {
+            self.before = Some(read());
+        } else if self.after.is_none() && self.closes.is_some_and(|closes| now >= closes) {
+            self.after = Some(read());
+        }
+    }
+
+    /// A process that ended during the run has no last sample and is left out, for half a number would mislead.
+    fn finish(self) -> Vec<ProcessUsage> {
+        let read = || self.processes.iter().map(UsageSample::read).collect::<Vec<_>>();
+        let before = self.before.unwrap_or_else(read);
+        let after = self.after.unwrap_or_else(read);
+        let samples = before.into_iter().zip(after);
+        let usage = |(process, (before, after)): (&ProcessRef, (Option<_>, Option<_>))| {
+            Some(ProcessUsage::between(process, before?, after?))
+        };
+        self.processes.iter().zip(samples).filter_map(usage).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Outcome, Side, Timing, channel};
+    use super::*;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    const MILLI: u64 = 1_000_000;
+
+    fn window() -> Window {
+        Window { start_ns: 10 * MILLI, end_ns: 40 * MILLI, interval_ns: 10 * MILLI }
+    }
+
+    fn timing(intended_ns: u64, response_ns: u64) -> Timing {
+        let done_ns = intended_ns + response_ns;
+        Timing { intended_ns, noticed_ns: intended_ns + 1000, sent_ns: intended_ns + 2000, done_ns }
+    }
+
+    /// Two threads, one request per millisecond each from 0 to 40 ms; the response time grows by the interval.
+    fn two_threads() -> RunRecord {
+        let (recorders, collector) = channel(window(), 2);
+        for mut recorder in recorders {
+            for at in 0..40 {
+                let response_ns = 100_000 * (1 + at / 10);
+                recorder.tick(at * MILLI + response_ns);
+                let side = if at % 2 == 0 { Side::Read } else { Side::Write };
+                recorder.record(timing(at * MILLI, response_ns), side, Outcome::Ok);
+            }
+        }
+        collector.run(Instant::now(), &[ProcessRef::own("generator")], |_| {})
+    }
+
+    #[test]
+    fn intervals_of_all_threads_are_merged_and_warm_up_is_left_out() {
+        let record = two_threads();
+        assert_eq!(record.counts, Counts { ok: 60, warmup: 20, ..Counts::default() });
+        let per_interval: Vec<_> = record.intervals.iter().map(|row| row.counts.ok).collect();
+        assert_eq!(per_interval, [20, 20, 20]);
+        assert_eq!(record.intervals[1].ok_per_s, 2000.0);
+        assert_eq!(record.histograms.reads.len(), 30);
+        assert_eq!(record.histograms.response().len(), 60);
+        assert_eq!(record.elapsed_ns, 30 * MILLI, "the last answer came before the end of the plan");
+    }
+
+    #[test]
+    fn thirds_of_a_growing_latency_grow() {
+        let thirds = two_threads().thirds.expect("three intervals make three thirds");
+        let p50: Vec<_> = thirds.iter().map(|third| third.p50_us.round()).collect();
+        assert_eq!(p50, [200.0, 300.0, 400.0]);
+    }
+
+    #[test]
+    fn the_interval_log_can_be_read_back() {
+        let log = two_threads().interval_log;
+        let mut responses = Vec::new();
+        for entry in IntervalLogIterator::new(&log) {
+            if let LogEntry::Interval(interval) = entry.expect("the log is well formed")
+                && interval.tag().is_some_and(|tag| tag.as_str() == "response")
+            {
+                responses.push((interval.start_timestamp(), interval.duration()));
+            }
+        }
+        let ms = Duration::from_millis;
+        assert_eq!(responses, [(ms(0), ms(10)), (ms(10), ms(10)), (ms(20), ms(10))]);
+    }
+
+    #[test]
+    fn an_unanswered_request_enters_at_its_elapsed_time_and_a_refused_one_does_not() {
+        let (mut recorders, collector) = channel(window(), 1);
+        let mut recorder = recorders.remove(0);
+        recorder.record(timing(20 * MILLI, 500 * MILLI), Side::Write, Outcome::Unknown);
+        recorder.record(timing(20 * MILLI, 10), Side::Write, Outcome::Busy);
+        recorder.record(timing(20 * MILLI, 10), Side::Write, Outcome::Failed);
+        drop(recorder);
+        let record = collector.run(Instant::now(), &[], |_| {});
+        assert_eq!(record.counts, Counts { unknown: 1, busy: 1, failed: 1, ..Counts::default() });
+        assert_eq!(record.histograms.writes.len(), 1);
+        assert!(record.histograms.writes.max() >= 500 * MILLI);
+        assert_eq!(record.elapsed_ns, 510 * MILLI);
+    }
+
+    #[test]
+    fn a_thread_that_ends_early_loses_nothing() {
+        let (mut recorders, collector) = channel(window(), 2);
+        let (mut long, mut short) = (recorders.remove(0), recorders.remove(0));
+        short.record(timing(11 * MILLI, 1000), Side::Read, Outcome::Ok);
+        drop(short);
+        for at in 10..40 {
+            long.tick(at * MILLI);
+            long.record(timing(at * MILLI, 1000), Side::Read, Outcome::Ok);
+        }
+        drop(long);
+        let mut rows = Vec::new();
+        let record = collector.run(Instant::now(), &[], |row| rows.push(row.counts.ok));
+        assert_eq!(rows, [11, 10, 10]);
+        assert_eq!(record.counts.ok, 31);
+    }
+}
