@@ -44,7 +44,7 @@ impl StreamDecoder {
     ///
     /// # Panics
     ///
-    /// If `parse` says that it took more than there was.
+    /// If `parse` says that it took nothing, or more than there was.
     pub fn next_with<'a, T, E>(
         &'a mut self,
         parse: impl FnOnce(&'a [u8]) -> Result<Option<(T, usize)>, E>,

@@ -9,7 +9,7 @@ use zerocopy::{
 use crate::{
     checksum::{Checksum128, checksum_128},
     layout::layout,
-    limits::{PROTOCOL_VERSION, SERVERS_MAX, SESSION_WINDOW, TOPOLOGY_BODY_SIZE_MAX},
+    limits::{PROTOCOL_VERSION, SERVERS_MAX, SESSION_WINDOW, SHARDS_MAX, TOPOLOGY_BODY_SIZE_MAX},
     operation::byte_enum,
 };
 
@@ -134,6 +134,23 @@ impl Hello {
         let magic = MAGIC.to_le_bytes();
         let size = bytes.len().min(magic.len());
         bytes[..size] == magic[..size]
+    }
+
+    /// Looks for a hello at the start of `bytes`, and checks it as [`Hello::check`] does. Returns `None` while it is not
+    /// complete.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes cannot be a hello of this version, as early as that can be seen.
+    pub fn parse(bytes: &[u8]) -> Result<Option<(Hello, Role)>, HelloError> {
+        if !Hello::is_prefix_plausible(bytes) {
+            return Err(HelloError::Magic);
+        }
+        let Ok((hello, _)) = Hello::read_from_prefix(bytes) else {
+            return Ok(None);
+        };
+        let role = hello.check()?;
+        Ok(Some((hello, role)))
     }
 
     /// Checks the hello itself. Whether the caller belongs here is for the server to say.
@@ -261,6 +278,8 @@ impl Topology {
             && header.reserved == 0
             && (topology.answer != Answer::Welcome
                 || ((1..=SERVERS_MAX).contains(&topology.servers)
+                    && topology.replica < topology.servers
+                    && topology.shards <= SHARDS_MAX
                     && topology.shard < topology.shards
                     && topology.window > 0
                     && topology.addresses().count() == topology.servers as usize));

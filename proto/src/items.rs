@@ -31,6 +31,8 @@ impl ScanArguments {
         self.flags.get() & SCAN_KEYS_ONLY != 0
     }
 
+    /// Checks every field.
+    ///
     /// # Errors
     ///
     /// If a field is out of its range.
@@ -152,10 +154,7 @@ impl<'a> Iterator for MultiGetItems<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         let (key_size, rest) = split_u16(self.0)?;
-        if rest.len() < key_size {
-            return None;
-        }
-        let (key, rest) = rest.split_at(key_size);
+        let (key, rest) = rest.split_at_checked(key_size)?;
         self.0 = rest;
         Some(key)
     }
@@ -208,11 +207,8 @@ impl<'a> Iterator for MultiPutItems<'a> {
     fn next(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         let (key_size, rest) = split_u16(self.0)?;
         let (value_size, rest) = split_u32(rest)?;
-        if rest.len() < key_size + value_size {
-            return None;
-        }
-        let (key, rest) = rest.split_at(key_size);
-        let (value, rest) = rest.split_at(value_size);
+        let (key, rest) = rest.split_at_checked(key_size)?;
+        let (value, rest) = rest.split_at_checked(value_size)?;
         self.0 = rest;
         Some((key, value))
     }
@@ -229,8 +225,13 @@ impl<'a> MultiGetReplyItems<'a> {
     }
 
     /// Appends one item to the body of a reply.
+    ///
+    /// # Panics
+    ///
+    /// If the value is larger than [`VALUE_SIZE_MAX`].
     pub fn push(found: Option<(u64, &[u8])>, out: &mut Vec<u8>) {
         let (version, value) = found.unwrap_or((0, &[]));
+        assert!(value.len() <= VALUE_SIZE_MAX);
         out.push(u8::from(found.is_some()));
         out.extend_from_slice(&version.to_le_bytes());
         out.extend_from_slice(&(value.len() as u32).to_le_bytes());
@@ -243,12 +244,12 @@ impl<'a> Iterator for MultiGetReplyItems<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (&found, rest) = self.0.split_first()?;
-        let (version, rest) = split_u64(rest)?;
-        let (value_size, rest) = split_u32(rest)?;
-        if rest.len() < value_size {
+        if found > 1 {
             return None;
         }
-        let (value, rest) = rest.split_at(value_size);
+        let (version, rest) = split_u64(rest)?;
+        let (value_size, rest) = split_u32(rest)?;
+        let (value, rest) = rest.split_at_checked(value_size)?;
         self.0 = rest;
         Some((found != 0).then_some((version, value)))
     }
@@ -272,8 +273,13 @@ impl ScanItem<'_> {
     }
 
     /// Appends the item to the body of a reply.
+    ///
+    /// # Panics
+    ///
+    /// If key or value are beyond the bounds of [`crate::limits`].
     pub fn push(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
+        assert!(self.value.len() <= VALUE_SIZE_MAX);
+        out.extend_from_slice(&u16::try_from(self.key.len()).expect("key size").to_le_bytes());
         out.extend_from_slice(&(self.value.len() as u32).to_le_bytes());
         out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(self.key);
@@ -299,11 +305,8 @@ impl<'a> Iterator for ScanReplyItems<'a> {
         let (key_size, rest) = split_u16(self.0)?;
         let (value_size, rest) = split_u32(rest)?;
         let (version, rest) = split_u64(rest)?;
-        if rest.len() < key_size + value_size {
-            return None;
-        }
-        let (key, rest) = rest.split_at(key_size);
-        let (value, rest) = rest.split_at(value_size);
+        let (key, rest) = rest.split_at_checked(key_size)?;
+        let (value, rest) = rest.split_at_checked(value_size)?;
         self.0 = rest;
         Some(ScanItem { key, value, version })
     }

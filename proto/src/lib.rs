@@ -39,6 +39,7 @@ pub mod message;
 pub mod operation;
 pub mod reply;
 pub mod request;
+mod shape;
 pub mod slot;
 pub mod superblock;
 

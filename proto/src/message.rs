@@ -16,8 +16,9 @@ use zerocopy::{
 use crate::{
     checksum::checksum_128,
     layout::layout,
-    limits::{BATCH_OPS_MAX, MESSAGE_SIZE_MAX, PROTOCOL_VERSION, SERVERS_MAX},
+    limits::{BATCH_OPS_MAX, COUNTER_MAX, MESSAGE_SIZE_MAX, PROTOCOL_VERSION, SERVERS_MAX},
     operation::byte_enum,
+    request::RequestHeader,
 };
 
 byte_enum! {
@@ -98,10 +99,13 @@ pub enum MessageError {
     /// A server that does not exist.
     #[error("replica {0} does not exist")]
     Replica(u8),
-    /// Bytes that must be zero are not, or a field that the command does not have is set.
+    /// Bits that must be zero are not.
     #[error("reserved bytes are not zero")]
     Reserved,
-    /// A prepare whose body is not its requests.
+    /// A number that counting does not reach: beyond [`COUNTER_MAX`].
+    #[error("a counter of {0} is out of range")]
+    Counter(u64),
+    /// A body where the command has none, or one too small for its requests or not made of whole headers.
     #[error("the body does not have the shape its command needs")]
     Body,
 }
@@ -147,9 +151,9 @@ impl MessageHeader {
         Command::from_wire(self.command)
     }
 
-    /// Size of the body, in bytes. The header must have passed [`MessageHeader::check`].
+    /// Size of the body, in bytes. Bounded once the header has passed [`MessageHeader::check`].
     pub fn body_size(&self) -> usize {
-        self.size.get() as usize - MessageHeader::SIZE
+        (self.size.get() as usize).saturating_sub(MessageHeader::SIZE)
     }
 
     /// Checks all that a header alone can tell, before a byte of the body is waited for.
@@ -179,21 +183,47 @@ impl MessageHeader {
         if self.replica >= SERVERS_MAX {
             return Err(MessageError::Replica(self.replica));
         }
-        if self.reserved0 != 0 || self.reserved1 != [0; 112] {
+        if self.reserved0 != 0 || self.reserved1 != [0; 112] || self.in_sync >> SERVERS_MAX != 0 {
             return Err(MessageError::Reserved);
         }
-        let has_body = matches!(command, Command::Prepare | Command::DoViewChange | Command::StartView);
-        if (!has_body && self.body_size() != 0) || self.request_count.get() as usize > BATCH_OPS_MAX {
-            return Err(MessageError::Body);
+        let counters = [
+            self.view,
+            self.op,
+            self.commit,
+            self.timestamp_ns,
+            self.revision,
+            self.round,
+            self.log_view,
+            self.checkpoint,
+        ];
+        if let Some(counter) = counters.iter().find(|counter| counter.get() > COUNTER_MAX) {
+            return Err(MessageError::Counter(counter.get()));
         }
-        if command == Command::Prepare && (self.op.get() == 0 || self.request_count.get() == 0) {
-            return Err(MessageError::Body);
-        }
-        let is_list = matches!(command, Command::DoViewChange | Command::StartView);
-        if is_list && !self.body_size().is_multiple_of(MessageHeader::SIZE) {
+        if !self.is_body_plausible(command) {
             return Err(MessageError::Body);
         }
         Ok(command)
+    }
+
+    /// Whether a body of this size can be what the command needs.
+    fn is_body_plausible(&self, command: Command) -> bool {
+        let body_size = self.body_size();
+        let request_count = self.request_count.get() as usize;
+        if request_count > BATCH_OPS_MAX {
+            return false;
+        }
+        match command {
+            Command::Prepare => {
+                self.op.get() > 0 && request_count > 0 && body_size >= request_count * RequestHeader::SIZE
+            }
+            Command::DoViewChange | Command::StartView => body_size.is_multiple_of(MessageHeader::SIZE),
+            Command::PrepareOk
+            | Command::Heartbeat
+            | Command::HeartbeatOk
+            | Command::RequestPrepare
+            | Command::Behind
+            | Command::StartViewChange => body_size == 0,
+        }
     }
 
     /// Checks the body against the header.

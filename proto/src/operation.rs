@@ -1,14 +1,15 @@
 //! What a client can ask for, and what it can be told.
 
+/// Declares an enumeration of one byte on the wire: the only ways from the byte to the variant and back.
 macro_rules! byte_enum {
     (
         $(#[$attribute:meta])*
-        pub enum $name:ident { $( $(#[$variant_attribute:meta])* $variant:ident = $value:literal, )+ }
+        pub enum $name:ident { $( $(#[doc = $meaning:literal])+ $variant:ident = $value:literal, )+ }
     ) => {
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
-        pub enum $name { $( $(#[$variant_attribute])* $variant = $value, )+ }
+        pub enum $name { $( $(#[doc = $meaning])+ $variant = $value, )+ }
 
         impl $name {
             /// Every variant, in the order of its wire value.
@@ -24,6 +25,11 @@ macro_rules! byte_enum {
             #[inline]
             pub const fn to_wire(self) -> u8 {
                 self as u8
+            }
+
+            /// What it means, as the variant's documentation says it.
+            pub const fn meaning(self) -> &'static str {
+                match self { $( $name::$variant => concat!($($meaning),+).trim_ascii_start(), )+ }
             }
         }
     };

@@ -21,7 +21,7 @@ use crate::{
     layout::layout,
     limits::REPLY_BODY_SIZE_MAX,
     operation::{Operation, Status},
-    request::{FrameError, frame_checksum},
+    request::{FrameError, RequestHeader, check_size, check_size_early, frame_checksum},
 };
 
 layout! {
@@ -34,7 +34,20 @@ layout! {
         7 reserved: u8 = "Zero.",
         8 sequence: U64 = "The sequence of the request.",
         16 version: U64 = "Version of the key: the log position of the write that made it. After a register: the session.",
-        24 checksum: U64 = "XXH3-64 of the first 24 bytes of the header and of all that follows the header.",
+        24 checksum: U64 = "Frame checksum: XXH3-64 of the 24 bytes before, mixed with XXH3-64 of all that follows the header.",
+    }
+}
+
+const _: () = assert!(ReplyHeader::SIZE == RequestHeader::SIZE);
+
+/// Largest reply frame, in bytes.
+const REPLY_SIZE_MAX: usize = ReplyHeader::SIZE + REPLY_BODY_SIZE_MAX;
+
+impl ReplyHeader {
+    /// The bytes under the checksum.
+    #[inline]
+    fn checksummed(&self) -> &[u8; 24] {
+        self.as_bytes().first_chunk().expect("the header is larger")
     }
 }
 
@@ -56,19 +69,13 @@ impl<'a> Reply<'a> {
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Option<Reply<'a>>, FrameError> {
         let Ok((header, rest)) = ReplyHeader::ref_from_prefix(bytes) else {
+            return check_size_early(bytes, REPLY_SIZE_MAX).map(|()| None);
+        };
+        let body_size = check_size(header.size.get(), REPLY_SIZE_MAX)?;
+        let Some(body) = rest.get(..body_size) else {
             return Ok(None);
         };
-        let size = header.size.get();
-        if (size as usize) < ReplyHeader::SIZE {
-            return Err(FrameError::TooSmall(size));
-        }
-        if size as usize > ReplyHeader::SIZE + REPLY_BODY_SIZE_MAX {
-            return Err(FrameError::TooLarge { size, max: ReplyHeader::SIZE + REPLY_BODY_SIZE_MAX });
-        }
-        let Some(body) = rest.get(..size as usize - ReplyHeader::SIZE) else {
-            return Ok(None);
-        };
-        if frame_checksum(&bytes[..size as usize]) != header.checksum.get() {
+        if frame_checksum(header.checksummed(), body) != header.checksum.get() {
             return Err(FrameError::Checksum);
         }
         let status = Status::from_wire(header.status).ok_or(FrameError::UnknownStatus(header.status))?;
@@ -166,8 +173,8 @@ pub fn begin_reply(out: &mut Vec<u8>) -> usize {
 #[inline]
 pub fn finish_reply(parts: &ReplyParts, start: usize, out: &mut [u8]) {
     let size = out.len() - start;
-    assert!((ReplyHeader::SIZE..=ReplyHeader::SIZE + REPLY_BODY_SIZE_MAX).contains(&size));
-    let header = ReplyHeader {
+    assert!((ReplyHeader::SIZE..=REPLY_SIZE_MAX).contains(&size));
+    let mut header = ReplyHeader {
         size: U32::new(size as u32),
         status: parts.status.to_wire(),
         operation: parts.operation.to_wire(),
@@ -177,8 +184,7 @@ pub fn finish_reply(parts: &ReplyParts, start: usize, out: &mut [u8]) {
         version: U64::new(parts.version),
         checksum: U64::ZERO,
     };
-    let frame = &mut out[start..];
-    frame[..ReplyHeader::SIZE].copy_from_slice(header.as_bytes());
-    let checksum = frame_checksum(frame);
-    frame[24..32].copy_from_slice(&checksum.to_le_bytes());
+    let (header_bytes, body) = out[start..].split_at_mut(ReplyHeader::SIZE);
+    header.checksum = U64::new(frame_checksum(header.checksummed(), body));
+    header_bytes.copy_from_slice(header.as_bytes());
 }

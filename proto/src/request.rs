@@ -24,8 +24,9 @@ use crate::{
     checksum::checksum_64,
     items::{MultiGetItems, MultiPutItems, ScanArguments},
     layout::layout,
-    limits::{KEY_SIZE_MAX, REQUEST_SIZE_MAX, TTL_MS_MAX, VALUE_SIZE_MAX},
+    limits::{COUNTER_MAX, KEY_SIZE_MAX, REQUEST_SIZE_MAX, TTL_MS_MAX, VALUE_SIZE_MAX},
     operation::Operation,
+    shape::{Rest, Shape},
 };
 
 layout! {
@@ -37,7 +38,15 @@ layout! {
         6 key_size: U16 = "Size of the key that follows the header, in bytes.",
         8 session: U64 = "The session of a logged operation, as its register was answered; 0 for all others.",
         16 sequence: U64 = "The client's number for this request, counted up from 1; comes back in the reply.",
-        24 checksum: U64 = "XXH3-64 of the first 24 bytes of the header and of all that follows the header.",
+        24 checksum: U64 = "Frame checksum: XXH3-64 of the 24 bytes before, mixed with XXH3-64 of all that follows the header.",
+    }
+}
+
+impl RequestHeader {
+    /// The bytes under the checksum.
+    #[inline]
+    fn checksummed(&self) -> &[u8; 24] {
+        self.as_bytes().first_chunk().expect("the header is larger")
     }
 }
 
@@ -112,20 +121,13 @@ impl<'a> Request<'a> {
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Option<Request<'a>>, FrameError> {
         let Ok((header, rest)) = RequestHeader::ref_from_prefix(bytes) else {
+            return check_size_early(bytes, REQUEST_SIZE_MAX).map(|()| None);
+        };
+        let body_size = check_size(header.size.get(), REQUEST_SIZE_MAX)?;
+        let Some(body) = rest.get(..body_size) else {
             return Ok(None);
         };
-        let size = header.size.get();
-        if (size as usize) < RequestHeader::SIZE {
-            return Err(FrameError::TooSmall(size));
-        }
-        if size as usize > REQUEST_SIZE_MAX {
-            return Err(FrameError::TooLarge { size, max: REQUEST_SIZE_MAX });
-        }
-        let Some(body) = rest.get(..size as usize - RequestHeader::SIZE) else {
-            return Ok(None);
-        };
-        let frame = &bytes[..size as usize];
-        if frame_checksum(frame) != header.checksum.get() {
+        if frame_checksum(header.checksummed(), body) != header.checksum.get() {
             return Err(FrameError::Checksum);
         }
         let operation = Operation::from_wire(header.operation).ok_or(FrameError::UnknownOperation(header.operation))?;
@@ -141,11 +143,8 @@ impl<'a> Request<'a> {
     #[inline]
     pub fn parse_trusted(bytes: &'a [u8]) -> Option<(Request<'a>, &'a [u8])> {
         let (header, rest) = RequestHeader::ref_from_prefix(bytes).ok()?;
-        let body_size = (header.size.get() as usize).checked_sub(RequestHeader::SIZE)?;
-        if rest.len() < body_size {
-            return None;
-        }
-        let (body, rest) = rest.split_at(body_size);
+        let body_size = check_size(header.size.get(), REQUEST_SIZE_MAX).ok()?;
+        let (body, rest) = rest.split_at_checked(body_size)?;
         let request = Request { header, body, operation: Operation::from_wire(header.operation)? };
         request.check_shape().ok()?;
         Some((request, rest))
@@ -264,75 +263,65 @@ impl<'a> Request<'a> {
         ScanArguments::ref_from_bytes(self.arguments()).ok()
     }
 
+    /// Checks everything that the accessors take for granted.
+    #[inline]
     fn check_shape(&self) -> Result<(), FrameError> {
+        let shape = Shape::of(self.operation);
         let header = self.header;
-        let key_size = header.key_size;
-        if key_size.get() as usize > self.body.len() {
-            return Err(FrameError::KeySize(key_size.get()));
-        }
-        let has_key = !matches!(
-            self.operation,
-            Operation::Register
-                | Operation::MultiGet
-                | Operation::MultiPut
-                | Operation::Scan
-                | Operation::Ping
-                | Operation::Status
-        );
-        if has_key != (key_size.get() != 0) {
-            return Err(FrameError::KeySize(key_size.get()));
-        }
-        let flags_allowed = match self.operation {
-            Operation::Put | Operation::CompareAndSet | Operation::MultiPut => FLAG_TTL,
-            operation if operation.is_read() => FLAG_STALE,
-            _ => 0,
+        let key_size = header.key_size.get();
+        let Some(arguments) = self.body.get(usize::from(key_size)..) else {
+            return Err(FrameError::KeySize(key_size));
         };
-        if header.flags & !flags_allowed != 0 {
+        if shape.has_key != (key_size != 0) {
+            return Err(FrameError::KeySize(key_size));
+        }
+        if header.flags & !shape.flags != 0 {
             return Err(FrameError::Flags(header.flags));
         }
-        let has_session = self.operation.is_logged() && self.operation != Operation::Register;
-        if has_session != (header.session.get() != 0) || header.sequence.get() == 0 {
+        let is_sequence_valid = (1..=COUNTER_MAX).contains(&header.sequence.get());
+        if shape.has_session != (header.session.get() != 0) || !is_sequence_valid {
             return Err(FrameError::Session);
         }
-        self.check_arguments()
-    }
-
-    #[inline]
-    fn check_arguments(&self) -> Result<(), FrameError> {
-        let arguments = self.arguments();
-        let ttl_size = if self.header.flags & FLAG_TTL != 0 { 8 } else { 0 };
-        let fixed_size = match self.operation {
-            Operation::Put | Operation::MultiPut => ttl_size,
-            Operation::CompareAndSet => 8 + ttl_size,
-            Operation::Increment | Operation::Expire => 8,
-            Operation::Scan => ScanArguments::SIZE,
-            _ => 0,
-        };
-        let Some(variable_size) = arguments.len().checked_sub(fixed_size) else {
+        let Some(rest) = arguments.get(usize::from(shape.version_size)..) else {
             return Err(FrameError::Body);
         };
-        match self.operation {
-            Operation::Put | Operation::CompareAndSet if variable_size > VALUE_SIZE_MAX => {
-                return Err(FrameError::ValueSize(variable_size));
-            }
-            Operation::Put | Operation::CompareAndSet => {}
-            Operation::MultiGet => MultiGetItems::check(arguments)?,
-            Operation::MultiPut => MultiPutItems::check(&arguments[ttl_size..])?,
-            _ if variable_size != 0 => return Err(FrameError::Body),
-            _ => {}
+        let rest = if header.flags & FLAG_TTL == 0 { rest } else { split_ttl(rest)? };
+        match shape.rest {
+            Rest::Value if rest.len() > VALUE_SIZE_MAX => Err(FrameError::ValueSize(rest.len())),
+            Rest::Value => Ok(()),
+            kind => check_rest(kind, rest),
         }
-        if ttl_size != 0 || self.operation == Operation::Expire {
-            let ttl_ms = self.ttl_ms().unwrap_or(0);
-            let is_zero_allowed = self.operation == Operation::Expire;
-            if ttl_ms > TTL_MS_MAX || (ttl_ms == 0 && !is_zero_allowed) {
-                return Err(FrameError::TimeToLive(ttl_ms));
-            }
-        }
-        if let Some(scan) = self.scan_arguments() {
-            scan.check()?;
-        }
-        Ok(())
     }
+}
+
+/// Checks a time-to-live and returns what follows it.
+fn split_ttl(bytes: &[u8]) -> Result<&[u8], FrameError> {
+    let (ttl_ms, rest) = U64::read_from_prefix(bytes).map_err(|_| FrameError::Body)?;
+    match ttl_ms.get() {
+        1..=TTL_MS_MAX => Ok(rest),
+        ttl_ms => Err(FrameError::TimeToLive(ttl_ms)),
+    }
+}
+
+/// Checks what stands at the end of a frame.
+fn check_rest(kind: Rest, rest: &[u8]) -> Result<(), FrameError> {
+    let is_sound = match kind {
+        Rest::Nothing => rest.is_empty(),
+        Rest::Value => rest.len() <= VALUE_SIZE_MAX,
+        Rest::Keys => return MultiGetItems::check(rest),
+        Rest::KeysAndValues => return MultiPutItems::check(rest),
+        Rest::Delta => rest.len() == 8,
+        Rest::TimeToLive if rest.len() == 8 => match read_u64(rest) {
+            0..=TTL_MS_MAX => true,
+            ttl_ms => return Err(FrameError::TimeToLive(ttl_ms)),
+        },
+        Rest::TimeToLive => false,
+        Rest::Scan => match ScanArguments::ref_from_bytes(rest) {
+            Ok(scan) => return scan.check(),
+            Err(_) => false,
+        },
+    };
+    if is_sound { Ok(()) } else { Err(FrameError::Body) }
 }
 
 #[inline]
@@ -342,12 +331,31 @@ fn read_u64(bytes: &[u8]) -> u64 {
 }
 
 /// Checksum of a frame, request or reply: everything but the last 8 bytes of its 32-byte header.
+///
+/// With `h` for XXH3-64 it is `h(header)` when nothing follows the header, else `h(header) * 0x9E3779B97F4A7C15 ^ h(body)`.
+/// The multiplication, by an odd number and so without loss, keeps equal sums of header and body from cancelling each other.
 #[inline]
-pub(crate) fn frame_checksum(frame: &[u8]) -> u64 {
-    // The header's part is mixed in through a multiplication by an odd constant, so that the two sums do not cancel.
-    let (header, body) = frame.split_at(RequestHeader::SIZE);
-    let header = checksum_64(&header[..24]);
+pub(crate) fn frame_checksum(header: &[u8; 24], body: &[u8]) -> u64 {
+    let header = checksum_64(header);
     if body.is_empty() { header } else { header.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ checksum_64(body) }
+}
+
+/// What is known of a frame whose header is not complete: its size, once there are four bytes.
+#[cold]
+pub(crate) fn check_size_early(bytes: &[u8], size_max: usize) -> Result<(), FrameError> {
+    match U32::read_from_prefix(bytes) {
+        Ok((size, _)) => check_size(size.get(), size_max).map(|_| ()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The size of a frame's body, if the frame's size is within its bounds.
+#[inline]
+pub(crate) fn check_size(size: u32, size_max: usize) -> Result<usize, FrameError> {
+    if size as usize > size_max {
+        return Err(FrameError::TooLarge { size, max: size_max });
+    }
+    (size as usize).checked_sub(RequestHeader::SIZE).ok_or(FrameError::TooSmall(size))
 }
 
 /// What goes into a request frame.
@@ -381,7 +389,7 @@ pub fn encode_request(parts: &RequestParts<'_>, out: &mut Vec<u8>) -> usize {
     let size = RequestHeader::SIZE + parts.key.len() + parts.arguments.len() + parts.value.len();
     assert!(size <= REQUEST_SIZE_MAX);
     let start = out.len();
-    let header = RequestHeader {
+    let mut header = RequestHeader {
         size: U32::new(size as u32),
         operation: parts.operation.to_wire(),
         flags: parts.flags,
@@ -395,7 +403,7 @@ pub fn encode_request(parts: &RequestParts<'_>, out: &mut Vec<u8>) -> usize {
     out.extend_from_slice(parts.key);
     out.extend_from_slice(parts.arguments);
     out.extend_from_slice(parts.value);
-    let checksum = frame_checksum(&out[start..]);
-    out[start + 24..start + 32].copy_from_slice(&checksum.to_le_bytes());
+    header.checksum = U64::new(frame_checksum(header.checksummed(), &out[start + RequestHeader::SIZE..]));
+    out[start + 24..start + 32].copy_from_slice(header.checksum.as_bytes());
     size
 }

@@ -31,12 +31,17 @@ pub fn slot_of(key: &[u8]) -> u16 {
 /// # Panics
 ///
 /// If `shards` is zero or `slot` is not below [`SLOTS`].
+#[inline]
 pub fn shard_of_slot(slot: u16, shards: u16) -> u16 {
     assert!(shards > 0 && slot < SLOTS);
     (u32::from(slot) * u32::from(shards) / u32::from(SLOTS)) as u16
 }
 
 /// The shard that owns a key in a cluster of `shards` shards.
+///
+/// # Panics
+///
+/// If `shards` is zero.
 #[inline]
 pub fn shard_of_key(key: &[u8], shards: u16) -> u16 {
     // With one shard there is nothing to find out, and the hot path saves the checksum of the key.
@@ -44,7 +49,12 @@ pub fn shard_of_key(key: &[u8], shards: u16) -> u16 {
 }
 
 /// The slots that `shard` owns, from the first to one past the last.
+///
+/// # Panics
+///
+/// If `shard` is not below `shards`.
 pub fn slots_of_shard(shard: u16, shards: u16) -> std::ops::Range<u16> {
+    assert!(shard < shards);
     let first = |shard: u16| (u32::from(shard) * u32::from(SLOTS)).div_ceil(u32::from(shards)) as u16;
     first(shard)..first(shard + 1)
 }

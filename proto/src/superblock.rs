@@ -97,6 +97,7 @@ impl Superblock {
             && superblock.shard.get() < superblock.shards.get()
             && superblock.log_view.get() <= superblock.view.get()
             && superblock.journal_offset.get() < superblock.journal_size.get()
+            && superblock.has_lost_memory <= 1
             && superblock.reserved == [0; 87];
         if !is_sound {
             return Err(SuperblockError::Field);
