@@ -1,0 +1,478 @@
+//! Options of `start`: as they are written, and as the server uses them.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use lockstep_proto::{
+    limits::{BATCH_OPS_MAX, MESSAGE_SIZE_MAX, REQUEST_SIZE_MAX, SERVERS_MAX},
+    message::MessageHeader,
+};
+
+use super::{
+    address::Address,
+    units::{parse_size, parse_time, show_size, show_time},
+};
+use crate::shard::Identity;
+
+/// Which copies a write must have before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ack {
+    /// A commit quorum: half of the servers, rounded up. One slow server is not waited for (with three or more).
+    Majority,
+    /// Every server of the in-sync set: the classic primary-backup rule. A backup that falls silent is dropped from the
+    /// set after `--backup-silence` and comes back when it has caught up.
+    All,
+    /// Every server. A server that is down blocks all writes.
+    Strict,
+}
+
+/// How the primary hands the log to the backups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FanOut {
+    /// To all backups at once.
+    Parallel,
+    /// To one backup after the other, each only when the one before it has answered. For measurements: latency grows with the number of
+    /// servers.
+    Sequential,
+}
+
+/// What "durable" means to this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// On the disk, past its write cache.
+    Disk,
+    /// In memory. A server that restarts has forgotten what it acknowledged.
+    Memory,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people; coloured on a terminal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+macro_rules! value_name {
+    ($($name:ident),+) => {$(
+        impl $name {
+            /// The value as it is written on the command line.
+            pub fn name(self) -> String {
+                self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+            }
+        }
+    )+};
+}
+
+value_name!(Ack, FanOut, Durability, LogFormat);
+
+/// Which CPUs the shards' threads run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pinning {
+    /// Shard i on the i-th CPU of those the process may use, round and round.
+    Available,
+    /// Shard i on the i-th of these, round and round.
+    Cpus(Vec<usize>),
+    /// Wherever the kernel likes.
+    Unpinned,
+}
+
+/// Smallest `--batch-max-bytes`: below it the largest request would fit into no batch.
+pub const BATCH_BYTES_MIN: u64 = (MessageHeader::SIZE + REQUEST_SIZE_MAX) as u64;
+
+/// Largest `--pipeline`.
+pub const PIPELINE_LIMIT: u32 = 256;
+
+/// Options that `start` and `dev` have in common: how the servers replicate, batch and bound themselves.
+#[derive(Args, Clone, Debug)]
+pub struct TuningArgs {
+    /// Which servers must hold a write durably before it is answered
+    ///
+    /// `majority` answers once a commit quorum holds the write: fast, and not held up by one slow server. `all` waits for every server
+    /// that is in sync, so that each of them has what was answered; a silent backup delays writes by up to `--backup-silence`, once. `strict` waits
+    /// for every server there is: one that is down blocks all writes until it is back. Safety of committed writes is the
+    /// same under all three. Give every server the same, because any of them may become primary.
+    #[arg(long, value_enum, default_value_t = Ack::Majority, help_heading = "Replication")]
+    pub ack: Ack,
+
+    /// How the primary hands the log to its backups
+    ///
+    /// `sequential` is here to measure what textbooks describe; there is no other reason to choose it: latency grows by
+    /// one round trip per backup.
+    #[arg(long, value_enum, default_value_t = FanOut::Parallel, help_heading = "Replication")]
+    pub fanout: FanOut,
+
+    /// When a prepare counts as durable
+    ///
+    /// With `memory`, nothing waits for the disk, and a server that restarts has lost what it acknowledged: if as many
+    /// servers as form a quorum restart together (a power cut, one bad deployment), ACKNOWLEDGED WRITES ARE LOST. For caches and
+    /// measurements.
+    #[arg(long, value_enum, default_value_t = Durability::Disk, help_heading = "Replication")]
+    pub durability: Durability,
+
+    /// How often the primary tells idle backups that it is there
+    ///
+    /// Backups learn from it what is committed, so an idle backup's store may be older than the primary's by this much. Lower
+    /// costs packets; higher makes `--backup-silence` less precise.
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = parse_time, help_heading = "Replication")]
+    pub heartbeat_interval: Duration,
+
+    /// How long a backup may be silent before it leaves the in-sync set
+    ///
+    /// Under `--ack all` this is how long writes stall when a backup dies. At least three heartbeats, or healthy backups
+    /// are dropped whenever one packet is late.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time, help_heading = "Replication")]
+    pub backup_silence: Duration,
+
+    /// Largest number of requests in one prepare
+    ///
+    /// Batches form by themselves under load; a bound keeps one prepare from delaying those behind it. 1 switches batching off, at a
+    /// great cost in throughput.
+    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Batching")]
+    pub batch_max_ops: u32,
+
+    /// Largest prepare, in bytes
+    ///
+    /// One prepare is one journal write and one message to each backup. Between 1.1 MiB, so that the largest request fits, and
+    /// 4 MiB.
+    #[arg(long, value_name = "SIZE", default_value = "2MiB", value_parser = parse_size, help_heading = "Batching")]
+    pub batch_max_bytes: u64,
+
+    /// How long a batch that is not full waits for more requests
+    ///
+    /// 0 sends what has arrived at once: best latency, and under load batches grow without it. A linger trades latency at
+    /// low load for fewer, larger prepares. At most 100ms.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_time, help_heading = "Batching")]
+    pub batch_linger: Duration,
+
+    /// Largest number of prepares that are sent and not yet committed
+    ///
+    /// While it is reached, requests gather in the open batch; when that is full too, clients are not read from. Higher hides
+    /// slow links and disks; lower makes larger batches. 1 to 256.
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Batching")]
+    pub pipeline: u32,
+
+    /// Bytes of journal after which a checkpoint is begun [default: half of the journal]
+    ///
+    /// A checkpoint makes the journal before it reusable. Rarer ones cost less disk traffic and make a restart replay
+    /// more. Must leave room in the journal for what is written while the checkpoint is under way: if the journal fills,
+    /// writes wait.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Bounds")]
+    pub checkpoint_every: Option<u64>,
+
+    /// Largest number of connections of one shard, clients and servers together
+    ///
+    /// Beyond it, new clients are told that the server is full. Each takes some tens of KiB of buffers.
+    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Bounds")]
+    pub connections_max: u32,
+
+    /// Largest number of client sessions of one shard
+    ///
+    /// Beyond it, the session used longest ago is evicted, and its client can no longer tell whether its last writes were
+    /// carried out. MUST BE THE SAME ON EVERY SERVER: eviction is part of the replicated state, and servers that disagree
+    /// on it drift apart. Each takes about 8 KiB.
+    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Bounds")]
+    pub sessions_max: u32,
+
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
+    pub log_format: LogFormat,
+
+    /// Let the kernel move the shards' threads between CPUs
+    ///
+    /// By default the thread of shard i stays on the i-th CPU that the process may use: caches stay warm. Several servers on
+    /// one host would pile up on the first CPUs; give each its own `--cpus`, or use this.
+    #[arg(long, conflicts_with = "cpus", help_heading = "CPU")]
+    pub no_pin: bool,
+
+    /// CPUs for the shards' threads, in order, round and round
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', help_heading = "CPU")]
+    pub cpus: Vec<usize>,
+}
+
+/// Options of `start`.
+#[derive(Args, Clone, Debug)]
+pub struct StartArgs {
+    /// The data folder, formatted before with `lockstep-server format`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Where the servers are, in the order of their ids, this one included
+    ///
+    /// Base ports: shard i of a server is at its port + i. What the servers call each other; clients are told the same unless
+    /// `--advertise` says otherwise.
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', required = true)]
+    pub peers: Vec<Address>,
+
+    /// Where to listen [default: this server's own entry in --peers]
+    ///
+    /// Needed where that entry is a name or address that this host does not have: behind a proxy, a load balancer or in
+    /// a container. Clients and servers are not authenticated: do not listen where strangers can reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<Address>,
+
+    /// Where clients find the servers, in the order of their ids [default: as --peers]
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',')]
+    pub advertise: Vec<Address>,
+
+    /// Where to serve /metrics, /healthz and /status over HTTP [default: nowhere]
+    ///
+    /// Not protected by anything: use an address that only your own monitoring reaches, such as 127.0.0.1:9700. Port 0
+    /// takes a free one and logs it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub admin: Option<Address>,
+
+    /// How it replicates, batches and bounds itself.
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+/// The settings of a running server, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartOptions {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// The servers' base addresses as servers use them, by id.
+    pub peers: Vec<Address>,
+    /// The servers' base addresses as clients are told them, by id.
+    pub advertise: Vec<Address>,
+    /// Where to listen; `None` for this server's entry in `peers`.
+    pub listen: Option<Address>,
+    /// Where the admin port listens, if there is to be one.
+    pub admin: Option<Address>,
+    /// Ack policy.
+    pub ack: Ack,
+    /// Fan-out.
+    pub fanout: FanOut,
+    /// Durability.
+    pub durability: Durability,
+    /// Time between heartbeats, in nanoseconds.
+    pub heartbeat_interval_ns: u64,
+    /// Silence after which a backup leaves the in-sync set, in nanoseconds.
+    pub backup_silence_ns: u64,
+    /// Largest number of requests in a prepare.
+    pub batch_ops_max: u32,
+    /// Largest prepare, header included, in bytes.
+    pub batch_bytes_max: u32,
+    /// How long a batch that is not full waits, in nanoseconds.
+    pub batch_linger_ns: u64,
+    /// Largest number of prepares that are closed and not yet committed.
+    pub pipeline_max: u32,
+    /// Bytes of journal between checkpoints, if not the default: see [`StartOptions::checkpoint_every_bytes`].
+    pub checkpoint_every: Option<u64>,
+    /// Largest number of connections of a shard.
+    pub connections_max: u32,
+    /// Largest number of sessions of a shard.
+    pub sessions_max: u32,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which CPUs the shards' threads run on.
+    pub pinning: Pinning,
+}
+
+impl TuningArgs {
+    /// Checks everything that does not depend on the data folder.
+    ///
+    /// # Errors
+    ///
+    /// A text that names the option and says what to do.
+    pub fn check(&self) -> Result<(), String> {
+        within("--batch-max-ops", u64::from(self.batch_max_ops), 1, BATCH_OPS_MAX as u64)?;
+        if !(BATCH_BYTES_MIN..=MESSAGE_SIZE_MAX as u64).contains(&self.batch_max_bytes) {
+            return Err(format!(
+                "--batch-max-bytes is {}: choose from {BATCH_BYTES_MIN} bytes (the largest request must fit) to {} bytes",
+                show_size(self.batch_max_bytes),
+                MESSAGE_SIZE_MAX
+            ));
+        }
+        within("--pipeline", u64::from(self.pipeline), 1, u64::from(PIPELINE_LIMIT))?;
+        within("--connections-max", u64::from(self.connections_max), 1, 1_000_000)?;
+        within("--sessions-max", u64::from(self.sessions_max), 1, 10_000_000)?;
+        time_within("--batch-linger", self.batch_linger, Duration::ZERO, Duration::from_millis(100))?;
+        time_within(
+            "--heartbeat-interval",
+            self.heartbeat_interval,
+            Duration::from_millis(1),
+            Duration::from_secs(10),
+        )?;
+        time_within("--backup-silence", self.backup_silence, Duration::from_millis(3), Duration::from_secs(3600))?;
+        if self.backup_silence < 3 * self.heartbeat_interval {
+            return Err(format!(
+                "--backup-silence is {}, less than three times --heartbeat-interval ({}): healthy backups would be \
+                 dropped; raise the former or lower the latter",
+                show_time(self.backup_silence),
+                show_time(self.heartbeat_interval)
+            ));
+        }
+        Ok(())
+    }
+
+    fn pinning(&self) -> Pinning {
+        match self.cpus.as_slice() {
+            _ if self.no_pin => Pinning::Unpinned,
+            [] => Pinning::Available,
+            cpus => Pinning::Cpus(cpus.to_vec()),
+        }
+    }
+
+    /// The options as they are written on a command line, for a child process. Times and sizes are in their smallest unit.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let mut arguments = vec![
+            format!("--ack={}", self.ack.name()),
+            format!("--fanout={}", self.fanout.name()),
+            format!("--durability={}", self.durability.name()),
+            format!("--heartbeat-interval={}ns", self.heartbeat_interval.as_nanos()),
+            format!("--backup-silence={}ns", self.backup_silence.as_nanos()),
+            format!("--batch-max-ops={}", self.batch_max_ops),
+            format!("--batch-max-bytes={}", self.batch_max_bytes),
+            format!("--batch-linger={}ns", self.batch_linger.as_nanos()),
+            format!("--pipeline={}", self.pipeline),
+            format!("--connections-max={}", self.connections_max),
+            format!("--sessions-max={}", self.sessions_max),
+            format!("--log-format={}", self.log_format.name()),
+        ];
+        arguments.extend(self.checkpoint_every.map(|bytes| format!("--checkpoint-every={bytes}")));
+        if self.no_pin {
+            arguments.push("--no-pin".to_owned());
+        }
+        arguments.extend(self.cpus.iter().map(|cpu| format!("--cpus={cpu}")));
+        arguments
+    }
+}
+
+impl StartArgs {
+    /// Checks everything that does not depend on the data folder.
+    ///
+    /// # Errors
+    ///
+    /// A text that names the option and says what to do.
+    pub fn validate(&self) -> Result<StartOptions, String> {
+        self.tuning.check()?;
+        check_addresses("--peers", &self.peers)?;
+        if !self.advertise.is_empty() {
+            check_addresses("--advertise", &self.advertise)?;
+            if self.advertise.len() != self.peers.len() {
+                return Err(format!(
+                    "--advertise has {} addresses and --peers has {}: give one for each server, in the order of their ids",
+                    self.advertise.len(),
+                    self.peers.len()
+                ));
+            }
+        }
+        let tuning = &self.tuning;
+        Ok(StartOptions {
+            data_dir: self.data_dir.clone(),
+            peers: self.peers.clone(),
+            advertise: if self.advertise.is_empty() { self.peers.clone() } else { self.advertise.clone() },
+            listen: self.listen.clone(),
+            admin: self.admin.clone(),
+            ack: tuning.ack,
+            fanout: tuning.fanout,
+            durability: tuning.durability,
+            heartbeat_interval_ns: tuning.heartbeat_interval.as_nanos() as u64,
+            backup_silence_ns: tuning.backup_silence.as_nanos() as u64,
+            batch_ops_max: tuning.batch_max_ops,
+            batch_bytes_max: tuning.batch_max_bytes as u32,
+            batch_linger_ns: tuning.batch_linger.as_nanos() as u64,
+            pipeline_max: tuning.pipeline,
+            checkpoint_every: tuning.checkpoint_every,
+            connections_max: tuning.connections_max,
+            sessions_max: tuning.sessions_max,
+            log_format: tuning.log_format,
+            pinning: tuning.pinning(),
+        })
+    }
+}
+
+impl StartOptions {
+    /// Checks what has to fit the data folder's identity.
+    ///
+    /// # Errors
+    ///
+    /// A text that names the option and says what to do.
+    pub fn check_identity(&self, identity: &Identity) -> Result<(), String> {
+        let servers = identity.servers as usize;
+        if self.peers.len() != servers {
+            return Err(format!(
+                "--peers has {} addresses, but {} was formatted for {servers} servers: give the address of each, in the order of their ids",
+                self.peers.len(),
+                self.data_dir.display()
+            ));
+        }
+        let own = [("--listen", self.listen.as_ref())];
+        let others = self.peers.iter().map(|address| ("--peers", Some(address)));
+        let told = self.advertise.iter().map(|address| ("--advertise", Some(address)));
+        for (option, address) in own.into_iter().chain(others).chain(told) {
+            let Some(address) = address else { continue };
+            if address.port() == 0 {
+                return Err(format!("{option}: {address} has port 0; the servers have to know each other's ports"));
+            }
+            if u32::from(address.port()) + u32::from(identity.shards) > 65_536 {
+                return Err(format!(
+                    "{option}: {address} with {} shards needs ports beyond 65535; choose a lower base port",
+                    identity.shards
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of journal after which a checkpoint is begun, for a journal of `journal_size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the journal has no room for what is in flight while a checkpoint is due. A text that names the option and
+    /// says what to do.
+    pub fn checkpoint_every_bytes(&self, journal_size: u64) -> Result<u64, String> {
+        let in_flight = (u64::from(self.pipeline_max) + 1) * u64::from(self.batch_bytes_max);
+        let room = journal_size.saturating_sub(in_flight);
+        let every = self.checkpoint_every.unwrap_or((journal_size / 2).min(room));
+        if every == 0 || every > room {
+            return Err(format!(
+                "the journal of {} cannot hold --checkpoint-every {} and {} prepares of {} in flight: lower --checkpoint-every, \
+                 --pipeline or --batch-max-bytes, or format with a larger --journal-size",
+                show_size(journal_size),
+                self.checkpoint_every.map_or_else(|| "(half of it)".to_owned(), show_size),
+                self.pipeline_max + 1,
+                show_size(u64::from(self.batch_bytes_max)),
+            ));
+        }
+        Ok(every)
+    }
+
+    /// Where a shard of this server has to listen.
+    ///
+    /// # Errors
+    ///
+    /// If a name cannot be resolved.
+    pub fn listen_address(&self, identity: &Identity, shard: u16) -> std::io::Result<SocketAddr> {
+        self.listen.as_ref().unwrap_or(&self.peers[identity.replica as usize]).resolve(shard)
+    }
+}
+
+fn within(option: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{option} is {value}: choose from {min} to {max}"))
+}
+
+fn time_within(option: &str, value: Duration, min: Duration, max: Duration) -> Result<(), String> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{option} is {}: choose from {} to {}", show_time(value), show_time(min), show_time(max)))
+}
+
+fn check_addresses(option: &str, addresses: &[Address]) -> Result<(), String> {
+    if addresses.len() > SERVERS_MAX as usize {
+        return Err(format!("{option} has {} addresses: a cluster has at most {SERVERS_MAX} servers", addresses.len()));
+    }
+    for (index, address) in addresses.iter().enumerate() {
+        if let Some(first) = addresses[..index].iter().position(|other| other == address) {
+            return Err(format!("{option}: servers {first} and {index} have the same address {address}"));
+        }
+    }
+    Ok(())
+}
