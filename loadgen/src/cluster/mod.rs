@@ -1,0 +1,352 @@
+//! Clusters of `lockstep-server` processes on this machine, started for a measurement and removed after it.
+//!
+//! [`Cluster::start`] formats and starts every server in a temporary folder on ports of its own, puts the link proxy
+//! between them when a delay is asked for, and returns once all of them serve. [`Cluster::stop`] ends them in good order;
+//! dropping a cluster kills them.
+
+pub mod admin;
+mod locate;
+mod ports;
+mod process;
+pub mod proxy;
+mod spec;
+
+pub use locate::{data_root_default, find_server};
+pub use spec::{Ack, Batching, ClusterSpec, Durability, Fanout};
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::drive::StopFlag;
+use crate::record::{ProcessRef, file_system_of};
+use ports::PortRange;
+use process::ServerProcess;
+use proxy::{LinkProxy, Route};
+
+/// Between holding a port and the server's binding it somebody else may take it; then everything is tried again.
+const START_ATTEMPTS: usize = 3;
+/// Formatting writes the whole journal, which may be large and the disk slow.
+const FORMAT_TIMEOUT: Duration = Duration::from_secs(120);
+const SERVE_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Why a cluster could not be started or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The server's program is not where it was looked for.
+    #[error("no lockstep-server at {looked_for}; build it (cargo build --release) or name it with --server-bin")]
+    NoServer {
+        /// The path or paths tried.
+        looked_for: String,
+    },
+    /// A command of the server failed.
+    #[error("server {server}: {what}; the end of its log:\n{log}")]
+    Server {
+        /// Its number.
+        server: usize,
+        /// What failed.
+        what: String,
+        /// The end of what it wrote.
+        log: String,
+    },
+    /// Ctrl-C.
+    #[error("stopped while the cluster was starting")]
+    Stopped,
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl ClusterError {
+    /// Whether a server found its port taken.
+    fn is_port_conflict(&self) -> bool {
+        matches!(self, Self::Server { log, .. } if log.to_ascii_lowercase().contains("in use"))
+    }
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
+    move |source| ClusterError::System { what: what.into(), source }
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    spec: ClusterSpec,
+    servers: Vec<Server>,
+    proxy: Option<LinkProxy>,
+    // Declared after the servers, so that their folders go only when they are gone.
+    folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Server {
+    process: ServerProcess,
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// Ports of one server, before it runs.
+#[derive(Debug)]
+struct Place {
+    data: PathBuf,
+    log: PathBuf,
+    ports: PortRange,
+    admin: PortRange,
+}
+
+impl Cluster {
+    /// Formats and starts all servers of `spec` and waits until each of them serves.
+    ///
+    /// # Errors
+    ///
+    /// When a server cannot be formatted or started; the error has the end of its log.
+    pub fn start(spec: &ClusterSpec, stop: &StopFlag) -> Result<Self, ClusterError> {
+        assert!((1..=spec.servers).contains(&spec.replicating), "the command line has checked the counts");
+        let mut attempt = 1;
+        loop {
+            match Self::start_once(spec, stop) {
+                Err(error) if error.is_port_conflict() && attempt < START_ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn start_once(spec: &ClusterSpec, stop: &StopFlag) -> Result<Self, ClusterError> {
+        let folder = tempfile::Builder::new()
+            .prefix("lockstep-cluster-")
+            .tempdir_in(&spec.data_root)
+            .map_err(system(format!("cannot make a data folder in {}", spec.data_root.display())))?;
+        let mut places = places(spec, folder.path())?;
+        format_all(spec, &places, stop)?;
+        let (peers, proxy) = connect_places(spec, &places)?;
+        let mut cluster = Self { spec: spec.clone(), servers: Vec::new(), proxy, folder };
+        for (server, place) in places.iter_mut().enumerate() {
+            let arguments = cluster.start_arguments(place, &peers[server]);
+            place.ports.release();
+            place.admin.release();
+            let process = ServerProcess::spawn(&spec.server_bin, &arguments, &place.log)
+                .map_err(system(format!("cannot start {}", spec.server_bin.display())))?;
+            cluster.servers.push(Server { process, address: place.ports.base(), admin: place.admin.base() });
+        }
+        let deadline = Instant::now() + SERVE_TIMEOUT;
+        for server in 0..cluster.servers.len() {
+            cluster.wait_until_serving(server, deadline, stop)?;
+        }
+        Ok(cluster)
+    }
+
+    fn start_arguments(&self, place: &Place, peers: &[SocketAddr]) -> Vec<String> {
+        let peers: Vec<_> = peers.iter().map(SocketAddr::to_string).collect();
+        let mut arguments = vec!["start".to_owned()];
+        arguments.extend(["--data-dir".to_owned(), place.data.to_string_lossy().into_owned()]);
+        arguments.extend(["--peers".to_owned(), peers.join(",")]);
+        arguments.extend(["--admin".to_owned(), place.admin.base().to_string()]);
+        arguments.extend(self.spec.start_options());
+        arguments
+    }
+
+    fn wait_until_serving(&mut self, index: usize, deadline: Instant, stop: &StopFlag) -> Result<(), ClusterError> {
+        loop {
+            let server = &mut self.servers[index];
+            let fail = |process: &ServerProcess, what: String| {
+                Err(ClusterError::Server { server: index, what, log: process.log_tail() })
+            };
+            if let Some(status) = server.process.ended().map_err(system("cannot wait for a server"))? {
+                return fail(&server.process, format!("ended while starting ({status})"));
+            }
+            if stop.is_set() {
+                return Err(ClusterError::Stopped);
+            }
+            let answer = admin::get(server.admin, "/healthz", ADMIN_TIMEOUT);
+            if matches!(answer, Ok((200, _))) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let last = match answer {
+                    Ok((status, body)) => format!("/healthz says {status} {}", body.trim()),
+                    Err(error) => format!("/healthz does not answer: {error}"),
+                };
+                return fail(&server.process, format!("does not serve after {SERVE_TIMEOUT:?}: {last}"));
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Base addresses of the servers that make up the cluster under load, in the order of their ids.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers[..self.spec.replicating].iter().map(|server| server.address).collect()
+    }
+
+    /// Admin addresses of all servers, the idle ones last.
+    pub fn admin_addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|server| server.admin).collect()
+    }
+
+    /// Every process, for CPU accounting.
+    pub fn processes(&self) -> Vec<ProcessRef> {
+        let name = |index: usize| {
+            if index < self.spec.replicating { format!("server {index}") } else { format!("idle server {index}") }
+        };
+        let servers = self.servers.iter().enumerate();
+        let mut all: Vec<_> =
+            servers.map(|(index, server)| ProcessRef::process(name(index), server.process.pid())).collect();
+        all.extend(self.proxy.as_ref().map(LinkProxy::process));
+        all
+    }
+
+    /// The settings it was started with.
+    pub fn spec(&self) -> &ClusterSpec {
+        &self.spec
+    }
+
+    /// The type of the file system under its data.
+    pub fn data_file_system(&self) -> Option<String> {
+        file_system_of(self.folder.path())
+    }
+
+    /// `/metrics` of each server, as text; an error's text where it does not answer.
+    pub fn metrics(&self) -> Vec<String> {
+        let ask = |server: &Server| match admin::get(server.admin, "/metrics", ADMIN_TIMEOUT) {
+            Ok((_, body)) => body,
+            Err(error) => format!("# not available: {error}\n"),
+        };
+        self.servers.iter().map(ask).collect()
+    }
+
+    /// Sends a signal to one server, for measurements with faults.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses.
+    pub fn signal(&mut self, server: usize, signal: Signal) -> Result<(), ClusterError> {
+        self.servers[server].process.signal(signal).map_err(system(format!("cannot signal server {server}")))
+    }
+
+    /// Asks all servers to end, waits for them, and removes their data.
+    ///
+    /// # Errors
+    ///
+    /// When a server had to be killed or ended with an error, although everything is removed then as well.
+    pub fn stop(mut self) -> Result<(), ClusterError> {
+        for server in &mut self.servers {
+            server.process.signal(Signal::TERM).map_err(system("cannot signal a server"))?;
+        }
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        let mut result = Ok(());
+        for (index, server) in self.servers.iter_mut().enumerate() {
+            let ended = server.process.wait_until(deadline).map_err(system("cannot wait for a server"))?;
+            let what = match ended {
+                Some(status) if status.success() => continue,
+                Some(status) => format!("ended badly ({status})"),
+                None => format!("did not end within {STOP_TIMEOUT:?} of SIGTERM and was killed"),
+            };
+            result = result.and(Err(ClusterError::Server { server: index, what, log: server.process.log_tail() }));
+        }
+        result
+    }
+}
+
+fn places(spec: &ClusterSpec, folder: &Path) -> Result<Vec<Place>, ClusterError> {
+    let place = |server: usize| -> io::Result<Place> {
+        Ok(Place {
+            data: folder.join(format!("server-{server}")),
+            log: folder.join(format!("server-{server}.log")),
+            ports: PortRange::hold(spec.shards)?,
+            admin: PortRange::hold(1)?,
+        })
+    };
+    (0..spec.servers).map(place).collect::<io::Result<_>>().map_err(system("cannot reserve ports"))
+}
+
+/// Formats all data folders at the same time.
+fn format_all(spec: &ClusterSpec, places: &[Place], stop: &StopFlag) -> Result<(), ClusterError> {
+    let mut formatting = Vec::new();
+    for (server, place) in places.iter().enumerate() {
+        let (cluster, id, servers) = if server < spec.replicating {
+            ("loadgen".to_owned(), server, spec.replicating)
+        } else {
+            (format!("loadgen-idle-{server}"), 0, 1)
+        };
+        let mut arguments = vec!["format".to_owned()];
+        let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+        add("--data-dir", place.data.to_string_lossy().into_owned());
+        add("--cluster", cluster);
+        add("--id", id.to_string());
+        add("--servers", servers.to_string());
+        add("--shards", spec.shards.to_string());
+        arguments.extend(spec.format_arguments.iter().cloned());
+        let process = ServerProcess::spawn(&spec.server_bin, &arguments, &place.log)
+            .map_err(system(format!("cannot start {}", spec.server_bin.display())))?;
+        formatting.push(process);
+    }
+    let deadline = Instant::now() + FORMAT_TIMEOUT;
+    for (server, process) in formatting.iter_mut().enumerate() {
+        let ended = process.wait_until(deadline).map_err(system("cannot wait for a server"))?;
+        if stop.is_set() {
+            return Err(ClusterError::Stopped);
+        }
+        let what = match ended {
+            Some(status) if status.success() => continue,
+            Some(status) => format!("`format` failed ({status})"),
+            None => format!("`format` did not end within {FORMAT_TIMEOUT:?}"),
+        };
+        return Err(ClusterError::Server { server, what, log: process.log_tail() });
+    }
+    Ok(())
+}
+
+/// What each server is told about its peers, and the proxy between them if there is one.
+fn connect_places(
+    spec: &ClusterSpec,
+    places: &[Place],
+) -> Result<(Vec<Vec<SocketAddr>>, Option<LinkProxy>), ClusterError> {
+    let mut peers = Vec::new();
+    let mut routes = Vec::new();
+    for (from, place) in places.iter().enumerate() {
+        if from >= spec.replicating {
+            peers.push(vec![place.ports.base()]);
+            continue;
+        }
+        let mut seen = Vec::new();
+        for (to, other) in places[..spec.replicating].iter().enumerate() {
+            if to == from || spec.link_delay.is_none() {
+                seen.push(other.ports.base());
+                continue;
+            }
+            let front = PortRange::hold(spec.shards).map_err(system("cannot reserve ports for the link proxy"))?;
+            seen.push(front.base());
+            routes.extend(routes_of(front.into_listeners(), other.ports.base()));
+        }
+        peers.push(seen);
+    }
+    let proxy = match spec.link_delay {
+        Some(delay) if !routes.is_empty() => {
+            Some(LinkProxy::start(routes, delay).map_err(system("cannot start the link proxy"))?)
+        }
+        _ => None,
+    };
+    Ok((peers, proxy))
+}
+
+/// One route per shard.
+fn routes_of(fronts: Vec<TcpListener>, target: SocketAddr) -> impl Iterator<Item = Route> {
+    fronts.into_iter().enumerate().map(move |(shard, listener)| {
+        let target = SocketAddr::new(target.ip(), target.port() + shard as u16);
+        Route { listener, target }
+    })
+}
+
+#[cfg(test)]
+mod tests;

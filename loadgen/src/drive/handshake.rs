@@ -1,0 +1,202 @@
+//! From an address to a connection with the primary, and a session on it.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::time::Duration;
+
+use lockstep_proto::hello::{Answer, Hello, HelloError, Topology};
+use lockstep_proto::reply::Reply;
+use lockstep_proto::request::{FrameError, RequestParts, encode_request};
+use lockstep_proto::{Operation, Status};
+use tokio_uring::buf::BoundedBuf;
+use tokio_uring::net::TcpStream;
+use zerocopy::IntoBytes;
+
+/// How long one server may take to accept, to answer a hello, or to open a session, before the next one is tried.
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Room for a topology, the largest thing read here.
+const READ_SIZE: usize = 8192;
+
+/// Why one attempt led to no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    /// The socket failed, or took too long.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It closed the connection.
+    #[error("it closed the connection")]
+    Closed,
+    /// What answered is no server of this version.
+    #[error("it does not answer as a Lockstep server of this version: {0}")]
+    Hello(#[from] HelloError),
+    /// A reply that cannot be read.
+    #[error("its reply cannot be read: {0}")]
+    Frame(#[from] FrameError),
+    /// It said no.
+    #[error("it refused the connection ({0:?}): {1}")]
+    Refused(Answer, String),
+    /// It opened no session; the view it is in, if that was the reason.
+    #[error("it opened no session ({0:?})")]
+    NoSession(Status, Option<u64>),
+    /// It is a backup, and says which server is the primary.
+    #[error("it is a backup; server {0} is the primary")]
+    Backup(usize),
+}
+
+impl HandshakeError {
+    /// Whether trying again later can help.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Hello(_) | Self::Frame(_) => true,
+            Self::Refused(answer, _) => !matches!(answer, Answer::Full | Answer::Stopping),
+            _ => false,
+        }
+    }
+}
+
+/// Which server to try next: the one that was named as the primary, else one after the other.
+#[derive(Debug, Clone)]
+pub(super) struct Finder {
+    servers: Vec<SocketAddr>,
+    next: usize,
+}
+
+impl Finder {
+    /// Looks among `servers`, the first of which is tried first.
+    pub(super) fn new(servers: Vec<SocketAddr>) -> Self {
+        Self { servers, next: 0 }
+    }
+
+    /// The base address to try now.
+    pub(super) fn candidate(&self) -> SocketAddr {
+        self.servers[self.next % self.servers.len()]
+    }
+
+    /// The candidate was of no use: the next one, please.
+    pub(super) fn skip(&mut self) {
+        self.next = (self.next + 1) % self.servers.len();
+    }
+
+    /// A server said who the primary is.
+    pub(super) fn point_at(&mut self, server: usize) {
+        if server < self.servers.len() {
+            self.next = server;
+        }
+    }
+
+    /// A server said in which view it is.
+    pub(super) fn point_at_view(&mut self, view: u64) {
+        self.next = (view % self.servers.len() as u64) as usize;
+    }
+
+    /// Learns the other servers where fewer were given than there are.
+    fn learn(&mut self, topology: &Topology) {
+        if self.servers.len() >= usize::from(topology.servers) {
+            return;
+        }
+        let found = topology.addresses().map(|text| text.to_socket_addrs().ok().and_then(|mut found| found.next()));
+        if let Some(servers) = found.collect::<Option<Vec<_>>>() {
+            self.servers = servers;
+        }
+    }
+}
+
+/// A server's port for a shard.
+pub(super) fn shard_address(base: SocketAddr, shard: u16) -> SocketAddr {
+    let mut address = base;
+    address.set_port(base.port().wrapping_add(shard));
+    address
+}
+
+/// Connects to the candidate and greets it.
+///
+/// # Errors
+///
+/// When it cannot be reached, is no server for this shard, or is a backup; then the finder points at its primary.
+pub(super) async fn greet(finder: &mut Finder, shard: u16, shards: u16) -> Result<Rc<TcpStream>, HandshakeError> {
+    let address = shard_address(finder.candidate(), shard);
+    let stream = tokio::time::timeout(STEP_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| timed_out())??;
+    stream.set_nodelay(true)?;
+    let stream = Rc::new(stream);
+    let hello = Hello::client(0, shard, shards);
+    let topology = within(&stream, exchange(&stream, hello.as_bytes().to_vec(), Topology::parse)).await??;
+    if topology.answer != Answer::Welcome {
+        return Err(HandshakeError::Refused(topology.answer, topology.text));
+    }
+    finder.learn(&topology);
+    let primary = (topology.view % u64::from(topology.servers)) as usize;
+    if primary != usize::from(topology.replica) {
+        finder.point_at(primary);
+        return Err(HandshakeError::Backup(primary));
+    }
+    Ok(stream)
+}
+
+/// Opens a session on a fresh connection.
+///
+/// # Errors
+///
+/// When the server does not, which a server without a quorum will not either.
+pub(super) async fn register(stream: &Rc<TcpStream>) -> Result<u64, HandshakeError> {
+    let mut frame = Vec::new();
+    let parts = RequestParts {
+        operation: Operation::Register,
+        flags: 0,
+        session: 0,
+        sequence: 1,
+        key: &[],
+        arguments: &[],
+        value: &[],
+    };
+    encode_request(&parts, &mut frame);
+    let parse = |bytes: &[u8]| -> Result<_, HandshakeError> {
+        Ok(Reply::parse(bytes)?.map(|reply| ((reply.status(), reply.version(), view_of(&reply)), reply.size())))
+    };
+    match within(stream, exchange(stream, frame, parse)).await?? {
+        (Status::Ok, session, _) => Ok(session),
+        (status, _, view) => Err(HandshakeError::NoSession(status, view)),
+    }
+}
+
+/// The view that a server which is not the primary names in its refusal.
+pub(super) fn view_of(reply: &Reply<'_>) -> Option<u64> {
+    let view = reply.body().try_into().ok()?;
+    (reply.status() == Status::NotPrimary).then(|| u64::from_le_bytes(view))
+}
+
+/// Sends `question` and reads until `parse` has made an answer of what came.
+async fn exchange<T, E: Into<HandshakeError>>(
+    stream: &TcpStream, question: Vec<u8>, parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, E>,
+) -> Result<T, HandshakeError> {
+    stream.write_all(question).await.0?;
+    let mut buffer = Vec::with_capacity(READ_SIZE);
+    loop {
+        if let Some((answer, _)) = parse(&buffer).map_err(Into::into)? {
+            return Ok(answer);
+        }
+        if buffer.len() == buffer.capacity() {
+            return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+        }
+        let filled = buffer.len();
+        let (read, slice) = stream.read(buffer.slice(filled..)).await;
+        buffer = slice.into_inner();
+        if read? == 0 {
+            return Err(HandshakeError::Closed);
+        }
+    }
+}
+
+/// Gives `step` its time. After that the socket is shut down, so that the kernel completes what is pending on it.
+async fn within<T>(stream: &TcpStream, step: impl Future<Output = T>) -> Result<T, HandshakeError> {
+    tokio::time::timeout(STEP_TIMEOUT, step).await.map_err(|_| {
+        // The connection is thrown away; whether the peer still hears of it does not matter.
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        timed_out()
+    })
+}
+
+fn timed_out() -> HandshakeError {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {STEP_TIMEOUT:?}")).into()
+}

@@ -1,0 +1,140 @@
+//! One session with one shard: what waits, what is in flight, and the frames of both.
+
+use std::collections::VecDeque;
+
+use lockstep_proto::Operation;
+use lockstep_proto::request::{RequestParts, encode_request};
+
+use super::inflight::{Asked, InFlight, InFlightRing};
+use crate::plan::{KeyLayout, OpKind, ValueMaker};
+
+/// A write to the kernel stops growing here: enough to spread its cost over many requests, little enough for the cache.
+const WRITE_SIZE_MAX: usize = 256 * 1024;
+
+/// One session. It outlives its connection: after a loss the same requests are sent again under the same sequences.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// The connection number that this lane belongs to; a connection has one lane per shard.
+    pub(super) group: usize,
+    /// The session, 0 before the first register.
+    pub(super) session: u64,
+    /// Requests that have a sequence.
+    pub(super) ring: InFlightRing,
+    /// How many there are.
+    pub(super) open: usize,
+    /// Requests that have none yet.
+    pub(super) queue: VecDeque<Asked>,
+    /// Sequences to send again.
+    pub(super) resend: VecDeque<u64>,
+    /// Not before this moment.
+    pub(super) resend_at_ns: u64,
+}
+
+impl Lane {
+    /// A lane with nothing to do, with room for `window` sequences.
+    pub(super) fn new(group: usize, window: usize) -> Self {
+        Self {
+            group,
+            session: 0,
+            ring: InFlightRing::new(window),
+            open: 0,
+            queue: VecDeque::new(),
+            resend: VecDeque::new(),
+            resend_at_ns: 0,
+        }
+    }
+
+    /// There is a new connection: everything without an answer is sent again, oldest first.
+    pub(super) fn resend_all(&mut self) {
+        self.resend.clear();
+        self.resend.extend(self.ring.sequences());
+        self.resend_at_ns = 0;
+    }
+
+    /// Takes a request out of flight.
+    #[inline]
+    pub(super) fn take(&mut self, sequence: u64) -> Option<InFlight> {
+        let taken = self.ring.take(sequence)?;
+        self.open -= 1;
+        Some(taken)
+    }
+
+    /// Appends the frames of everything that may be sent now, up to `open_max` requests in flight. `floor` says what
+    /// version a read has to see.
+    #[inline]
+    pub(super) fn fill(
+        &mut self, now_ns: u64, open_max: usize, frames: &mut FrameMaker, floor: impl Fn(u64) -> u64,
+        out: &mut Vec<u8>,
+    ) {
+        while self.resend_at_ns <= now_ns && out.len() < WRITE_SIZE_MAX {
+            let Some(sequence) = self.resend.pop_front() else { break };
+            if let Some(again) = self.ring.get(sequence) {
+                frames.append(&again.asked, sequence, self.session, out);
+            }
+        }
+        while out.len() < WRITE_SIZE_MAX && self.open < open_max && self.ring.has_room() {
+            let Some(mut asked) = self.queue.pop_front() else { break };
+            asked.sent_ns.get_or_insert(now_ns);
+            let version_floor = if asked.is_write() { 0 } else { floor(asked.op.key_index) };
+            let sequence = self.ring.push(asked, version_floor);
+            self.open += 1;
+            frames.append(&asked, sequence, self.session, out);
+        }
+    }
+}
+
+impl Asked {
+    /// Whether its next frame is a write.
+    #[inline]
+    pub(super) fn is_write(&self) -> bool {
+        match self.op.kind {
+            OpKind::Read => false,
+            OpKind::Update | OpKind::Insert => true,
+            OpKind::ReadModifyWrite => self.is_second_step,
+        }
+    }
+}
+
+/// Makes request frames, without allocating: a frame is a function of the request, so that it can be made again.
+#[derive(Debug)]
+pub(super) struct FrameMaker {
+    layout: KeyLayout,
+    values: ValueMaker,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl FrameMaker {
+    /// Frames with keys of `layout` and values of `values`, at most `value_len_max` bytes long.
+    pub(super) fn new(layout: KeyLayout, values: ValueMaker, value_len_max: usize) -> Self {
+        Self { layout, values, key: vec![0; layout.len()], value: vec![0; value_len_max] }
+    }
+
+    /// The key of an index.
+    #[inline]
+    pub(super) fn key(&mut self, index: u64) -> &[u8] {
+        self.layout.write(index, &mut self.key);
+        &self.key
+    }
+
+    #[inline]
+    fn append(&mut self, asked: &Asked, sequence: u64, session: u64, out: &mut Vec<u8>) {
+        self.layout.write(asked.op.key_index, &mut self.key);
+        let is_write = asked.is_write();
+        let value_len = if is_write { asked.op.value_len as usize } else { 0 };
+        let value = &mut self.value[..value_len];
+        if is_write {
+            self.values.fill(asked.op.key_index, asked.op.nonce, value);
+        }
+        let parts = RequestParts {
+            operation: if is_write { Operation::Put } else { Operation::Get },
+            flags: 0,
+            session: if is_write { session } else { 0 },
+            sequence,
+            key: &self.key,
+            arguments: &[],
+            value,
+        };
+        encode_request(&parts, out);
+    }
+}
