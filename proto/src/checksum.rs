@@ -51,3 +51,41 @@ pub fn cluster_id(name: &str) -> u128 {
         id => id,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_hash_is_xxh3() {
+        assert_eq!(checksum_64(b""), 0x2D06_8005_38D3_94C2);
+        assert_eq!(checksum_128(b""), 0x99AA_06D3_0147_98D8_6001_C324_468D_497F);
+    }
+
+    #[test]
+    fn a_cluster_id_follows_from_the_name_and_is_never_zero() {
+        assert_eq!(cluster_id("north"), cluster_id("north"));
+        assert_ne!(cluster_id("north"), cluster_id("south"));
+        assert_ne!(cluster_id(""), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_give_the_checksum_of_the_whole(
+            bytes in prop::collection::vec(any::<u8>(), 0..3000),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.sort_unstable();
+            let mut checksum = Checksum128::new();
+            let mut start = 0;
+            for end in cuts.into_iter().chain([bytes.len()]) {
+                checksum.update(&bytes[start..end]);
+                start = end;
+            }
+            prop_assert_eq!(checksum.finish(), checksum_128(&bytes));
+        }
+    }
+}

@@ -134,3 +134,50 @@ impl Status {
         (self as u8) < 16
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn wire_values_stand_for_one_variant_each() {
+        let operations: BTreeSet<_> = (0..=u8::MAX).filter_map(Operation::from_wire).collect();
+        assert_eq!(operations.len(), Operation::ALL.len());
+        for &operation in Operation::ALL {
+            assert_eq!(Operation::from_wire(operation.to_wire()), Some(operation));
+        }
+        let statuses: BTreeSet<_> = (0..=u8::MAX).filter_map(Status::from_wire).collect();
+        assert_eq!(statuses.len(), Status::ALL.len());
+        for &status in Status::ALL {
+            assert_eq!(Status::from_wire(status.to_wire()), Some(status));
+        }
+    }
+
+    #[test]
+    fn an_operation_is_logged_or_read_or_neither() {
+        for &operation in Operation::ALL {
+            assert!(!(operation.is_logged() && operation.is_read()), "{operation:?}");
+            let is_neither = matches!(operation, Operation::Ping | Operation::Status);
+            assert_eq!(!operation.is_logged() && !operation.is_read(), is_neither, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_told_from_answers_by_their_value() {
+        let answers = [Status::Ok, Status::NotFound, Status::VersionMismatch, Status::NotANumber];
+        for &status in Status::ALL {
+            assert_eq!(status.is_answer(), answers.contains(&status), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_meaning_is_the_documentation_in_one_line() {
+        assert_eq!(Operation::Delete.meaning(), "Remove a key. `NotFound` when there was none.");
+        for meaning in Operation::ALL.iter().map(|o| o.meaning()).chain(Status::ALL.iter().map(|s| s.meaning())) {
+            assert!(meaning.ends_with('.') || meaning.contains(". "), "{meaning}");
+            assert!(!meaning.contains(['\n', '|']) && !meaning.starts_with(' '), "{meaning}");
+        }
+    }
+}
