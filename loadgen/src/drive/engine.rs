@@ -9,12 +9,8 @@ use super::lane::{FrameMaker, Lane};
 use super::ledger::Ledger;
 use super::source::Source;
 use super::{Pacing, RunSpec};
-use crate::plan::{ArrivalPlan, KeyLayout, OpKind, ValueMaker};
-use crate::record::{EventLog, Outcome, Recorder, Side, Timing, Window};
-
-/// Requests that may wait for a full shard while others go on. Beyond this, arrivals wait in the plan, where they need
-/// no memory.
-const WAITING_MAX: usize = 1 << 16;
+use crate::plan::{ArrivalPlan, OpKind, ValueMaker};
+use crate::record::{EventLog, Outcome, Recorder, Side, Timing};
 
 /// Answers are remembered by the servers for this many sequences of a session, so no more may be open at a time.
 const WINDOW: usize = lockstep_proto::limits::SESSION_WINDOW;
@@ -37,8 +33,17 @@ pub(super) struct Bounds {
     pub(super) open_per_lane: usize,
     pub(super) timeout_ns: u64,
     pub(super) is_verifying: bool,
-    /// Whether requests come from an audit, whose missing keys are lost ones.
-    pub(super) key_layout: KeyLayout,
+}
+
+/// What a thread counted beside its requests' outcomes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Requests that have ended, warm-up included.
+    pub(super) ended: u64,
+    /// Requests that were sent again on a new connection.
+    pub(super) resent: u64,
+    /// Connections lost.
+    pub(super) lost_connections: u64,
 }
 
 /// One thread's state.
@@ -50,6 +55,7 @@ pub(super) struct Engine {
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) events: EventLog,
     pub(super) has_reported_fault: bool,
+    pub(super) tally: Tally,
     /// Lanes that have got something to send since the last look.
     pub(super) touched: Vec<usize>,
     /// Whether the pacer waits for an answer.
@@ -71,8 +77,13 @@ pub(super) struct Engine {
 impl Engine {
     /// An engine for `groups` of the spec's connections, as thread `thread` of `threads`.
     pub(super) fn new(
-        spec: &RunSpec, source: Source, recorder: Recorder, ledger: Option<Arc<Ledger>>, events: EventLog,
-        (thread, threads): (usize, usize), groups: usize,
+        spec: &RunSpec,
+        source: Source,
+        recorder: Recorder,
+        ledger: Option<Arc<Ledger>>,
+        events: EventLog,
+        (thread, threads): (usize, usize),
+        groups: usize,
     ) -> Self {
         let shards = usize::from(spec.shards);
         let window = if spec.workload.reads() { WINDOW } else { spec.in_flight.next_power_of_two() };
@@ -88,7 +99,6 @@ impl Engine {
                 open_per_lane: spec.in_flight,
                 timeout_ns: spec.timeout.as_nanos() as u64,
                 is_verifying: spec.verify,
-                key_layout: spec.key_layout,
             },
             lanes: (0..groups * shards).map(|lane| Lane::new(lane / shards, window.min(WINDOW))).collect(),
             frames: FrameMaker::new(spec.key_layout, values, spec.values.max as usize),
@@ -96,6 +106,7 @@ impl Engine {
             ledger,
             events,
             has_reported_fault: false,
+            tally: Tally::default(),
             touched: Vec::with_capacity(groups * shards),
             is_pacer_waiting: false,
             recorder,
@@ -147,7 +158,7 @@ impl Engine {
             while self.group_open[self.next_group] == group_open_max {
                 self.next_group = (self.next_group + 1) % self.group_open.len();
             }
-            if self.source_is_over() {
+            if self.is_source_empty {
                 return Next::Ended;
             }
             self.arrivals.as_mut().expect("there is a plan").next();
@@ -157,10 +168,6 @@ impl Engine {
                 return Next::Ended;
             }
         }
-    }
-
-    fn source_is_over(&self) -> bool {
-        self.is_source_empty
     }
 
     /// Closed loop: fills a connection up.
@@ -212,6 +219,7 @@ impl Engine {
     pub(super) fn end(&mut self, group: usize, asked: &Asked, done_ns: u64, outcome: Outcome) {
         self.group_open[group] -= 1;
         self.open -= 1;
+        self.tally.ended += 1;
         self.write_down(asked, done_ns, outcome);
     }
 
@@ -232,7 +240,9 @@ impl Engine {
         let bound_ns = now_ns.saturating_sub(self.bounds.timeout_ns);
         let is_late = |asked: &Asked| asked.sent_ns.unwrap_or(asked.noticed_ns) < bound_ns;
         let state = &self.lanes[lane];
-        if !state.queue.front().is_some_and(is_late) && !state.ring.oldest().is_some_and(|oldest| is_late(&oldest.asked)) {
+        if !state.queue.front().is_some_and(is_late)
+            && !state.ring.oldest().is_some_and(|oldest| is_late(&oldest.asked))
+        {
             return false;
         }
         self.give_up(lane, now_ns, is_late)
@@ -293,8 +303,7 @@ impl Engine {
             && let Some(op) = self.source.next()
         {
             self.arrivals.as_mut().expect("there is a plan").next();
-            let asked =
-                Asked { op, intended_ns, noticed_ns: intended_ns, sent_ns: None, is_second_step: false };
+            let asked = Asked { op, intended_ns, noticed_ns: intended_ns, sent_ns: None, is_second_step: false };
             self.write_down(&asked, now_ns, Outcome::Unknown);
         }
     }
@@ -302,11 +311,22 @@ impl Engine {
     /// Whether the pacer may go on, once.
     #[inline]
     pub(super) fn take_pacer_wake(&mut self) -> bool {
-        std::mem::take(&mut self.is_pacer_waiting)
+        self.is_pacer_waiting && self.open < self.group_open_max() * self.group_open.len() && {
+            self.is_pacer_waiting = false;
+            true
+        }
     }
 
-    /// The part of the run that counts.
-    pub(super) fn window(&self) -> Window {
-        self.recorder.window()
+    /// A lane has a new connection: everything without an answer is sent again, oldest first.
+    pub(super) fn resend_all(&mut self, lane: usize) {
+        self.lanes[lane].resend_all();
+        self.tally.resent += self.lanes[lane].resend.len() as u64;
+    }
+
+    /// Whether a lane has something to send again that had to wait.
+    #[inline]
+    pub(super) fn has_resend_due(&self, lane: usize, now_ns: u64) -> bool {
+        let lane = &self.lanes[lane];
+        !lane.resend.is_empty() && lane.resend_at_ns <= now_ns
     }
 }

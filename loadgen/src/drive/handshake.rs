@@ -168,7 +168,9 @@ pub(super) fn view_of(reply: &Reply<'_>) -> Option<u64> {
 
 /// Sends `question` and reads until `parse` has made an answer of what came.
 async fn exchange<T, E: Into<HandshakeError>>(
-    stream: &TcpStream, question: Vec<u8>, parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, E>,
+    stream: &TcpStream,
+    question: Vec<u8>,
+    parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, E>,
 ) -> Result<T, HandshakeError> {
     stream.write_all(question).await.0?;
     let mut buffer = Vec::with_capacity(READ_SIZE);

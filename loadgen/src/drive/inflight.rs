@@ -131,7 +131,13 @@ mod tests {
         assert!(ring.take(first + 2).is_none(), "same place, other sequence");
         assert!(ring.take(first).is_some_and(|slot| slot.asked.op.key_index == 7));
         assert!(ring.take(first).is_none());
-        let later = (0..10).map(|_| { let sequence = ring.push(asked(1), 0); ring.take(sequence); sequence }).last();
+        let later = (0..10)
+            .map(|_| {
+                let sequence = ring.push(asked(1), 0);
+                ring.take(sequence);
+                sequence
+            })
+            .last();
         assert_eq!(later, Some(11));
         assert!(ring.oldest().is_none());
     }

@@ -63,7 +63,11 @@ impl Lane {
     /// version a read has to see.
     #[inline]
     pub(super) fn fill(
-        &mut self, now_ns: u64, open_max: usize, frames: &mut FrameMaker, floor: impl Fn(u64) -> u64,
+        &mut self,
+        now_ns: u64,
+        open_max: usize,
+        frames: &mut FrameMaker,
+        floor: impl Fn(u64) -> u64,
         out: &mut Vec<u8>,
     ) {
         while self.resend_at_ns <= now_ns && out.len() < WRITE_SIZE_MAX {

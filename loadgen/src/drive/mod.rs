@@ -3,13 +3,33 @@
 //! This file is the border between the driver and everything else: [`RunSpec`] says what to do, [`DriveContext`] what to
 //! keep an eye on meanwhile, and [`drive`] gives back a [`RunRecord`].
 
+mod answering;
+mod coordinator;
+mod engine;
+mod handshake;
+mod inflight;
+mod lane;
+mod ledger;
+mod notify;
+mod replies;
+mod ring;
+mod source;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use answering::AnsweringServer;
+pub use ledger::{AUDITED_KEYS_MAX, AuditReport};
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::plan::{Arrivals, KeyDistribution, KeyLayout, StreamSpec, ValueSizes, Workload};
-use crate::record::{EventLog, IntervalRow, ProcessRef, RunRecord};
+use crate::record::{EventLog, IntervalRow, ProcessRef, RunRecord, Window};
+use coordinator::{Kind, conduct};
+use ledger::Ledger;
 
 /// How fast requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -120,9 +140,6 @@ pub struct DriveContext<'a> {
 /// Why a run could not be made. Losing connections during a run is no such error: that is recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
-    /// This build has no driver.
-    #[error("this build of lockstep-loadgen cannot send requests yet: it was built without the protocol driver")]
-    NoDriver,
     /// A server did not accept the connections of the run's start.
     #[error("cannot connect to {address}: {reason}; is the server running and serving?")]
     Connect {
@@ -141,8 +158,90 @@ pub enum DriveError {
 /// # Errors
 ///
 /// When the run could not begin.
-pub fn drive(spec: &RunSpec, context: DriveContext<'_>) -> Result<RunRecord, DriveError> {
-    let DriveContext { .. } = context;
-    let _ = spec;
-    Err(DriveError::NoDriver)
+pub fn drive(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<RunRecord, DriveError> {
+    coordinator::check(spec)?;
+    let (record, _) = conduct(spec, Kind::Planned, None, window_of(spec), &mut context)?;
+    Ok(record)
+}
+
+/// Runs `spec`, remembers the version of every acknowledged write, and reads all of them back when the run is over.
+///
+/// The servers must be up again by then: keys that cannot be read within the spec's time-out count as unread.
+///
+/// # Errors
+///
+/// When the run or the audit could not begin, or when there are more keys than an audit has room for.
+pub fn drive_audited(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<(RunRecord, AuditReport), DriveError> {
+    coordinator::check(spec)?;
+    if spec.keys > AUDITED_KEYS_MAX {
+        return Err(DriveError::Refused(format!("an audit has room for {AUDITED_KEYS_MAX} keys, not {}", spec.keys)));
+    }
+    // New keys of an inserting workload are audited as far as there is room for as many again.
+    let room = (2 * spec.keys).min(AUDITED_KEYS_MAX);
+    let ledger = Arc::new(Ledger::new(room));
+    let (record, _) = conduct(spec, Kind::Planned, Some(ledger.clone()), window_of(spec), &mut context)?;
+    let mut report = AuditReport {
+        keys: ledger.written(0, 1).count() as u64,
+        unaudited: ledger.beyond(),
+        overtaken: ledger.take_overtaken(),
+        ..AuditReport::default()
+    };
+    if report.keys > 0 {
+        let reading = RunSpec { pacing: Pacing::Saturate, workload: Workload::C, verify: true, ..spec.clone() };
+        let quiet = &mut |_: &IntervalRow| {};
+        let mut context =
+            DriveContext { stop: StopFlag::default(), events: context.events.clone(), processes: &[], watch: quiet };
+        let (read, _) = conduct(&reading, Kind::Audit, Some(ledger.clone()), Window::new(0, None), &mut context)?;
+        report.lost = ledger.take_overtaken();
+        report.corrupt = read.counts.corrupt;
+        report.unread = report.keys - read.counts.ok - read.counts.corrupt;
+    }
+    Ok((record, report))
+}
+
+/// What the generator itself can do at best.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Ceiling {
+    /// Requests per second against a server that only answers.
+    pub requests_per_s: f64,
+    /// CPU time that the generator spends on one request, user and kernel, in nanoseconds.
+    pub generator_ns: f64,
+    /// CPU time that the answering server spends on one request, in nanoseconds.
+    pub server_ns: f64,
+}
+
+/// Saturates a server that only answers, on this host, with what `spec` would send; its servers and phase are ignored.
+///
+/// # Errors
+///
+/// When the server or the generator could not be set up.
+pub fn ceiling(spec: &RunSpec) -> Result<Ceiling, DriveError> {
+    let refused = |error| DriveError::Refused(format!("cannot start an answering server: {error}"));
+    let server = AnsweringServer::start(spec.shards).map_err(refused)?;
+    let spec = RunSpec {
+        servers: vec![server.address()],
+        phase: Phase::Run,
+        pacing: Pacing::Saturate,
+        // It remembers nothing, so what it answers to a read is no value.
+        verify: false,
+        ..spec.clone()
+    };
+    coordinator::check(&spec)?;
+    let mut context =
+        DriveContext { stop: StopFlag::default(), events: EventLog::new(), processes: &[], watch: &mut |_| {} };
+    let before = server.cpu();
+    let (record, totals) = conduct(&spec, Kind::Planned, None, window_of(&spec), &mut context)?;
+    let ended = totals.tally.ended.max(1) as f64;
+    Ok(Ceiling {
+        requests_per_s: record.counts.ok as f64 * 1e9 / record.elapsed_ns.max(1) as f64,
+        generator_ns: totals.cpu_ns as f64 / ended,
+        server_ns: (server.cpu() - before).as_nanos() as f64 / ended,
+    })
+}
+
+fn window_of(spec: &RunSpec) -> Window {
+    match spec.phase {
+        Phase::Load => Window::new(0, None),
+        Phase::Run => Window::new(spec.warmup.as_nanos() as u64, Some(spec.duration.as_nanos() as u64)),
+    }
 }

@@ -31,9 +31,7 @@ impl Engine {
     ///
     /// When the bytes are no replies.
     #[inline]
-    pub(super) fn on_bytes(
-        &mut self, lane: usize, bytes: &[u8], now_ns: u64,
-    ) -> Result<(usize, After), FrameError> {
+    pub(super) fn on_bytes(&mut self, lane: usize, bytes: &[u8], now_ns: u64) -> Result<(usize, After), FrameError> {
         self.tick(now_ns);
         let mut consumed = 0;
         let mut after = After::Stay;

@@ -12,7 +12,7 @@ use lockstep_proto::limits::REPLY_BODY_SIZE_MAX;
 use lockstep_proto::reply::ReplyHeader;
 
 use super::StopFlag;
-use super::engine::{Engine, Next};
+use super::engine::{Engine, Next, Tally};
 use super::handshake::{Finder, HandshakeError, greet, register, shard_address};
 use super::notify::Notify;
 use super::replies::After;
@@ -61,7 +61,10 @@ pub(super) struct Opened {
 ///
 /// When one cannot be opened within `patience`: the last reason.
 pub(super) async fn open_all(
-    finder: &Finder, lanes: usize, shards: u16, patience: Duration,
+    finder: &Finder,
+    lanes: usize,
+    shards: u16,
+    patience: Duration,
 ) -> Result<Vec<Opened>, (std::net::SocketAddr, HandshakeError)> {
     let deadline = Instant::now() + patience;
     let attempts: Vec<_> = (0..lanes)
@@ -79,7 +82,10 @@ pub(super) async fn open_all(
 }
 
 async fn open(
-    mut finder: Finder, shard: u16, shards: u16, deadline: Instant,
+    mut finder: Finder,
+    shard: u16,
+    shards: u16,
+    deadline: Instant,
 ) -> Result<Opened, (std::net::SocketAddr, HandshakeError)> {
     let mut pause = RETRY_PAUSE.0;
     loop {
@@ -98,7 +104,10 @@ async fn open(
 
 /// One attempt. Without a session to go on with, a new one is opened.
 async fn connect(
-    finder: &mut Finder, shard: u16, shards: u16, session: Option<u64>,
+    finder: &mut Finder,
+    shard: u16,
+    shards: u16,
+    session: Option<u64>,
 ) -> Result<(Rc<TcpStream>, u64), HandshakeError> {
     let stream = match greet(finder, shard, shards).await {
         Ok(stream) => stream,
@@ -126,7 +135,7 @@ async fn connect(
 }
 
 /// Runs until the plan is over and answered, or `stop` is set. Times count from `started`.
-pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, stop: &StopFlag) -> Engine {
+pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, stop: &StopFlag) -> Tally {
     let lanes = opened.len();
     let worker = Rc::new(Worker {
         engine: RefCell::new(engine),
@@ -149,19 +158,18 @@ pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, s
         tasks.push(tokio_uring::spawn(worker.clone().pace()));
     }
     worker.keep_time(stop).await;
-    worker.is_over.set(true);
     worker.engine.borrow_mut().finish(worker.now_ns());
+    worker.is_over.set(true);
     for lane in 0..lanes {
         worker.break_link(lane);
         worker.wakes[lane].set();
     }
     worker.room.set();
     for task in tasks {
-        // A task in the middle of a time-out to connect is not waited for.
+        // A task in the middle of an attempt to connect is not waited for; it ends with the runtime.
         let _ = tokio::time::timeout(Duration::from_millis(50), task).await;
     }
-    // Tasks that are still connecting hold the worker until the runtime is dropped, but they do not use the engine.
-    worker.take_engine()
+    worker.engine.borrow().tally
 }
 
 impl Worker {
@@ -170,11 +178,7 @@ impl Worker {
         self.started.elapsed().as_nanos() as u64
     }
 
-    fn take_engine(self: Rc<Self>) -> Engine {
-        todo_take(self)
-    }
-
-    /// Wakes the lanes that have got something to send; `own` is awake.
+    /// Wakes the lanes that have got something to send, but for `own`, which is awake, and the pacer if there is room.
     #[inline]
     fn wake_touched(&self, engine: &mut Engine, own: Option<usize>) {
         for lane in engine.touched.drain(..) {
@@ -185,5 +189,192 @@ impl Worker {
         if engine.take_pacer_wake() {
             self.room.set();
         }
+    }
+
+    /// Sends on a lane and keeps it connected, until the run is over.
+    async fn serve_lane(self: Rc<Self>, lane: usize, opened: Opened) {
+        let Opened { mut stream, mut finder, session } = opened;
+        self.engine.borrow_mut().lanes[lane].session = session;
+        loop {
+            *self.links[lane].borrow_mut() = Some(stream.clone());
+            let reader = tokio_uring::spawn(self.clone().read_lane(lane, stream.clone()));
+            self.write_lane(lane, &stream).await;
+            self.break_link(lane);
+            let (reason, after) = reader.await.expect("a reading task does not panic");
+            if self.is_over.get() {
+                return;
+            }
+            self.note_loss(lane, &reason);
+            match after {
+                After::Stay => {}
+                After::Leave(Some(view)) => finder.point_at_view(view),
+                After::Leave(None) => finder.skip(),
+                After::Register => self.engine.borrow_mut().forget_session(lane, self.now_ns()),
+            }
+            match self.reconnect(lane, &mut finder).await {
+                Some(again) => stream = again,
+                None => return,
+            }
+        }
+    }
+
+    /// Connects a lane again; its session goes on, and what has no answer is sent again. `None` when the run is over.
+    async fn reconnect(&self, lane: usize, finder: &mut Finder) -> Option<Rc<TcpStream>> {
+        let shards = self.engine.borrow().bounds.shards;
+        let shard = (lane % usize::from(shards)) as u16;
+        let mut pause = RETRY_PAUSE.0;
+        loop {
+            let session = Some(self.engine.borrow().lanes[lane].session).filter(|&session| session != 0);
+            let attempt = connect(finder, shard, shards, session).await;
+            if self.is_over.get() {
+                return None;
+            }
+            if let Ok((stream, session)) = attempt {
+                let mut engine = self.engine.borrow_mut();
+                engine.lanes[lane].session = session;
+                engine.resend_all(lane);
+                engine.events.add("connection-regained", format!("connection {lane} is up again"));
+                return Some(stream);
+            }
+            ring::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE.1);
+        }
+    }
+
+    fn note_loss(&self, lane: usize, reason: &str) {
+        let mut engine = self.engine.borrow_mut();
+        engine.tally.lost_connections += 1;
+        engine.events.add("connection-lost", format!("connection {lane}: {reason}"));
+    }
+
+    /// Ends what is going on on a lane's connection.
+    fn break_link(&self, lane: usize) {
+        if let Some(stream) = self.links[lane].borrow_mut().take() {
+            // It may be gone already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn is_broken(&self, lane: usize) -> bool {
+        self.links[lane].borrow().is_none()
+    }
+
+    /// Writes whatever there is to send, one write at a time, until the connection breaks.
+    async fn write_lane(&self, lane: usize, stream: &TcpStream) {
+        while !self.is_broken(lane) {
+            let mut buffer = self.buffers.borrow_mut().pop().unwrap_or_default();
+            {
+                let mut engine = self.engine.borrow_mut();
+                engine.fill(lane, self.now_ns(), &mut buffer);
+                self.wake_touched(&mut engine, Some(lane));
+            }
+            if buffer.is_empty() {
+                self.buffers.borrow_mut().push(buffer);
+                self.wakes[lane].wait().await;
+                continue;
+            }
+            let (written, mut buffer) = stream.write_all(buffer).await;
+            buffer.clear();
+            self.buffers.borrow_mut().push(buffer);
+            if written.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads replies until the connection breaks or has to be left; says why.
+    async fn read_lane(self: Rc<Self>, lane: usize, stream: Rc<TcpStream>) -> (String, After) {
+        let ended = self.read_until_broken(lane, &stream).await;
+        // The writer waits for its wake-up or for its write; both end now.
+        self.break_link(lane);
+        self.wakes[lane].set();
+        ended
+    }
+
+    async fn read_until_broken(&self, lane: usize, stream: &TcpStream) -> (String, After) {
+        let mut buffer: Vec<u8> = Vec::with_capacity(READ_SIZE);
+        loop {
+            let filled = buffer.len();
+            let (read, slice) = stream.read(buffer.slice(filled..)).await;
+            buffer = slice.into_inner();
+            match read {
+                Ok(0) => return ("the server closed it".to_owned(), After::Stay),
+                Ok(_) => {}
+                Err(error) => return (error.to_string(), After::Stay),
+            }
+            let (consumed, after) = {
+                let mut engine = self.engine.borrow_mut();
+                let taken_in = engine.on_bytes(lane, &buffer, self.now_ns());
+                self.wake_touched(&mut engine, None);
+                match taken_in {
+                    Ok(taken_in) => taken_in,
+                    Err(error) => return (format!("what it answers cannot be read: {error}"), After::Stay),
+                }
+            };
+            if after != After::Stay {
+                return ("the server is not the primary, or does not know the session".to_owned(), after);
+            }
+            self.wakes[lane].set();
+            keep_rest(&mut buffer, consumed);
+        }
+    }
+
+    /// Open loop: takes requests from the plan as they become due.
+    async fn pace(self: Rc<Self>) {
+        while !self.is_over.get() {
+            let now_ns = self.now_ns();
+            let next = {
+                let mut engine = self.engine.borrow_mut();
+                engine.tick(now_ns);
+                let next = engine.pull_due(now_ns);
+                for lane in engine.touched.drain(..) {
+                    self.wakes[lane].set();
+                }
+                next
+            };
+            match next {
+                Next::At(due_ns) => {
+                    ring::sleep(Duration::from_nanos(due_ns.saturating_sub(now_ns)).max(PACING_GRAIN)).await;
+                }
+                Next::Full => self.room.wait().await,
+                Next::Ended => return,
+            }
+        }
+    }
+
+    /// Looks after everything that depends on time alone. Returns when the run is over.
+    async fn keep_time(&self, stop: &StopFlag) {
+        for tick in 1u32.. {
+            ring::sleep(TICK).await;
+            let now_ns = self.now_ns();
+            let mut engine = self.engine.borrow_mut();
+            engine.tick(now_ns);
+            if stop.is_set() || engine.is_done(now_ns) || now_ns >= engine.drain_until_ns() {
+                return;
+            }
+            for lane in 0..self.wakes.len() {
+                if engine.has_resend_due(lane, now_ns) {
+                    self.wakes[lane].set();
+                }
+                if tick.is_multiple_of(TICKS_PER_EXPIRY) && engine.expire(lane, now_ns) {
+                    self.break_link(lane);
+                    self.wakes[lane].set();
+                }
+            }
+            self.wake_touched(&mut engine, None);
+        }
+    }
+}
+
+/// Keeps what is not a whole reply yet at the beginning of the buffer, with room for the rest of it.
+fn keep_rest(buffer: &mut Vec<u8>, consumed: usize) {
+    buffer.drain(..consumed);
+    if let Some(&size) = buffer.first_chunk::<4>() {
+        // A size beyond the bound is refused by the parser once the header is there.
+        let size = (u32::from_le_bytes(size) as usize).min(ReplyHeader::SIZE + REPLY_BODY_SIZE_MAX);
+        buffer.reserve(size.saturating_sub(buffer.len()));
+    }
+    if buffer.len() == buffer.capacity() {
+        buffer.reserve(READ_SIZE);
     }
 }
