@@ -1,0 +1,273 @@
+//! Requests that write.
+//!
+//! A batch is worked on in windows: hash all keys of a window and ask for their buckets' memory, then ask for the entries'
+//! memory, then carry the requests out one after the other. So a window waits for memory about twice, not twice for
+//! each request. What was asked for is a hint only: every request searches again, since those before it may have changed
+//! what it finds.
+
+use lockstep_proto::{
+    operation::{Operation, Status},
+    request::Request,
+};
+
+use crate::{entry::EntryHeader, slab::Handle, store::Store};
+
+/// Keys for which memory is asked for together. Their entries must fit the first-level cache.
+pub(crate) const WINDOW: usize = 32;
+
+/// Expired keys that one request makes room to remove. More than one, so that a store in which every request makes a key
+/// that expires still shrinks.
+const SWEEP_PER_REQUEST: usize = 2;
+
+/// Expired keys that are removed before each batch besides those.
+const SWEEP_PER_BATCH: usize = 16;
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// How a logged request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteResult {
+    /// How it ended.
+    pub status: Status,
+    /// After a write or removal: its revision. After an expire, or when nothing was changed: the key's version, 0 if it does
+    /// not exist.
+    pub version: u64,
+    /// The sum after an increment, as the bits of an `i64`; else 0.
+    pub value: u64,
+}
+
+impl WriteResult {
+    fn new(status: Status, version: u64) -> WriteResult {
+        WriteResult { status, version, value: 0 }
+    }
+}
+
+/// A moment and a place in the log.
+#[derive(Clone, Copy)]
+struct Moment {
+    timestamp_ns: u64,
+    revision: u64,
+}
+
+impl Moment {
+    fn expiry_ns(&self, ttl_ms: Option<u64>) -> u64 {
+        ttl_ms.map_or(0, |ttl_ms| self.timestamp_ns.saturating_add(ttl_ms.saturating_mul(NS_PER_MS)))
+    }
+}
+
+impl Store {
+    /// Carries out the requests of one prepare, in order. Each request comes with its revision.
+    ///
+    /// `results` is cleared and gets one result per request. `timestamp_ns` is the prepare's, in nanoseconds since 1970: keys
+    /// whose expiry is at or before it do not exist any more. A register, which belongs to the sessions, and a request that
+    /// is not logged are answered `BadRequest`.
+    ///
+    /// For replicas to agree, each must call this once per prepare, with the same requests: the sweep of expired keys goes
+    /// by calls. A call without requests is a valid one.
+    pub fn apply_batch(&mut self, timestamp_ns: u64, requests: &[(u64, Request<'_>)], results: &mut Vec<WriteResult>) {
+        results.clear();
+        results.reserve(requests.len());
+        self.sweep(timestamp_ns, SWEEP_PER_REQUEST * requests.len() + SWEEP_PER_BATCH);
+        let mut hashes = [0; WINDOW];
+        for window in requests.chunks(WINDOW) {
+            self.prefetch_keys(window.iter().map(|(_, request)| request.key()), &mut hashes);
+            for (&(revision, request), &hash) in window.iter().zip(&hashes) {
+                results.push(self.apply_one(Moment { timestamp_ns, revision }, &request, hash));
+            }
+        }
+    }
+
+    /// Hashes up to [`WINDOW`] keys and asks for the memory that a search for them will touch. An empty key, of a request that
+    /// has none, does no harm.
+    #[inline]
+    pub(crate) fn prefetch_keys<'a>(&self, keys: impl Iterator<Item = &'a [u8]>, hashes: &mut [u64; WINDOW]) {
+        let mut count = 0;
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = self.hash(key);
+            self.table.prefetch(*hash);
+            count += 1;
+        }
+        for &hash in &hashes[..count] {
+            self.prefetch_entry(hash);
+        }
+    }
+
+    /// Removes the longest expired keys, at most `count`.
+    fn sweep(&mut self, now_ns: u64, count: usize) {
+        for _ in 0..count {
+            let Some((&(expiry_ns, creation), &slot)) = self.expiry.first_key_value() else { return };
+            if expiry_ns > now_ns {
+                return;
+            }
+            let handle = self.slots.find(slot, creation);
+            let hash = self.hash(self.entry(handle).key());
+            self.remove(hash, handle);
+        }
+    }
+
+    fn apply_one(&mut self, moment: Moment, request: &Request<'_>, hash: u64) -> WriteResult {
+        let key = request.key();
+        match request.operation() {
+            Operation::Put => {
+                let found = self.find_live(moment.timestamp_ns, hash, key);
+                self.write(moment, hash, key, found, request.value(), moment.expiry_ns(request.ttl_ms()))
+            }
+            Operation::Delete => self.delete(moment, hash, key),
+            Operation::CompareAndSet => self.compare_and_set(moment, hash, request),
+            Operation::Increment => self.increment(moment, hash, key, request.delta()),
+            Operation::MultiPut => self.multi_put(moment, request),
+            Operation::Expire => self.expire(moment, hash, key, moment.expiry_ns(request.ttl_ms())),
+            _ => WriteResult::new(Status::BadRequest, 0),
+        }
+    }
+
+    /// Finds a key that exists. One that has expired is removed on the way.
+    #[inline]
+    fn find_live(&mut self, now_ns: u64, hash: u64, key: &[u8]) -> Option<Handle> {
+        let handle = self.find(hash, key)?;
+        if self.entry(handle).is_expired(now_ns) {
+            self.remove(hash, handle);
+            return None;
+        }
+        Some(handle)
+    }
+
+    /// Writes a key's value, whether the key exists (`found`) or not.
+    #[inline]
+    fn write(
+        &mut self,
+        moment: Moment,
+        hash: u64,
+        key: &[u8],
+        found: Option<Handle>,
+        value: &[u8],
+        expiry_ns: u64,
+    ) -> WriteResult {
+        let status = match found {
+            Some(handle) => self.overwrite(hash, handle, value, expiry_ns, moment.revision),
+            None => self.insert(hash, key, value, expiry_ns, moment.revision),
+        };
+        match status {
+            Status::Ok => WriteResult::new(Status::Ok, moment.revision),
+            refused => WriteResult::new(refused, found.map_or(0, |handle| self.entry(handle).header.version())),
+        }
+    }
+
+    /// What to answer when a key that must exist does not.
+    fn missing(&self, key: &[u8], status: Status) -> WriteResult {
+        WriteResult::new(if self.is_own_key(key) { status } else { Status::WrongShard }, 0)
+    }
+
+    fn delete(&mut self, moment: Moment, hash: u64, key: &[u8]) -> WriteResult {
+        let Some(handle) = self.find_live(moment.timestamp_ns, hash, key) else {
+            return self.missing(key, Status::NotFound);
+        };
+        self.remove(hash, handle);
+        WriteResult::new(Status::Ok, moment.revision)
+    }
+
+    fn compare_and_set(&mut self, moment: Moment, hash: u64, request: &Request<'_>) -> WriteResult {
+        let key = request.key();
+        let found = self.find_live(moment.timestamp_ns, hash, key);
+        let version = found.map_or(0, |handle| self.entry(handle).header.version());
+        if version == request.expected_version() {
+            return self.write(moment, hash, key, found, request.value(), moment.expiry_ns(request.ttl_ms()));
+        }
+        match found {
+            Some(_) => WriteResult::new(Status::VersionMismatch, version),
+            None => self.missing(key, Status::VersionMismatch),
+        }
+    }
+
+    /// The time-to-live stays as it is.
+    fn increment(&mut self, moment: Moment, hash: u64, key: &[u8], delta: i64) -> WriteResult {
+        let found = self.find_live(moment.timestamp_ns, hash, key);
+        let (number, expiry_ns, version) = match found {
+            None => (Some(0), 0, 0),
+            Some(handle) => {
+                let entry = self.entry(handle);
+                (parse_number(entry.value()), entry.header.expiry_ns(), entry.header.version())
+            }
+        };
+        let Some(sum) = number.and_then(|number| number.checked_add(delta)) else {
+            return WriteResult::new(Status::NotANumber, version);
+        };
+        let result = self.write(moment, hash, key, found, sum.to_string().as_bytes(), expiry_ns);
+        match result.status {
+            Status::Ok => WriteResult { value: sum as u64, ..result },
+            _ => result,
+        }
+    }
+
+    fn expire(&mut self, moment: Moment, hash: u64, key: &[u8], expiry_ns: u64) -> WriteResult {
+        let Some(handle) = self.find_live(moment.timestamp_ns, hash, key) else {
+            return self.missing(key, Status::NotFound);
+        };
+        self.set_expiry(hash, handle, expiry_ns);
+        WriteResult::new(Status::Ok, self.entry(handle).header.version())
+    }
+
+    /// Writes all items or none: everything that a single write could be refused for is looked at before the first. A key that
+    /// is given twice ends with its last value.
+    fn multi_put(&mut self, moment: Moment, request: &Request<'_>) -> WriteResult {
+        let expiry_ns = moment.expiry_ns(request.ttl_ms());
+        let mut size = 0;
+        for (key, value) in request.multi_put_items() {
+            if !self.is_own_key(key) {
+                return WriteResult::new(Status::WrongShard, 0);
+            }
+            size += EntryHeader::SIZE + key.len() + value.len();
+        }
+        // Room for all as if none existed yet: the same on every replica, and enough whatever is overwritten.
+        if !self.has_room(size) {
+            return WriteResult::new(Status::Busy, 0);
+        }
+        let mut hashes = [0; WINDOW];
+        let mut items = request.multi_put_items();
+        let mut count = WINDOW;
+        while count == WINDOW {
+            self.prefetch_keys(items.map(|(key, _)| key), &mut hashes);
+            count = 0;
+            // The array of hashes goes first: zip would swallow an item after the last hash.
+            for (&hash, (key, value)) in hashes.iter().zip(items.by_ref()) {
+                count += 1;
+                let found = self.find_live(moment.timestamp_ns, hash, key);
+                let result = self.write(moment, hash, key, found, value, expiry_ns);
+                assert_eq!(result.status, Status::Ok, "nothing is refused after the check");
+            }
+        }
+        WriteResult::new(Status::Ok, moment.revision)
+    }
+}
+
+/// Reads a number as an increment writes it: decimal, no sign but a minus, no leading zeros or spaces.
+fn parse_number(value: &[u8]) -> Option<i64> {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    let is_canonical = match digits {
+        [] | [b'0', _, ..] => false,
+        [b'0'] => digits.len() == value.len(),
+        _ => digits.iter().all(u8::is_ascii_digit),
+    };
+    if !is_canonical {
+        return None;
+    }
+    str::from_utf8(value).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_number;
+
+    #[test]
+    fn a_number_is_read_only_in_the_form_in_which_it_is_written() {
+        for number in [0, 1, -1, 10, i64::MAX, i64::MIN] {
+            assert_eq!(parse_number(number.to_string().as_bytes()), Some(number));
+        }
+        for text in
+            ["", "-", "-0", "00", "01", "-01", "+1", " 1", "1 ", "1.0", "1e3", "0x1", "a", "9223372036854775808"]
+        {
+            assert_eq!(parse_number(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(parse_number(&[0xFF, 0x31]), None);
+    }
+}
