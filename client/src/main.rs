@@ -1,2 +1,2 @@
-//! client
+//! The `lockstep` command line.
 fn main() {}

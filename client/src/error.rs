@@ -1,0 +1,234 @@
+//! What can go wrong, and what is known about a request when it did.
+
+use std::{fmt, io, time::Duration};
+
+use lockstep_proto::{
+    Operation, Status,
+    hello::{Answer, HelloError},
+    request::FrameError,
+};
+use thiserror::Error;
+
+/// What is known about a request that ended in an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was not carried out and will not be: nothing has changed.
+    NotExecuted,
+    /// It may have been carried out, or may yet be: the answer was lost. Read the key to find out.
+    Unknown,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::NotExecuted => "not executed",
+            Outcome::Unknown => "outcome unknown",
+        })
+    }
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, Error)]
+pub enum Error {
+    /// No answer within the request timeout.
+    #[error("{operation:?}: no answer within {} ms ({outcome}); give it longer with the request timeout", after.as_millis())]
+    Timeout {
+        /// What was asked for.
+        operation: Operation,
+        /// The request timeout.
+        after: Duration,
+        /// Whether it may have been carried out.
+        outcome: Outcome,
+    },
+    /// No server could be brought to answer within the retry limits.
+    #[error("unavailable ({outcome}): {cause}")]
+    Unavailable {
+        /// What went wrong last.
+        cause: Failure,
+        /// Whether it may have been carried out.
+        outcome: Outcome,
+    },
+    /// A server sent bytes that are not the protocol. The connection was closed; the next request opens another.
+    #[error("{address} does not speak the protocol as it should ({outcome}): {message}")]
+    Protocol {
+        /// Who sent them.
+        address: String,
+        /// What is wrong with them.
+        message: String,
+        /// Whether the request may have been carried out.
+        outcome: Outcome,
+    },
+    /// The session was evicted, or its window has passed, before a repeated write was answered: whether one of its
+    /// attempts was carried out cannot be found out from the server any more.
+    #[error(
+        "the server has forgotten the session of a write whose answer was lost (outcome unknown): read the key to find out"
+    )]
+    SessionLost,
+    /// The value is not a decimal 64-bit number, or the sum leaves its range. Nothing was changed.
+    #[error("the value is not a decimal 64-bit number, or the sum is out of its range")]
+    WrongType,
+    /// The key has another version than the expected one. Nothing was changed.
+    #[error("the key's version is {current}, not the expected one (0: it does not exist)")]
+    VersionMismatch {
+        /// The present version, 0 if the key does not exist.
+        current: u64,
+    },
+    /// A key, a value or the whole request is beyond its bound. Nothing was sent.
+    #[error("{what} of {size} is beyond the bound of {max}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        size: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The keys of one multi-put belong to several shards. Nothing was sent.
+    #[error(
+        "the keys {first:?} and {other:?} belong to shards {first_shard} and {other_shard}, but a multi-put must stay within one: \
+         give keys that belong together a common hash tag, such as {{user:7}}:name and {{user:7}}:mail"
+    )]
+    CrossShard {
+        /// A key, for a person to read.
+        first: String,
+        /// Its shard.
+        first_shard: u16,
+        /// A key of another shard, for a person to read.
+        other: String,
+        /// Its shard.
+        other_shard: u16,
+    },
+    /// An argument that no server would take: an empty key, a time-to-live of zero. Nothing was sent.
+    #[error("{0}")]
+    InvalidArgument(&'static str),
+    /// A server refused the request for good. It was not carried out.
+    #[error("refused by the server: {status:?}{}{message}", if message.is_empty() { "" } else { ": " })]
+    Refused {
+        /// How the server put it.
+        status: Status,
+        /// The server's words for a person, if it gave any.
+        message: String,
+    },
+    /// The runtime that the client was made on has ended.
+    #[error("the client's runtime has ended (outcome unknown)")]
+    Closed,
+}
+
+impl Error {
+    /// What is known about the request.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Error::Timeout { outcome, .. } | Error::Unavailable { outcome, .. } | Error::Protocol { outcome, .. } => {
+                *outcome
+            }
+            Error::SessionLost | Error::Closed => Outcome::Unknown,
+            _ => Outcome::NotExecuted,
+        }
+    }
+
+    /// Whether the same request may succeed later without anything being done about it.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Error::Timeout { .. } | Error::Unavailable { .. } | Error::Protocol { .. })
+    }
+
+    pub(crate) fn from_failure(failure: Failure, outcome: Outcome) -> Error {
+        match failure.kind {
+            FailureKind::Protocol(message) => Error::Protocol { address: failure.address, message, outcome },
+            _ => Error::Unavailable { cause: failure, outcome },
+        }
+    }
+}
+
+/// What went wrong between this client and one server.
+#[derive(Clone, Debug, Error)]
+#[error("{address}: {kind}")]
+pub struct Failure {
+    /// The server, as `host:port`; several with commas between when none in particular is meant.
+    pub address: String,
+    /// What went wrong.
+    pub kind: FailureKind,
+}
+
+/// The ways in which talking to a server goes wrong.
+#[derive(Clone, Debug, Error)]
+pub enum FailureKind {
+    /// The address cannot be used.
+    #[error("not an address: expected host:port, with room for the shard numbers above the port")]
+    Address,
+    /// No connection came about.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// No connection, or no topology on it, within the connect timeout.
+    #[error("no connection within {} ms", .0.as_millis())]
+    ConnectTimeout(Duration),
+    /// The connection broke.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// The server closed the connection.
+    #[error("connection closed by the server")]
+    Closed,
+    /// The server said nothing, not even to a ping.
+    #[error("silent for {} ms", .0.as_millis())]
+    Silent(Duration),
+    /// The server sent what is not the protocol.
+    #[error("{0}")]
+    Protocol(String),
+    /// The server took the hello, but not the client.
+    #[error("refuses this client: {answer:?}{}{message}", if message.is_empty() { "" } else { ": " })]
+    Hello {
+        /// How the server put it.
+        answer: Answer,
+        /// The server's words for a person, if it gave any.
+        message: String,
+    },
+    /// The server belongs to another cluster than the one that was found first, or serves another shard than asked for.
+    #[error("{0}")]
+    Mismatch(&'static str),
+    /// None of the servers that answer is the primary.
+    #[error("no primary found for shard {shard} (highest view heard of: {view})")]
+    NoPrimary {
+        /// The shard.
+        shard: u16,
+        /// The highest view that a server spoke of.
+        view: u64,
+    },
+    /// The server cannot take the request now.
+    #[error("cannot take the request now: {0:?}")]
+    Status(Status),
+    /// So many requests had to be repeated that repeating is suspended for a while.
+    #[error("too many requests had to be repeated, last because of: {0}")]
+    RetryBudget(String),
+}
+
+impl FailureKind {
+    /// Whether trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        matches!(
+            self,
+            FailureKind::Address
+                | FailureKind::Hello { answer: Answer::Malformed | Answer::Version | Answer::Cluster, .. }
+        )
+    }
+
+    pub(crate) fn at(self, address: &str) -> Failure {
+        Failure { address: address.to_owned(), kind: self }
+    }
+}
+
+impl From<FrameError> for FailureKind {
+    fn from(error: FrameError) -> Self {
+        FailureKind::Protocol(error.to_string())
+    }
+}
+
+impl From<HelloError> for FailureKind {
+    fn from(error: HelloError) -> Self {
+        FailureKind::Protocol(error.to_string())
+    }
+}
+
+impl From<io::Error> for FailureKind {
+    fn from(error: io::Error) -> Self {
+        FailureKind::Lost(error.to_string())
+    }
+}

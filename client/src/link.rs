@@ -1,0 +1,245 @@
+//! One shard's link: the task that carries calls to the shard's primary and their answers back.
+//!
+//! Callers hand their calls over through a bounded channel and wait for the answer; everything else is this task's: the
+//! connection, the session and its window, timeouts and repeats. A caller that stops waiting only lets go of its end
+//! of a channel, so it cannot leave the connection or the window in a state that nobody looks after.
+//!
+//! [`crate::attempts`] holds the decisions about what becomes of a request, [`crate::flight`] what is numbered and
+//! unanswered.
+
+use std::{collections::VecDeque, pin::pin, sync::Arc};
+
+use lockstep_proto::decoder::StreamDecoder;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    call::Call,
+    config::ClientOptions,
+    error::{Failure, FailureKind},
+    flight::Flight,
+    session::Session,
+    socket::{Outgoing, PIECE_SIZE, Socket},
+    timer::{Backoff, RetryBudget, Wake},
+    topology::Directory,
+};
+
+/// Calls that are taken over before the loop looks at its socket again.
+const CALLS_PER_TURN: usize = 256;
+
+/// The state of one shard's link. Runs as a task of its own until the last handle of the client is gone.
+pub(crate) struct Link {
+    pub(crate) shard: u16,
+    pub(crate) options: Arc<ClientOptions>,
+    directory: Arc<Directory>,
+    calls: mpsc::Receiver<Call>,
+    /// Taken over but without a number. Bounded, like everything a call can be in, by the permits of the calls.
+    pub(crate) waiting_writes: VecDeque<Call>,
+    pub(crate) waiting_unlogged: VecDeque<Call>,
+    pub(crate) flight: Flight,
+    /// Numbers whose requests are queued, in the order in which they will be encoded.
+    pub(crate) unsent: VecDeque<u64>,
+    pub(crate) session: Session,
+    pub(crate) wake: Wake,
+    pub(crate) backoff: Backoff,
+    pub(crate) budget: RetryBudget,
+    /// The highest view heard of.
+    pub(crate) view: u64,
+    /// The server that is connected; `None` while there is no connection.
+    pub(crate) peer: Option<String>,
+    /// When the server was last heard of.
+    pub(crate) heard_at: Instant,
+    /// What has kept requests from being answered; `None` once one was.
+    pub(crate) last_failure: Option<Failure>,
+}
+
+/// Why a connection is no longer served.
+enum Ended {
+    /// Nobody can make calls any more.
+    ClientGone,
+    /// The connection cannot be used any more.
+    Lost(FailureKind),
+}
+
+impl Link {
+    pub(crate) fn new(
+        shard: u16,
+        options: Arc<ClientOptions>,
+        directory: Arc<Directory>,
+        calls: mpsc::Receiver<Call>,
+    ) -> Link {
+        let now = Instant::now();
+        Link {
+            shard,
+            calls,
+            waiting_writes: VecDeque::new(),
+            waiting_unlogged: VecDeque::new(),
+            flight: Flight::new(directory.cluster().window.into()),
+            unsent: VecDeque::new(),
+            session: Session::None,
+            wake: Wake::default(),
+            backoff: Backoff::new(options.backoff_min, options.backoff_max),
+            budget: RetryBudget::new(options.retry_budget, now),
+            view: 0,
+            peer: None,
+            heard_at: now,
+            last_failure: None,
+            options,
+            directory,
+        }
+    }
+
+    /// Serves calls until the client is gone.
+    pub(crate) async fn run(mut self) {
+        loop {
+            if self.is_idle() {
+                // No connection is opened, or opened again, before someone has a use for it.
+                match self.calls.recv().await {
+                    Some(call) => self.accept(call),
+                    None => return,
+                }
+            }
+            let connected = {
+                let (directory, options) = (self.directory.clone(), self.options.clone());
+                let (shard, view) = (self.shard, self.view);
+                let connecting = async move { directory.connect_primary(shard, view, &options).await };
+                self.while_waiting(connecting).await
+            };
+            match connected {
+                None => return,
+                Some(Err(failure)) => self.round_failed(failure),
+                Some(Ok(socket)) => match self.serve(socket).await {
+                    Ended::ClientGone => return,
+                    Ended::Lost(kind) => self.connection_lost(kind),
+                },
+            }
+            if !self.is_idle() {
+                let pause = sleep(self.backoff.pause());
+                if self.while_waiting(pause).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting_writes.is_empty() && self.waiting_unlogged.is_empty() && self.flight.is_empty()
+    }
+
+    /// Waits for `future` without leaving calls or deadlines unattended. `None`: the client is gone.
+    async fn while_waiting<F: Future>(&mut self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        loop {
+            let wake = self.wake.at();
+            tokio::select! {
+                output = &mut future => return Some(output),
+                call = self.calls.recv() => self.accept(call?),
+                () = sleep_until_some(wake) => self.expire(Instant::now()),
+            }
+        }
+    }
+
+    /// Takes a call over.
+    fn accept(&mut self, call: Call) {
+        self.wake.lower(call.deadline);
+        if call.operation().is_logged() {
+            self.waiting_writes.push_back(call);
+        } else {
+            self.waiting_unlogged.push_back(call);
+        }
+    }
+
+    /// Carries frames both ways until the connection or the client ends.
+    async fn serve(&mut self, socket: Socket) -> Ended {
+        let Socket { address, mut stream, topology, mut decoder } = socket;
+        self.view = topology.view;
+        self.flight.resize_window(topology.window.into());
+        self.peer = Some(address);
+        self.heard_at = Instant::now();
+        self.queue_everything();
+        let (mut reader, mut writer) = stream.split();
+        let mut outgoing = Outgoing::default();
+        let mut piece = vec![0; PIECE_SIZE].into_boxed_slice();
+        let mut alarm = pin!(sleep_until(self.heard_at));
+        let kind = loop {
+            if let Err(kind) = self.take_replies(&mut decoder) {
+                break kind;
+            }
+            self.encode_what_fits(Instant::now(), &mut outgoing);
+            if let Some(at) = self.wake.at()
+                && alarm.deadline() != at
+            {
+                alarm.as_mut().reset(at);
+            }
+            // All three of read, write and recv are free of effects when another branch is taken.
+            tokio::select! {
+                read = reader.read(&mut piece) => match read {
+                    Ok(0) => break FailureKind::Closed,
+                    Ok(size) => {
+                        self.heard_at = Instant::now();
+                        decoder.push(&piece[..size]);
+                    }
+                    Err(error) => break error.into(),
+                },
+                written = writer.write(outgoing.rest()), if !outgoing.rest().is_empty() => match written {
+                    Ok(size) => outgoing.advance(size),
+                    Err(error) => break error.into(),
+                },
+                call = self.calls.recv() => match call {
+                    Some(call) => self.accept_many(call),
+                    None => return Ended::ClientGone,
+                },
+                () = &mut alarm, if self.wake.at().is_some() => {
+                    self.expire(Instant::now());
+                    if let Err(kind) = self.check_silence(Instant::now()) {
+                        break kind;
+                    }
+                }
+            }
+        };
+        Ended::Lost(kind)
+    }
+
+    fn accept_many(&mut self, first: Call) {
+        self.accept(first);
+        for _ in 1..CALLS_PER_TURN {
+            let Ok(call) = self.calls.try_recv() else { break };
+            self.accept(call);
+        }
+    }
+
+    /// Settles the requests of every whole reply that has arrived.
+    ///
+    /// A server that is no longer the primary says so to every request; all of that is taken in before the connection is
+    /// given up, since a request that was refused is known not to have been carried out.
+    fn take_replies(&mut self, decoder: &mut StreamDecoder) -> Result<(), FailureKind> {
+        let mut result = Ok(());
+        while let Some(reply) = decoder.next_reply()? {
+            match self.on_reply(&reply, self.heard_at) {
+                Err(kind @ FailureKind::Status(_)) => result = Err(kind),
+                other => other?,
+            }
+        }
+        result
+    }
+
+    /// Numbers and encodes as much as the window and the outgoing buffer have room for.
+    fn encode_what_fits(&mut self, now: Instant, outgoing: &mut Outgoing) {
+        while outgoing.has_room() {
+            let Some(sequence) = self.unsent.pop_front().or_else(|| self.number_next(now)) else {
+                break;
+            };
+            self.encode(sequence, now, outgoing.buffer());
+        }
+    }
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,170 @@
+//! When to look again, how long to pause before a retry, and when to stop retrying.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The next instant at which something may be due.
+///
+/// It is a lower bound that is made exact only when it is reached: a request that is answered in time costs nothing here,
+/// and now and then the owner wakes up for one that has long been answered.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    at: Option<Instant>,
+}
+
+impl Wake {
+    pub(crate) fn at(&self) -> Option<Instant> {
+        self.at
+    }
+
+    /// Makes sure that the owner wakes up no later than `at`.
+    pub(crate) fn lower(&mut self, at: Instant) {
+        self.at = Some(self.at.map_or(at, |present| present.min(at)));
+    }
+
+    /// Forgets what was set; the owner then sets it anew from everything that it waits for.
+    pub(crate) fn clear(&mut self) {
+        self.at = None;
+    }
+}
+
+/// Exponential backoff with full jitter: a uniform pause between zero and a ceiling that doubles.
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    min: Duration,
+    max: Duration,
+    attempts: u32,
+}
+
+impl Backoff {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
+        Backoff { min, max, attempts: 0 }
+    }
+
+    /// The pause before the next attempt.
+    pub(crate) fn pause(&mut self) -> Duration {
+        let pause = self.pause_after(self.attempts);
+        self.attempts = self.attempts.saturating_add(1);
+        pause
+    }
+
+    /// The pause after `attempts` earlier ones.
+    pub(crate) fn pause_after(&self, attempts: u32) -> Duration {
+        self.ceiling(attempts).mul_f64(rand::random_range(0.0..=1.0))
+    }
+
+    /// Back to the shortest pauses: something went well.
+    pub(crate) fn reset(&mut self) {
+        self.attempts = 0;
+    }
+
+    fn ceiling(&self, attempts: u32) -> Duration {
+        self.min.saturating_mul(1 << attempts.min(20)).min(self.max)
+    }
+}
+
+/// Requests that succeed for one repeat given back to the budget.
+const SUCCESSES_PER_RETRY: u32 = 5;
+
+/// A bucket of repeats, refilled by success and slowly by time.
+#[derive(Debug)]
+pub(crate) struct RetryBudget {
+    /// In fifths of a repeat, so that a success is a whole number.
+    fifths: u64,
+    fifths_max: u64,
+    refilled_at: Instant,
+}
+
+impl RetryBudget {
+    pub(crate) fn new(retries: u32, now: Instant) -> Self {
+        let fifths_max = u64::from(retries) * u64::from(SUCCESSES_PER_RETRY);
+        RetryBudget { fifths: fifths_max, fifths_max, refilled_at: now }
+    }
+
+    /// Takes one repeat, if there is one.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        match self.fifths.checked_sub(u64::from(SUCCESSES_PER_RETRY)) {
+            Some(rest) => {
+                self.fifths = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A request succeeded.
+    pub(crate) fn give(&mut self) {
+        self.fifths = (self.fifths + 1).min(self.fifths_max);
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.refilled_at);
+        let fifths = (self.fifths_max as f64 * 0.1 * elapsed.as_secs_f64()) as u64;
+        if fifths > 0 {
+            self.fifths = (self.fifths + fifths).min(self.fifths_max);
+            self.refilled_at = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_ceiling_doubles_up_to_its_bound_and_starts_over_after_a_reset() {
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(100));
+        let ceilings: Vec<u128> = (0..6).map(|attempts| backoff.ceiling(attempts).as_millis()).collect();
+        assert_eq!(ceilings, [10, 20, 40, 80, 100, 100]);
+        for attempts in 0..100 {
+            assert!(backoff.pause() <= backoff.ceiling(attempts));
+        }
+        backoff.reset();
+        assert!(backoff.pause() <= Duration::from_millis(10));
+        assert_eq!(backoff.ceiling(u32::MAX), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn pauses_are_spread_over_the_whole_range() {
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(100));
+        let pauses: Vec<Duration> = (0..400).map(|_| backoff.pause_after(3)).collect();
+        assert!(pauses.iter().any(|pause| pause.as_millis() < 25));
+        assert!(pauses.iter().any(|pause| pause.as_millis() > 75));
+    }
+
+    #[test]
+    fn the_budget_runs_out_and_comes_back_with_success_and_with_time() {
+        let start = Instant::now();
+        let mut budget = RetryBudget::new(3, start);
+        assert!((0..3).all(|_| budget.take(start)));
+        assert!(!budget.take(start));
+        (0..SUCCESSES_PER_RETRY).for_each(|_| budget.give());
+        assert!(budget.take(start));
+        assert!(!budget.take(start));
+        assert!(budget.take(start + Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn the_budget_never_grows_beyond_its_size() {
+        let start = Instant::now();
+        let mut budget = RetryBudget::new(2, start);
+        (0..1000).for_each(|_| budget.give());
+        let late = start + Duration::from_secs(3600);
+        assert_eq!((0..100).filter(|_| budget.take(late)).count(), 2);
+    }
+
+    #[test]
+    fn wake_is_the_earliest_of_what_it_was_given() {
+        let start = Instant::now();
+        let mut wake = Wake::default();
+        assert_eq!(wake.at(), None);
+        wake.lower(start + Duration::from_secs(2));
+        wake.lower(start + Duration::from_secs(1));
+        wake.lower(start + Duration::from_secs(3));
+        assert_eq!(wake.at(), Some(start + Duration::from_secs(1)));
+        wake.clear();
+        assert_eq!(wake.at(), None);
+    }
+}
