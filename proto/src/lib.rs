@@ -43,6 +43,9 @@ mod shape;
 pub mod slot;
 pub mod superblock;
 
+#[cfg(test)]
+mod protocol_page;
+
 pub use layout::{Field, Layout};
 pub use operation::{Operation, Status};
 

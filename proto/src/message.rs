@@ -18,7 +18,7 @@ use crate::{
     layout::layout,
     limits::{BATCH_OPS_MAX, COUNTER_MAX, MESSAGE_SIZE_MAX, PROTOCOL_VERSION, SERVERS_MAX},
     operation::byte_enum,
-    request::RequestHeader,
+    request::{Request, RequestHeader},
 };
 
 byte_enum! {
@@ -105,7 +105,7 @@ pub enum MessageError {
     /// A number that counting does not reach: beyond [`COUNTER_MAX`].
     #[error("a counter of {0} is out of range")]
     Counter(u64),
-    /// A body where the command has none, or one too small for its requests or not made of whole headers.
+    /// A body where the command has none, or one that is not made of its requests or of whole headers.
     #[error("the body does not have the shape its command needs")]
     Body,
 }
@@ -236,6 +236,26 @@ impl MessageHeader {
             return Err(MessageError::BodyChecksum);
         }
         Ok(())
+    }
+
+    /// Checks that the body of a prepare is what its header says: that many requests, all of them for the log, end to end.
+    ///
+    /// Whoever takes a prepare in from a peer asks this once, so that whoever applies it later need not be afraid of it. The
+    /// requests' own checksums are not computed again: [`MessageHeader::check_body`] covers them.
+    ///
+    /// # Errors
+    ///
+    /// If the body is anything else. The header must be that of a prepare.
+    pub fn check_requests(&self, body: &[u8]) -> Result<(), MessageError> {
+        let mut rest = body;
+        for _ in 0..self.request_count.get() {
+            let (request, after) = Request::parse_trusted(rest).ok_or(MessageError::Body)?;
+            if !request.operation().is_logged() {
+                return Err(MessageError::Body);
+            }
+            rest = after;
+        }
+        if rest.is_empty() { Ok(()) } else { Err(MessageError::Body) }
     }
 
     /// Views the header at the start of `bytes`; `None` while it is not complete.

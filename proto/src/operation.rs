@@ -121,7 +121,8 @@ byte_enum! {
         UnknownSession = 19,
         /// The sequence is older than the session's window. Whether it was executed once is not known any more.
         StaleSequence = 20,
-        /// The frame is malformed; the body says how. The connection is closed after this reply.
+        /// The frame is malformed, or asks for more than a reply can hold; the body says how. When `sequence` is 0 the
+        /// frame could not be made sense of, and the connection is closed after this reply.
         BadRequest = 21,
         /// The server is stopping, or has not finished starting. Nothing was changed.
         Unavailable = 22,

@@ -10,7 +10,8 @@
 //! | status | [`crate::items::StatusBody`], then one [`crate::items::PeerStatus`] per server |
 //! | all others | nothing |
 //!
-//! When the status is `NotPrimary`, the body is the view (`u64`); when it is `BadRequest`, a text for a person.
+//! When the status is `NotPrimary`, the body is the view (`u64`); with all other refusals it is a text for a person, which may
+//! be empty. The answers that are not `Ok` (`NotFound`, `VersionMismatch`, `NotANumber`) have no body.
 
 use zerocopy::{
     FromBytes, IntoBytes,

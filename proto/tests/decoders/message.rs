@@ -10,7 +10,10 @@ use zerocopy::{
     little_endian::{U16, U32, U64, U128},
 };
 
-use crate::damage::{each_flipped_bit, noise};
+use crate::{
+    asks::{Ask, ask},
+    damage::{each_flipped_bit, noise},
+};
 
 const CLUSTER: u128 = 0xC1A5;
 const SHARD: u16 = 3;
@@ -213,5 +216,56 @@ proptest! {
             prop_assert!(check(header).is_err());
             let _ = header.check_body(&bytes[MessageHeader::SIZE..]);
         }
+    }
+}
+
+/// A sealed prepare with `count` in its header and these frames in its body.
+fn prepare(count: u32, frames: &[Vec<u8>]) -> (MessageHeader, Vec<u8>) {
+    let body = frames.concat();
+    let mut header = MessageHeader::new(Command::Prepare, CLUSTER, SHARD, 0, 0);
+    header.op = U64::new(1);
+    header.request_count = U32::new(count);
+    header.seal(&body);
+    (header, body)
+}
+
+fn encoded(ask: &Ask) -> Vec<u8> {
+    let mut frame = Vec::new();
+    ask.encode(1, 1, &mut frame);
+    frame
+}
+
+#[test]
+fn a_read_in_a_prepare_is_refused() {
+    let (header, body) = prepare(2, &[encoded(&Ask::Register), encoded(&Ask::Ping)]);
+    assert_eq!(header.check_requests(&body), Err(MessageError::Body));
+}
+
+proptest! {
+    #[test]
+    fn a_prepare_is_its_requests_and_nothing_else(
+        asks in prop::collection::vec(ask().prop_filter("logged", |ask| ask.operation().is_logged()), 1..6),
+        cut in any::<prop::sample::Index>(), after in noise(40),
+    ) {
+        let frames: Vec<_> = asks.iter().map(encoded).collect();
+        let count = frames.len() as u32;
+        let (header, body) = prepare(count, &frames);
+        prop_assert_eq!(header.check_requests(&body), Ok(()));
+        for wrong in [0, count - 1, count + 1, u32::MAX] {
+            let (header, body) = prepare(wrong, &frames);
+            prop_assert_eq!(header.check_requests(&body), Err(MessageError::Body), "{}", wrong);
+        }
+        let cut = &body[..cut.index(body.len())];
+        prop_assert_eq!(header.check_requests(cut), Err(MessageError::Body));
+        if !after.is_empty() {
+            let longer = [&body[..], &after].concat();
+            prop_assert_eq!(header.check_requests(&longer), Err(MessageError::Body));
+        }
+    }
+
+    #[test]
+    fn a_prepare_of_anything_does_no_harm(count in 0..5u32, frames in prop::collection::vec(noise(80), 0..4)) {
+        let (header, body) = prepare(count, &frames);
+        prop_assert_eq!(header.check_requests(&body).is_ok(), count == 0 && body.is_empty());
     }
 }
