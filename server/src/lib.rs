@@ -10,6 +10,7 @@
 //! - [`cli`]: the command line, and [`cli::StartOptions`], the settings of a running server, checked.
 //! - [`shard`]: a shard's thread. [`shard::ShardSetup`] is everything it is given; it owns the rest.
 //! - [`uring`]: the ring it runs on. [`affinity`]: the CPU it runs on. [`buffers`]: the memory it writes from.
+//! - [`journal`] and [`checkpoint`]: the data folder: format, recovery, where prepares go, checkpoint files, `inspect`.
 //! - [`metrics`]: what a shard counts and tells.
 //! - [`telemetry`]: log lines.
 //!
@@ -27,7 +28,9 @@
 
 pub mod affinity;
 pub mod buffers;
+pub mod checkpoint;
 pub mod cli;
+pub mod journal;
 pub mod metrics;
 pub mod shard;
 pub mod telemetry;

@@ -1,0 +1,199 @@
+//! A server's data folder: its names, who it belongs to, and what can be wrong with it.
+//!
+//! ```text
+//! D/LOCK                        locked while a server or a format runs
+//! D/shard-000/superblock        four copies, one per sector
+//! D/shard-000/journal           the ring
+//! D/shard-000/checkpoint-<op>   at most one when the server is stopped
+//! ```
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use lockstep_proto::{
+    limits::{SECTOR_SIZE, SERVERS_MAX, SHARDS_MAX},
+    superblock::Superblock,
+};
+use thiserror::Error;
+
+use super::superblock::SuperblockReadError;
+
+/// Smallest journal, in bytes: room for a handful of the largest prepares.
+pub const JOURNAL_SIZE_MIN: u64 = 16 << 20;
+
+/// Largest journal, in bytes.
+pub const JOURNAL_SIZE_MAX: u64 = 1 << 40;
+
+/// Name of the file that is locked.
+pub(crate) const LOCK_NAME: &str = "LOCK";
+
+/// Name of the superblock file in a shard's folder.
+pub(crate) const SUPERBLOCK_NAME: &str = "superblock";
+
+/// Name of the journal file in a shard's folder.
+pub(crate) const JOURNAL_NAME: &str = "journal";
+
+/// The folder of one shard.
+pub fn shard_path(dir: &Path, shard: u16) -> PathBuf {
+    dir.join(format!("shard-{shard:03}"))
+}
+
+/// Whom a data folder belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster: [`lockstep_proto::checksum::cluster_id`] of its name.
+    pub cluster: u128,
+    /// The server's id.
+    pub replica: u8,
+    /// Number of servers.
+    pub servers: u8,
+    /// Number of shards.
+    pub shards: u16,
+}
+
+impl Identity {
+    /// The identity that a superblock states.
+    pub fn of(superblock: &Superblock) -> Identity {
+        Identity {
+            cluster: superblock.cluster.get(),
+            replica: superblock.replica,
+            servers: superblock.servers,
+            shards: superblock.shards.get(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), FolderError> {
+        let what = if self.cluster == 0 {
+            "cluster id 0 is reserved: choose another cluster name".to_owned()
+        } else if !(1..=SERVERS_MAX).contains(&self.servers) {
+            format!("{} servers: 1 to {SERVERS_MAX} are possible", self.servers)
+        } else if self.replica >= self.servers {
+            format!("server id {}: with {} servers ids go from 0 to {}", self.replica, self.servers, self.servers - 1)
+        } else if !(1..=SHARDS_MAX).contains(&self.shards) {
+            format!("{} shards: 1 to {SHARDS_MAX} are possible", self.shards)
+        } else {
+            return Ok(());
+        };
+        Err(FolderError::Setting(what))
+    }
+}
+
+pub(crate) fn check_journal_size(size: u64) -> Result<(), FolderError> {
+    if (JOURNAL_SIZE_MIN..=JOURNAL_SIZE_MAX).contains(&size) && size.is_multiple_of(SECTOR_SIZE as u64) {
+        return Ok(());
+    }
+    Err(FolderError::Setting(format!(
+        "journal size {size}: it must be a multiple of {SECTOR_SIZE} from {JOURNAL_SIZE_MIN} to {JOURNAL_SIZE_MAX} bytes"
+    )))
+}
+
+/// What is wrong with a data folder. Every message is one line that names the thing and the remedy.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// A setting out of its range.
+    #[error("{0}")]
+    Setting(String),
+    /// The system refused something.
+    #[error("cannot {what} {path}: {source}{}", remedy(source))]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is none.
+    #[error("data folder {0} does not exist: make it with `lockstep-server format --data-dir {0} ...`")]
+    Missing(PathBuf),
+    /// Something else has that name.
+    #[error("{0} is not a folder: give the data folder that `lockstep-server format` has made")]
+    NotAFolder(PathBuf),
+    /// No data of ours in it.
+    #[error("data folder {0} is not formatted: run `lockstep-server format --data-dir {0} ...` once")]
+    NotFormatted(PathBuf),
+    /// A format that did not end, or files that were deleted.
+    #[error(
+        "data folder {dir} is incomplete, {missing} is missing: if formatting was interrupted, delete the folder and \
+         format again; if files were deleted, do not start this server"
+    )]
+    Incomplete {
+        /// The folder.
+        dir: PathBuf,
+        /// What is not there.
+        missing: PathBuf,
+    },
+    /// Formatting would destroy something.
+    #[error("data folder {0} is formatted already: to start over, delete it first (its data will be lost)")]
+    AlreadyFormatted(PathBuf),
+    /// Formatting would mix with something.
+    #[error("folder {dir} is not empty, it holds {entry}: give an empty or a new folder")]
+    NotEmpty {
+        /// The folder.
+        dir: PathBuf,
+        /// The first thing found in it.
+        entry: String,
+    },
+    /// Somebody else uses it.
+    #[error("data folder {dir} is in use by another process{}: stop that one first, or give another folder", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+        /// The other process, if it left its id.
+        pid: Option<u32>,
+    },
+    /// The superblock cannot be used.
+    #[error("{path}: {source}")]
+    Superblock {
+        /// The superblock file.
+        path: PathBuf,
+        /// Why.
+        source: SuperblockReadError,
+    },
+    /// A folder of another cluster, server or shape.
+    #[error("{path} belongs to {field} {found}, not {expected}: {remedy}")]
+    Foreign {
+        /// The folder, or the shard's folder.
+        path: PathBuf,
+        /// Which part of the identity differs.
+        field: &'static str,
+        /// What the folder says.
+        found: String,
+        /// What was asked for.
+        expected: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The journal file does not have the size that the superblock states.
+    #[error(
+        "{path} is {found} bytes large, but the superblock says {expected}: the file was cut off or replaced, do not start this server"
+    )]
+    JournalSize {
+        /// The journal file.
+        path: PathBuf,
+        /// Its size, in bytes.
+        found: u64,
+        /// The size in the superblock, in bytes.
+        expected: u64,
+    },
+    /// The checkpoint that the superblock points to is not there.
+    #[error("{0} is missing, but the superblock points to it: the file was deleted, do not start this server")]
+    CheckpointMissing(PathBuf),
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (run as the user who owns the folder)",
+        io::ErrorKind::StorageFull => " (free some space or choose a smaller journal)",
+        io::ErrorKind::ReadOnlyFilesystem => " (give a folder on a file system that can be written)",
+        _ => "",
+    }
+}
+
+/// Names what was tried, on which path, for an error of the system.
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError {
+    let path = path.to_owned();
+    move |source| FolderError::Io { what, path, source }
+}

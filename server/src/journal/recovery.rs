@@ -1,0 +1,385 @@
+//! Reading the journal back after a stop or a crash.
+//!
+//! # The scan
+//!
+//! It begins where the superblock says that the prepare after the checkpoint is, and follows the prepares by their
+//! sizes. A prepare belongs to the log if its header and its body fit their checksums, it is of this cluster and shard,
+//! its op is the next one and its parent is the prepare before it. What an earlier lap of the ring left behind has a
+//! lower op, and what another history left behind has another parent, so neither is mistaken for a next prepare.
+//!
+//! # Torn is not rotten
+//!
+//! Where the next prepare, op n, is not found whole, either it was being written when the server stopped (*torn*), or
+//! the disk has damaged what it held (*rotten*). A torn prepare was never acknowledged and the log ends before it. A
+//! rotten one may have been, so the log must not end there. The rest of the ring is searched for whole prepares with a
+//! higher op, and n was durable, so it is rotten, in these two cases:
+//!
+//! - There is a prepare n + [`IN_FLIGHT_MAX`] or higher. [`JournalRing`] places it only when n is durable.
+//! - The cluster has one server, which acknowledges nothing before it is on its own disk, and a later prepare
+//!   says that n was committed. (In a larger cluster that proves nothing: the other servers may have committed n while
+//!   it was still on its way to this disk. Durability `memory` proves nothing either.)
+//!
+//! What is left is damage to one of the last [`IN_FLIGHT_MAX`] prepares of a server that also crashed just then: it cannot be
+//! told from a torn write by anything on this disk, and counts as torn.
+//!
+//! # Ghosts
+//!
+//! Several writes are in flight at once, so op n + 1 may have survived where n is torn. Such a *ghost* must never come
+//! back: the log may get another n, or the same n followed by another n + 1 after a change of view, and a later restart
+//! would then take the ghost for part of it. So before the log is used, the first sector of every ghost is overwritten
+//! with zeroes, durably.
+
+use std::io;
+
+use bytes::Bytes;
+use lockstep_proto::{
+    limits::SECTOR_SIZE,
+    message::{Command, MessageHeader},
+    superblock::Superblock,
+};
+use thiserror::Error;
+
+use super::{
+    file::BlockFile,
+    ring::{IN_FLIGHT_MAX, JournalRing},
+};
+use crate::buffers::{AlignedBuffer, BUFFER_SIZE_MAX, Pool};
+
+/// Why a journal cannot be recovered.
+#[derive(Debug, Error)]
+pub enum RecoveryError {
+    /// The disk failed.
+    #[error("cannot {what} the journal at byte {offset}: {source}")]
+    Io {
+        /// Reading or repairing.
+        what: &'static str,
+        /// Where.
+        offset: u64,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// A prepare that was durable is damaged.
+    #[error(
+        "journal is rotten: op {op} at byte {offset} is damaged although it had been durable (op {later_op} after it is \
+         whole); fetching it from another server is not available yet, so this server must not start: keep the others \
+         running, and see \"A rotten entry\" in docs/disk-format.md"
+    )]
+    Rotten {
+        /// The damaged prepare.
+        op: u64,
+        /// Where it should be.
+        offset: u64,
+        /// The later prepare that proves it.
+        later_op: u64,
+    },
+}
+
+/// A prepare as it was found.
+#[derive(Clone, Debug)]
+pub struct RecoveredPrepare {
+    /// Its header.
+    pub header: MessageHeader,
+    /// Where it is in the ring, in bytes.
+    pub offset: u64,
+    /// The whole of it, padding included; page-aligned.
+    pub message: Bytes,
+}
+
+/// A prepare beyond the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ghost {
+    /// Its op.
+    pub op: u64,
+    /// Where it is in the ring, in bytes.
+    pub offset: u64,
+    /// What it says is committed.
+    pub commit: u64,
+}
+
+/// How the log ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing was on its way when the server stopped, as far as one can see.
+    Clean,
+    /// Prepares were being written, and have been dropped.
+    Torn {
+        /// The first one that is not whole, or does not continue the log.
+        op: u64,
+        /// Where it is, or should be, in bytes.
+        offset: u64,
+        /// Whole prepares after it.
+        ghosts: Vec<Ghost>,
+    },
+}
+
+/// The last prepare of the log, or the checkpoint if the log is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Its op.
+    pub op: u64,
+    /// Checksum of its header: the next prepare's parent.
+    pub checksum: u128,
+    /// Revision of the next request.
+    pub next_revision: u64,
+    /// Its timestamp, in ns since 1970.
+    pub timestamp_ns: u64,
+}
+
+/// A journal that is ready for use.
+#[derive(Debug)]
+pub struct RecoveredJournal {
+    /// The index, everything in it durable.
+    pub ring: JournalRing,
+    /// The end of the log.
+    pub end: LogEnd,
+    /// How it ends.
+    pub tail: Tail,
+}
+
+/// A scan of the journal, from the checkpoint to the end of the log.
+///
+/// Take out all prepares with [`Recovery::next_prepare`], then call [`Recovery::finish`]. Memory in use is one window of 8 MiB and the
+/// prepare handed out.
+#[derive(Debug)]
+pub struct Recovery<'a, F> {
+    window: Window<'a, F>,
+    pool: Pool,
+    origin: Origin,
+    ring: JournalRing,
+    end: LogEnd,
+    tail: Option<Tail>,
+}
+
+/// What the superblock says about the journal.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    cluster: u128,
+    shard: u16,
+    offset: u64,
+    is_commit_local: bool,
+}
+
+impl<'a, F: BlockFile> Recovery<'a, F> {
+    /// Begins a scan. Buffers of prepares come from `pool`.
+    ///
+    /// # Panics
+    ///
+    /// If journal size or offset in the superblock are not multiples of the sector size ([`super::open`] checks them).
+    pub fn new(file: &'a F, superblock: &Superblock, pool: &Pool) -> Recovery<'a, F> {
+        let size = superblock.journal_size.get();
+        let offset = superblock.journal_offset.get();
+        Recovery {
+            window: Window::new(file, size, pool),
+            pool: pool.clone(),
+            origin: Origin {
+                cluster: superblock.cluster.get(),
+                shard: superblock.shard.get(),
+                offset,
+                is_commit_local: superblock.servers == 1 && superblock.has_lost_memory == 0,
+            },
+            ring: JournalRing::new(size, offset, superblock.checkpoint.get() + 1),
+            end: LogEnd {
+                op: superblock.checkpoint.get(),
+                checksum: superblock.checkpoint_parent.get(),
+                next_revision: superblock.checkpoint_revision.get(),
+                timestamp_ns: superblock.checkpoint_timestamp_ns.get(),
+            },
+            tail: None,
+        }
+    }
+
+    /// The next prepare; `None` at the end of the log.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails, or the log ends at a prepare that had been durable.
+    pub fn next_prepare(&mut self) -> Result<Option<RecoveredPrepare>, RecoveryError> {
+        if self.tail.is_some() {
+            return Ok(None);
+        }
+        let op = self.end.op + 1;
+        let behind = self.ring.scan_offset(op);
+        let mut found = None;
+        for offset in [behind, 0] {
+            let Some(header) = self.window.whole_prepare(offset, &self.origin)? else { continue };
+            let is_next = header.op.get() == op && header.parent.get() == self.end.checksum;
+            if is_next && self.place(&header, offset) {
+                found = Some((header, offset));
+                break;
+            }
+        }
+        let Some((header, offset)) = found else {
+            self.tail = Some(self.judge_end(op, behind)?);
+            return Ok(None);
+        };
+        self.end = LogEnd {
+            op,
+            checksum: header.checksum.get(),
+            next_revision: header.revision.get() + u64::from(header.request_count.get()),
+            timestamp_ns: header.timestamp_ns.get(),
+        };
+        let bytes = self.window.bytes(offset, padded_size(&header))?;
+        let message = self.pool.copy_padded(bytes, SECTOR_SIZE);
+        Ok(Some(RecoveredPrepare { header, offset, message }))
+    }
+
+    /// Enters the prepare into the index, if that is where the index would have put it.
+    fn place(&mut self, header: &MessageHeader, offset: u64) -> bool {
+        let op = header.op.get();
+        if self.ring.preview(padded_size(header)) != Some(offset) {
+            return false;
+        }
+        self.ring.append(header, padded_size(header)).expect("there is room, as the preview said");
+        self.ring.complete(op);
+        true
+    }
+
+    /// Looks at what is behind the end of the log: nothing, prepares that were in flight, or proof of damage.
+    fn judge_end(&mut self, op: u64, offset: u64) -> Result<Tail, RecoveryError> {
+        let ghosts = self.find_ghosts(op, offset)?;
+        for ghost in &ghosts {
+            let is_too_far = ghost.op - op >= IN_FLIGHT_MAX;
+            let is_committed_here = self.origin.is_commit_local && ghost.commit >= op;
+            if is_too_far || is_committed_here {
+                return Err(RecoveryError::Rotten { op, offset, later_op: ghost.op });
+            }
+        }
+        let is_begun = !ghosts.is_empty() || self.has_header_of(op, offset)? || self.has_header_of(op, 0)?;
+        Ok(if is_begun { Tail::Torn { op, offset, ghosts } } else { Tail::Clean })
+    }
+
+    /// Whole prepares of op `op` or higher in the part of the ring that the log does not use.
+    fn find_ghosts(&mut self, op: u64, end: u64) -> Result<Vec<Ghost>, RecoveryError> {
+        let start = self.origin.offset;
+        let size = self.ring.size();
+        let is_log_empty = self.ring.used_bytes() == 0;
+        let pieces = if end > start || is_log_empty { [end..size, 0..start] } else { [end..start, 0..0] };
+        let mut ghosts = Vec::new();
+        for piece in pieces {
+            let mut offset = piece.start;
+            while offset < piece.end {
+                let prepare = self.window.whole_prepare(offset, &self.origin)?;
+                let Some(header) = prepare.filter(|header| offset + padded_size(header) as u64 <= piece.end) else {
+                    offset += SECTOR_SIZE as u64;
+                    continue;
+                };
+                if header.op.get() >= op {
+                    ghosts.push(Ghost { op: header.op.get(), offset, commit: header.commit.get() });
+                }
+                // A body is whatever clients have sent: nothing inside it can pass for a prepare.
+                offset += padded_size(&header) as u64;
+            }
+        }
+        Ok(ghosts)
+    }
+
+    fn has_header_of(&mut self, op: u64, offset: u64) -> Result<bool, RecoveryError> {
+        Ok(self.window.header(offset, &self.origin)?.is_some_and(|header| header.op.get() == op))
+    }
+
+    /// Takes the scan to its end if it is not there yet, and makes the dropped tail unrecognisable for the next one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recovery::next_prepare`], or if the disk refuses the write.
+    pub fn finish(mut self) -> Result<RecoveredJournal, RecoveryError> {
+        while self.next_prepare()?.is_some() {}
+        let tail = self.tail.expect("the scan has ended");
+        if let Tail::Torn { op, offset, ghosts } = &tail {
+            // The torn prepare itself is erased as well: were its header whole, a rewrite of only its body, by
+            // whatever comes later, would make it whole again.
+            let mut sectors: Vec<u64> = ghosts.iter().map(|ghost| ghost.offset).collect();
+            let file = self.window.file;
+            for candidate in [*offset, 0] {
+                let header = self.window.header(candidate, &self.origin)?;
+                if header.is_some_and(|header| header.op.get() == *op) {
+                    sectors.push(candidate);
+                }
+            }
+            erase(file, &sectors)?;
+        }
+        Ok(RecoveredJournal { ring: self.ring, end: self.end, tail })
+    }
+
+    /// The end of the scan without changing anything on the disk: for a look at a journal.
+    pub(crate) fn into_findings(self) -> (JournalRing, LogEnd, Option<Tail>) {
+        (self.ring, self.end, self.tail)
+    }
+}
+
+/// Overwrites sectors of the journal with zeroes, durably.
+///
+/// # Errors
+///
+/// What the disk says.
+pub fn erase(file: &impl BlockFile, sectors: &[u64]) -> Result<(), RecoveryError> {
+    let zeroes = Pool::new(0).copy_padded(&[0; SECTOR_SIZE], SECTOR_SIZE);
+    for &offset in sectors {
+        file.write_at(&zeroes, offset).map_err(|source| RecoveryError::Io { what: "repair", offset, source })?;
+    }
+    if let Some(&offset) = sectors.first() {
+        file.sync().map_err(|source| RecoveryError::Io { what: "repair", offset, source })?;
+    }
+    Ok(())
+}
+
+fn padded_size(header: &MessageHeader) -> usize {
+    (header.size.get() as usize).next_multiple_of(SECTOR_SIZE)
+}
+
+/// A large piece of the ring in memory, so that small prepares do not cost a read each.
+#[derive(Debug)]
+struct Window<'a, F> {
+    file: &'a F,
+    ring_size: u64,
+    buffer: AlignedBuffer,
+    offset: u64,
+    len: usize,
+}
+
+impl<'a, F: BlockFile> Window<'a, F> {
+    fn new(file: &'a F, ring_size: u64, pool: &Pool) -> Window<'a, F> {
+        Window { file, ring_size, buffer: pool.take(BUFFER_SIZE_MAX), offset: 0, len: 0 }
+    }
+
+    /// `len` bytes from `offset`; must be within the ring.
+    fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], RecoveryError> {
+        assert!(offset + len as u64 <= self.ring_size && len <= self.buffer.len());
+        let is_inside = offset >= self.offset && offset + len as u64 <= self.offset + self.len as u64;
+        if !is_inside {
+            let available = (self.ring_size - offset).min(self.buffer.len() as u64) as usize;
+            self.len = 0;
+            self.file.read_at(&mut self.buffer[..available], offset).map_err(|source| RecoveryError::Io {
+                what: "read",
+                offset,
+                source,
+            })?;
+            (self.offset, self.len) = (offset, available);
+        }
+        let start = (offset - self.offset) as usize;
+        Ok(&self.buffer[start..start + len])
+    }
+
+    /// The header at `offset`, if there is a prepare's header of this cluster and shard.
+    fn header(&mut self, offset: u64, origin: &Origin) -> Result<Option<MessageHeader>, RecoveryError> {
+        let sector = self.bytes(offset, SECTOR_SIZE)?;
+        let header = *MessageHeader::view(sector).expect("a sector is larger than a header");
+        let is_prepare = header.check(origin.cluster, origin.shard) == Ok(Command::Prepare);
+        Ok(Some(header).filter(|_| is_prepare))
+    }
+
+    /// The header at `offset`, if a whole prepare of this cluster and shard is there.
+    fn whole_prepare(&mut self, offset: u64, origin: &Origin) -> Result<Option<MessageHeader>, RecoveryError> {
+        let Some(header) = self.header(offset, origin)? else { return Ok(None) };
+        if offset + padded_size(&header) as u64 > self.ring_size {
+            return Ok(None);
+        }
+        let message = &self.bytes(offset, padded_size(&header))?[..header.size.get() as usize];
+        let is_whole = header.check_body(&message[MessageHeader::SIZE..]).is_ok();
+        Ok(Some(header).filter(|_| is_whole))
+    }
+}
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;
