@@ -256,7 +256,14 @@ fn parse_number(value: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_number;
+    use lockstep_proto::{
+        Operation, Status,
+        items::MultiPutItems,
+        request::{Request, RequestParts, encode_request},
+    };
+
+    use super::{WriteResult, parse_number};
+    use crate::{Store, StoreConfig};
 
     #[test]
     fn a_number_is_read_only_in_the_form_in_which_it_is_written() {
@@ -269,5 +276,38 @@ mod tests {
             assert_eq!(parse_number(text.as_bytes()), None, "{text:?}");
         }
         assert_eq!(parse_number(&[0xFF, 0x31]), None);
+    }
+
+    fn apply(store: &mut Store, operation: Operation, key: &[u8], value: &[u8]) -> WriteResult {
+        let mut frame = Vec::new();
+        let parts = RequestParts { operation, flags: 0, session: 1, sequence: 1, key, arguments: &[], value };
+        encode_request(&parts, &mut frame);
+        let request = Request::parse(&frame).expect("a valid frame").expect("a whole frame");
+        let mut results = Vec::new();
+        store.apply_batch(1, &[(7, request)], &mut results);
+        results[0]
+    }
+
+    #[test]
+    fn a_full_store_is_busy_until_something_is_removed() {
+        let mut store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 });
+        store.bytes_max = 1000;
+        let put = |store: &mut Store, key: &[u8], size| apply(store, Operation::Put, key, &vec![0; size]);
+        assert_eq!(put(&mut store, b"a", 1000 - 33).status, Status::Ok);
+        assert_eq!(put(&mut store, b"b", 0), WriteResult { status: Status::Busy, version: 0, value: 0 });
+        assert_eq!(put(&mut store, b"a", 1001 - 33), WriteResult { status: Status::Busy, version: 7, value: 0 });
+        assert_eq!(put(&mut store, b"a", 400 - 33).status, Status::Ok);
+        assert_eq!(put(&mut store, b"b", 400 - 33).status, Status::Ok);
+        // All of a multi-put or nothing.
+        let mut items = Vec::new();
+        for key in [b"c", b"d", b"e"] {
+            MultiPutItems::push(key, &[0; 67], &mut items);
+        }
+        assert_eq!(apply(&mut store, Operation::MultiPut, b"", &items).status, Status::Busy);
+        assert_eq!(store.len(), 2);
+        assert_eq!(apply(&mut store, Operation::Delete, b"a", b"").status, Status::Ok);
+        assert_eq!(apply(&mut store, Operation::MultiPut, b"", &items).status, Status::Ok);
+        assert_eq!(store.len(), 4);
+        store.check().expect("a consistent store");
     }
 }
