@@ -11,8 +11,10 @@
 //! - [`shard`]: a shard's thread. [`shard::ShardSetup`] is everything it is given; it owns the rest.
 //! - [`uring`]: the ring it runs on. [`affinity`]: the CPU it runs on. [`buffers`]: the memory it writes from.
 //! - [`journal`] and [`checkpoint`]: the data folder: format, recovery, where prepares go, checkpoint files, `inspect`.
-//! - [`metrics`]: what a shard counts and tells.
-//! - [`telemetry`]: log lines.
+//! - [`journal`] and [`checkpoint`]: its files. What they promise is on the first page of [`journal::recovery`].
+//! - [`metrics`]: what a shard counts and tells. [`admin`]: the same over HTTP.
+//! - [`supervise`]: how threads are started, watched and stopped. [`telemetry`]: log lines. [`dev`]: a whole cluster on one
+//!   host.
 //!
 //! # What it is not
 //!
@@ -23,7 +25,7 @@
 //!
 //! # Where to begin
 //!
-//! `main.rs` for how a server comes up and goes down, then [`shard`] for what happens in a turn of the event
+//! `main.rs` and [`supervise`] for how a server comes up and goes down, then [`shard`] for what happens in a turn of the event
 //! loop. `docs/operations.md` has the same from the outside.
 
 pub mod affinity;

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use lockstep_proto::{
+    checksum::cluster_id,
     limits::{BATCH_OPS_MAX, MESSAGE_SIZE_MAX, REQUEST_SIZE_MAX, SERVERS_MAX},
     message::MessageHeader,
 };
@@ -12,7 +13,7 @@ use super::{
     address::Address,
     units::{parse_size, parse_time, show_size, show_time},
 };
-use crate::shard::Identity;
+use crate::{journal::open::Expected, shard::Identity};
 
 /// Which copies a write must have before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -223,6 +224,20 @@ pub struct StartArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub admin: Option<Address>,
 
+    /// Refuse to start unless the data folder belongs to this cluster [default: take what it says]
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+
+    /// Refuse to start unless the data folder belongs to this server [default: take what it says]
+    #[arg(long, value_name = "I")]
+    pub id: Option<u8>,
+
+    /// Stop, as with SIGTERM, when the program that started this one ends
+    ///
+    /// For test harnesses, so that none of their servers outlives them.
+    #[arg(long)]
+    pub stop_with_parent: bool,
+
     /// How it replicates, batches and bounds itself.
     #[command(flatten)]
     pub tuning: TuningArgs,
@@ -342,6 +357,11 @@ impl TuningArgs {
 }
 
 impl StartArgs {
+    /// What the data folder has to be, as far as the command line says.
+    pub fn expected(&self) -> Expected {
+        Expected { cluster: self.cluster.as_deref().map(cluster_id), replica: self.id, ..Expected::default() }
+    }
+
     /// Checks everything that does not depend on the data folder.
     ///
     /// # Errors

@@ -5,23 +5,12 @@ use std::{net::TcpListener, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use crate::journal::folder::Identity;
 use crate::{
     cli::StartOptions,
+    journal::open::OpenedShard,
     metrics::{ShardMetrics, StatusCell},
 };
-
-/// Who a server is, as its data folder was formatted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The cluster.
-    pub cluster: u128,
-    /// This server's id.
-    pub replica: u8,
-    /// Number of servers.
-    pub servers: u8,
-    /// Number of shards.
-    pub shards: u16,
-}
 
 /// Everything a shard needs from outside of its thread.
 #[derive(Debug)]
@@ -32,6 +21,8 @@ pub struct ShardSetup {
     pub shard: u16,
     /// Who the server is.
     pub identity: Identity,
+    /// The shard's files, opened and checked. The folder's lock is held by the main thread until the process ends.
+    pub files: OpenedShard,
     /// Where the shard counts.
     pub metrics: Arc<ShardMetrics>,
     /// Where the shard publishes its status, about every 100 ms, idle or not.

@@ -6,20 +6,18 @@ mod units;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use lockstep_proto::limits::{SERVERS_MAX, SHARDS_MAX};
 
+use crate::journal::{
+    folder::{JOURNAL_SIZE_MAX, JOURNAL_SIZE_MIN},
+    inspect::{InspectFormat, InspectOptions},
+};
 pub use address::Address;
 pub use start::{
     Ack, BATCH_BYTES_MIN, Durability, FanOut, LogFormat, PIPELINE_LIMIT, Pinning, StartArgs, StartOptions, TuningArgs,
 };
 pub use units::{parse_size, parse_time, show_size, show_time};
-
-/// Smallest `--journal-size`.
-pub const JOURNAL_SIZE_MIN: u64 = 16 << 20;
-
-/// Largest `--journal-size`.
-pub const JOURNAL_SIZE_MAX: u64 = 1 << 40;
 
 /// The server of Lockstep: a replicated, durable, linearizable key-value store.
 ///
@@ -52,7 +50,7 @@ pub enum Command {
     Dev(Box<DevArgs>),
     /// Print what is in a data folder
     ///
-    /// The folder is only read. Its server must be stopped.
+    /// The folder is only read; its server may be running. Exits with 1 when something is damaged.
     Inspect(InspectArgs),
 }
 
@@ -141,9 +139,33 @@ pub struct InspectArgs {
     #[arg(long, value_name = "I")]
     pub shard: Option<u16>,
 
-    /// Also print one line per prepare in the journal
-    #[arg(long)]
-    pub prepares: bool,
+    /// Most entries of the journal to list per shard; the last ones are listed
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub entries: usize,
+
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = InspectOutput::Text)]
+    pub output: InspectOutput,
+}
+
+/// How `inspect` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InspectOutput {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+impl InspectArgs {
+    /// The options as the journal takes them.
+    pub fn options(&self) -> InspectOptions {
+        let format = match self.output {
+            InspectOutput::Text => InspectFormat::Text,
+            InspectOutput::Json => InspectFormat::Json,
+        };
+        InspectOptions { format, entries_max: self.entries, shard: self.shard }
+    }
 }
 
 impl FormatArgs {

@@ -1,0 +1,231 @@
+//! A whole cluster on this host, to try things out: one process per server, in one folder, ended together.
+
+mod member;
+mod ports;
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::{ExitCode, ExitStatus},
+    sync::mpsc::{Receiver, Sender, channel},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{
+    member::{Member, check_health, describe_end},
+    ports::ServerPorts,
+};
+use crate::cli::{DevArgs, show_size};
+
+/// Name of every cluster that is made here.
+const CLUSTER: &str = "dev";
+
+/// Time between two questions whether the cluster is ready.
+const READY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Something that has happened while the cluster runs.
+#[derive(Debug)]
+enum Event {
+    /// A server has logged a line.
+    Line(u8, String),
+    /// A server's process has ended.
+    Ended(u8, ExitStatus),
+    /// Every server that was started serves.
+    Ready(Duration),
+    /// We are asked to stop.
+    Stop,
+}
+
+/// Runs a cluster until Ctrl-C or SIGTERM, or until all its servers have ended.
+///
+/// # Errors
+///
+/// If folders or processes cannot be made. A server that fails later is reported and the others go on.
+pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
+    let folder = Folder::open(args.data_dir.as_deref())?;
+    let (sender, events) = channel();
+    watch_signals(sender.clone())?;
+    let ports = ports::find(args.port, args.servers, args.shards).context("cannot find free ports on 127.0.0.1")?;
+    let mut members: Vec<Member> = (0..).zip(ports).map(|(id, ports)| Member::new(id, ports, &folder.path)).collect();
+    if !folder.has_data() {
+        let total = args.journal_size * u64::from(args.servers) * u64::from(args.shards);
+        eprintln!("formatting {} servers, {} of journals", args.servers, show_size(total));
+    }
+    for member in &members {
+        member.prepare(args)?;
+    }
+    let peers = members.iter().map(Member::address).collect::<Vec<_>>().join(",");
+    introduce(args, &folder, &members, &peers)?;
+    for member in &mut members {
+        member.start(args, &peers, &sender)?;
+    }
+    watch_health(members.iter().map(|member| member.ports).collect(), sender);
+    let is_sound = supervise(&mut members, &events);
+    folder.close()?;
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where the servers' folders are.
+struct Folder {
+    path: PathBuf,
+    is_temporary: bool,
+}
+
+impl Folder {
+    fn open(given: Option<&Path>) -> anyhow::Result<Folder> {
+        if let Some(path) = given {
+            fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+            return Ok(Folder { path: path.to_owned(), is_temporary: false });
+        }
+        let parent = std::env::temp_dir();
+        for attempt in 0..1000 {
+            let path = parent.join(format!("lockstep-dev-{}-{attempt}", std::process::id()));
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot make {}; give --data-dir", path.display()));
+                }
+                Ok(()) => return Ok(Folder { path, is_temporary: true }),
+            }
+        }
+        anyhow::bail!("{} is full of folders of earlier runs; give --data-dir", parent.display())
+    }
+
+    fn has_data(&self) -> bool {
+        self.path.join("server-0").exists()
+    }
+
+    fn close(mut self) -> anyhow::Result<()> {
+        if std::mem::take(&mut self.is_temporary) {
+            member::remove(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    /// On the way out after a failure.
+    fn drop(&mut self) {
+        if self.is_temporary
+            && let Err(error) = member::remove(&self.path)
+        {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn introduce(args: &DevArgs, folder: &Folder, members: &[Member], peers: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let (bold, plain) = if out.is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let kept = if folder.is_temporary { "removed at the end" } else { "kept" };
+    writeln!(
+        out,
+        "cluster `{CLUSTER}`: {} servers, {} shards, data in {} ({kept})\n",
+        args.servers,
+        args.shards,
+        folder.path.display()
+    )?;
+    for member in members {
+        let admin = format!("http://127.0.0.1:{}", member.ports.admin);
+        writeln!(out, "  server {}  {}  admin {admin}/status", member.id, member.address())?;
+    }
+    writeln!(out, "\n  {bold}lockstep --cluster {peers}{plain}\n\nCtrl-C stops it.\n")?;
+    out.flush()
+}
+
+/// Turns signals into events.
+fn watch_signals(events: Sender<Event>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if events.send(Event::Stop).is_err() {
+                    return;
+                }
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Asks the servers until all of them serve, and tells so.
+fn watch_health(servers: Vec<ServerPorts>, events: Sender<Event>) {
+    std::thread::spawn(move || {
+        let begin = Instant::now();
+        while !servers.iter().all(|&ports| check_health(ports).is_ok()) {
+            std::thread::sleep(READY_INTERVAL);
+        }
+        let _ = events.send(Event::Ready(begin.elapsed()));
+    });
+}
+
+/// Tells what happens until the last server has ended. Whether that was asked for and every server ended well.
+fn supervise(members: &mut [Member], events: &Receiver<Event>) -> bool {
+    let screen = Screen::new();
+    let mut is_stopping = false;
+    let mut is_sound = true;
+    while members.iter().any(Member::is_running) {
+        let Ok(event) = events.recv() else { break };
+        match event {
+            Event::Line(id, line) => screen.show(id, &line),
+            Event::Ready(elapsed) => screen.say(&format!("ready after {:.1} s", elapsed.as_secs_f64())),
+            Event::Ended(id, status) => {
+                members[id as usize].set_ended();
+                is_sound &= is_stopping && status.success();
+                if !is_stopping {
+                    let running = members.iter().filter(|member| member.is_running()).count();
+                    screen.say(&format!("server {id} {}; {running} go on", describe_end(status)));
+                } else if !status.success() {
+                    screen.say(&format!("server {id} {}", describe_end(status)));
+                }
+            }
+            Event::Stop => {
+                if !is_stopping {
+                    screen.say("stopping");
+                }
+                is_stopping = true;
+                // A second request reaches the servers as a second signal, on which they end at once.
+                members.iter().for_each(Member::stop);
+            }
+        }
+    }
+    is_sound
+}
+
+/// Standard error, with each server's lines marked, and coloured on a terminal.
+struct Screen {
+    is_coloured: bool,
+}
+
+/// One colour per server, as terminals number them.
+const COLOURS: [u8; 7] = [36, 33, 35, 32, 34, 31, 37];
+
+impl Screen {
+    fn new() -> Screen {
+        Screen { is_coloured: io::stderr().is_terminal() }
+    }
+
+    fn show(&self, id: u8, line: &str) {
+        if self.is_coloured {
+            eprintln!("\x1b[{}mserver {id} |\x1b[0m {line}", COLOURS[id as usize % COLOURS.len()]);
+        } else {
+            eprintln!("server {id} | {line}");
+        }
+    }
+
+    fn say(&self, text: &str) {
+        eprintln!("dev      | {text}");
+    }
+}
