@@ -11,7 +11,6 @@
 //! - [`shard`]: a shard's thread. [`shard::ShardSetup`] is everything it is given; it owns the rest.
 //! - [`uring`]: the ring it runs on. [`affinity`]: the CPU it runs on. [`buffers`]: the memory it writes from.
 //! - [`journal`] and [`checkpoint`]: the data folder: format, recovery, where prepares go, checkpoint files, `inspect`.
-//! - [`journal`] and [`checkpoint`]: its files. What they promise is on the first page of [`journal::recovery`].
 //! - [`metrics`]: what a shard counts and tells. [`admin`]: the same over HTTP.
 //! - [`supervise`]: how threads are started, watched and stopped. [`telemetry`]: log lines. [`dev`]: a whole cluster on one
 //!   host.
@@ -28,12 +27,15 @@
 //! `main.rs` and [`supervise`] for how a server comes up and goes down, then [`shard`] for what happens in a turn of the event
 //! loop. `docs/operations.md` has the same from the outside.
 
+pub mod admin;
 pub mod affinity;
 pub mod buffers;
 pub mod checkpoint;
 pub mod cli;
+pub mod dev;
 pub mod journal;
 pub mod metrics;
 pub mod shard;
+pub mod supervise;
 pub mod telemetry;
 pub mod uring;
