@@ -71,7 +71,7 @@ impl Link {
             Lookup::Outstanding(entry) => entry,
             // The answer to a request that was sent twice or given up.
             Lookup::Settled => return Ok(()),
-            Lookup::Unused if reply.status() == Status::BadRequest => {
+            Lookup::Unused if sequence == 0 && reply.status() == Status::BadRequest => {
                 return Err(FailureKind::Protocol(format!("calls our bytes malformed: {}", text_of(reply))));
             }
             Lookup::Unused => {

@@ -12,7 +12,7 @@ use crate::{
 
 /// Reads, pings and registers have no session and so no window. They are numbered apart from the writes, from here on,
 /// so that a write that takes long does not hold them up.
-const UNLOGGED_FIRST: u64 = 1 << 63;
+const UNLOGGED_FIRST: u64 = 1 << 62;
 
 /// Where a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

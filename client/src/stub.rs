@@ -230,24 +230,33 @@ impl Client {
         keys: Vec<(usize, Vec<u8>)>,
     ) -> Result<Vec<(usize, Option<Entry>)>, Error> {
         let mut entries = Vec::with_capacity(keys.len());
+        let mut count_max = ITEMS_MAX;
         while entries.len() < keys.len() {
             let rest = &keys[entries.len()..];
             let mut body = Body::empty(Operation::MultiGet);
-            for (_, key) in rest.iter().take(ITEMS_MAX) {
+            let mut count = 0;
+            for (_, key) in rest.iter().take(count_max) {
                 if body.bytes.len() + 2 + key.len() > REQUEST_BODY_SIZE_MAX {
                     break;
                 }
                 MultiGetItems::push(key, &mut body.bytes);
+                count += 1;
             }
-            let answer = expect_ok(self.call(shard, body).await?)?;
-            let asked = entries.len();
-            // A reply stops before its bound; what is missing from it is asked for again.
-            for (found, (position, _)) in MultiGetReplyItems::new(&answer.body).zip(rest) {
-                let entry = found.map(|(version, value)| Entry { value: answer.body.slice_ref(value), version });
+            let answer = match self.call(shard, body).await {
+                // The values do not fit one reply: ask for fewer. One value always fits.
+                Err(Error::Refused { status: Status::BadRequest, .. }) if count > 1 => {
+                    count_max = count / 2;
+                    continue;
+                }
+                answer => expect_ok(answer?)?,
+            };
+            let found = MultiGetReplyItems::new(&answer.body).collect::<Vec<_>>();
+            if found.len() != count {
+                return Err(malformed("a multi-get was answered with another number of items than it asked for"));
+            }
+            for (item, (position, _)) in found.into_iter().zip(rest) {
+                let entry = item.map(|(version, value)| Entry { value: answer.body.slice_ref(value), version });
                 entries.push((*position, entry));
-            }
-            if entries.len() == asked {
-                return Err(malformed("a multi-get was answered without any item"));
             }
         }
         Ok(entries)
