@@ -1,1 +1,47 @@
-//! replica
+//! The primary-backup protocol of Lockstep, as a pure state machine.
+//!
+//! # What it is
+//!
+//! [`Replica`] is one server's part in one replication group. It is deterministic: the same inputs in the same order give
+//! the same outputs. It does no I/O, reads no clock, draws no random numbers, starts no thread and is not async; time is an
+//! argument of [`Replica::step`], and [`Replica::next_timeout_ns`] says when it wants to be called next even if nothing
+//! happens. The disk is one more place to send messages to: [`Output::WriteJournal`] goes out, [`Input::JournalWritten`]
+//! comes back. That is what lets a test or a simulator run the very code that production runs.
+//!
+//! The protocol is Viewstamped Replication over a fixed member set (Liskov and Cowling, "Viewstamped Replication
+//! Revisited", 2012), with durable logs. `docs/replication.md` has it in words: what is promised, why it holds, and where
+//! each invariant is asserted.
+//!
+//! # What it is not
+//!
+//! It knows nothing of what requests do to data, of sockets, files or connections. The host moves bytes; this crate never
+//! trusts it with a rule of the protocol. Automatic failover is not in it yet: a view changes only when its primary
+//! restarts.
+//!
+//! # Where to begin
+//!
+//! [`Input`] and [`Output`] are the whole conversation with the host. [`Replica::step`] takes an input apart; `primary.rs`
+//! and `backup.rs` are the two sides of normal operation, `view.rs` is what happens when a primary restarts, `peers.rs`
+//! is what a primary knows of each backup. [`sessions`] is the table that makes a request take effect once; it is part of
+//! the replicated state, and the host keeps it next to the store.
+
+mod backup;
+mod batch;
+mod config;
+mod io;
+mod log;
+mod peers;
+mod primary;
+mod quorum;
+mod replica;
+pub mod sessions;
+mod status;
+mod timers;
+mod view;
+
+pub use batch::BatchPool;
+pub use config::{AckPolicy, Config, ConfigError, FanOut};
+pub use io::{Input, Output, Recovered, Refusal};
+pub use quorum::Quorums;
+pub use replica::Replica;
+pub use status::{PeerState, ReplicaStatus, Role};

@@ -1,0 +1,196 @@
+//! Normal operation at a backup: prepares, acknowledgements, and what it may apply.
+//!
+//! # What is certain
+//!
+//! A prepare carries the view in which it was ordered, which may be an earlier one than the view in which it is sent, and
+//! its bytes cannot be changed. So a prepare of an earlier view may be a stray: part of a log that this view's primary
+//! did not take over. `verified` is the highest op up to which the log is certain to be this view's:
+//!
+//! - a prepare *of this view* that follows our log proves it, and with it everything before it, by the hash chain;
+//! - a start_view's list of headers proves those of our prepares that are in it;
+//! - a heartbeat carries op and checksum of the last prepare sent, and proves it if ours is the same;
+//! - what an entry of the log calls committed is part of every later view's log.
+//!
+//! Nothing above `verified` is acknowledged or applied, and when the primary's log turns out to differ, that is what is
+//! dropped.
+
+use bytes::Bytes;
+use lockstep_proto::message::{Command, MessageHeader};
+use zerocopy::little_endian::U64;
+
+use crate::{batch::BatchPool, io::Output, replica::Replica, status::Role, view::Phase};
+
+impl<P: BatchPool> Replica<P> {
+    pub(crate) fn on_prepare(&mut self, header: MessageHeader, message: Bytes) {
+        if let Phase::Candidate(_) = self.phase {
+            return self.on_fetched_prepare(header, message);
+        }
+        let view = header.view.get();
+        if view > self.view {
+            return self.ask_for_view(view);
+        }
+        let op = header.op.get();
+        // What a view has beyond its beginning was ordered in it.
+        let may_be_older = matches!(self.phase, Phase::Joining { target_op, .. } if op <= target_op);
+        if !self.takes_prepares() || (view < self.view && !may_be_older) {
+            return;
+        }
+        if op <= self.log.op() {
+            let is_same = self.log.header(op).is_none_or(|ours| ours.checksum.get() == header.checksum.get());
+            if is_same {
+                // The primary repeats what it has no answer to.
+                self.owes_ok = true;
+                if view == self.view {
+                    self.verify_to(op);
+                }
+            } else if view == self.view && op > self.verified {
+                self.drop_unverified();
+            }
+            return;
+        }
+        if self.log.is_next(&header) {
+            self.log.push(header, message.clone(), false);
+            self.outputs.push_back(Output::WriteJournal { op, message });
+            if view == self.view {
+                self.verify_to(op);
+                self.in_sync_heard = header.in_sync;
+                self.confirm_round(header.round.get());
+            }
+            self.learn_commit(header.commit.get());
+        } else if op == self.log.op() + 1 && view == self.view && self.verified < self.log.op() {
+            self.drop_unverified();
+        } else if op > self.log.op() + 1 {
+            self.request_prepares();
+        }
+    }
+
+    /// Whether this server follows a primary at present.
+    fn takes_prepares(&self) -> bool {
+        self.role == Role::Backup || matches!(self.phase, Phase::Joining { .. })
+    }
+
+    pub(crate) fn on_heartbeat(&mut self, header: &MessageHeader) {
+        let view = header.view.get();
+        if view > self.view {
+            return self.ask_for_view(view);
+        }
+        if view < self.view || !self.takes_prepares() {
+            return;
+        }
+        self.in_sync_heard = header.in_sync;
+        self.learn_commit(header.commit.get());
+        let op = header.op.get();
+        if op > self.log.op() {
+            self.request_prepares();
+        } else if let Some(ours) = self.log.header(op) {
+            if ours.checksum.get() == header.parent.get() {
+                self.verify_to(op);
+            } else if op > self.verified {
+                self.drop_unverified();
+            }
+        }
+        if !self.confirm_round(header.round.get()) {
+            self.send_ok(Command::HeartbeatOk);
+        }
+    }
+
+    /// Answers a read round at once; no disk is waited for. Returns whether there was a new one.
+    fn confirm_round(&mut self, round: u64) -> bool {
+        if round <= self.round_seen {
+            return false;
+        }
+        self.round_seen = round;
+        self.send_ok(Command::HeartbeatOk);
+        true
+    }
+
+    fn send_ok(&mut self, command: Command) {
+        if self.durable_view < self.view {
+            return;
+        }
+        let header = self.ok_header(command);
+        self.send(self.config.primary_of(self.view), header);
+    }
+
+    /// Tells the primary of a higher view which view we are in, so that it says how that one began.
+    fn ask_for_view(&mut self, view: u64) {
+        let primary = self.config.primary_of(view);
+        if primary == self.config.replica || self.durable_view < self.view || !self.is_request_due() {
+            return;
+        }
+        let header = self.ok_header(Command::HeartbeatOk);
+        self.send(primary, header);
+    }
+
+    pub(crate) fn learn_commit(&mut self, commit: u64) {
+        self.commit = self.commit.max(commit);
+    }
+
+    fn verify_to(&mut self, op: u64) {
+        if op > self.verified {
+            self.verified = op;
+            self.owes_ok = true;
+        }
+    }
+
+    /// The primary's log differs from ours above what is verified.
+    fn drop_unverified(&mut self) {
+        self.truncate_to(self.verified);
+        self.request_prepares();
+    }
+
+    pub(crate) fn truncate_to(&mut self, op: u64) {
+        assert!(op >= self.applied, "what was applied is never dropped");
+        if self.log.op() > op {
+            self.log.truncate_after(op);
+            self.outputs.push_back(Output::TruncateJournal { op });
+        }
+        self.verified = self.verified.min(op);
+    }
+
+    pub(crate) fn request_prepares(&mut self) {
+        if self.durable_view < self.view || !self.is_request_due() {
+            return;
+        }
+        let mut header = self.header(Command::RequestPrepare);
+        header.op = U64::new(self.log.op() + 1);
+        self.send(self.config.primary_of(self.view), header);
+    }
+
+    /// Whether enough time has passed since something was last asked for; if so, it counts as asked for now.
+    pub(crate) fn is_request_due(&mut self) -> bool {
+        let wait_ns = self.config.resend_ns / 4;
+        let is_due = self.last_request_ns.is_none_or(|last_ns| self.now_ns - last_ns >= wait_ns);
+        if is_due {
+            self.last_request_ns = Some(self.now_ns);
+        }
+        is_due
+    }
+
+    pub(crate) fn on_behind(&mut self, header: &MessageHeader) {
+        if header.view.get() != self.view || !self.takes_prepares() {
+            return;
+        }
+        if !std::mem::replace(&mut self.is_behind, true) {
+            self.outputs.push_back(Output::Behind { op: header.op.get(), first_op: header.commit.get() });
+        }
+    }
+
+    pub(crate) fn end_backup_turn(&mut self) {
+        if matches!(self.phase, Phase::Joining { .. }) {
+            self.advance_view();
+        }
+        // A role that changed just now has said what it has to.
+        if !self.takes_prepares() {
+            return;
+        }
+        if std::mem::take(&mut self.owes_ok) {
+            // A replica that has not joined the view yet says how far it is, but that is no vote: see `ok_header`.
+            self.send_ok(Command::PrepareOk);
+        }
+        if self.role == Role::Backup {
+            let op = self.commit.min(self.verified);
+            self.apply_to(op.max(self.applied), 0);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What a primary knows of each backup, and what it sends to it next.
+
+use std::collections::VecDeque;
+
+use crate::config::WINDOW_BYTES;
+
+/// A backup, as its primary sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) is_connected: bool,
+    /// Highest op that it holds durably, in this view's log and as a member of this view: what counts as its vote.
+    pub(crate) acked: u64,
+    /// Highest op that it is known to have, whether it counts or not: what need not be sent.
+    pub(crate) received: u64,
+    /// The next op to send.
+    pub(crate) next: u64,
+    /// Prepares on their way: op and size in bytes.
+    in_flight: VecDeque<(u64, usize)>,
+    in_flight_bytes: usize,
+    /// The last prepare sent and the checksum of its header: what a heartbeat proves.
+    pub(crate) last_sent: Option<(u64, u128)>,
+    /// An op that is being read from the journal for it.
+    pub(crate) reading: Option<u64>,
+    /// Whether it has answered in this view.
+    pub(crate) has_joined: bool,
+    pub(crate) is_in_sync: bool,
+    /// Whether it needs what the journal no longer holds.
+    pub(crate) is_behind: bool,
+    /// The last read round that it confirmed.
+    pub(crate) round: u64,
+    pub(crate) last_heard_ns: u64,
+    pub(crate) last_progress_ns: u64,
+    /// When it was last told that a view has begun.
+    pub(crate) last_start_view_ns: Option<u64>,
+}
+
+impl Peer {
+    /// A backup of which nothing is known in this view.
+    pub(crate) fn new(is_connected: bool, now_ns: u64) -> Peer {
+        Peer {
+            is_connected,
+            acked: 0,
+            received: 0,
+            next: 1,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            last_sent: None,
+            reading: None,
+            has_joined: false,
+            is_in_sync: true,
+            is_behind: false,
+            round: 0,
+            last_heard_ns: now_ns,
+            last_progress_ns: now_ns,
+            last_start_view_ns: None,
+        }
+    }
+
+    /// Whether another prepare may be sent before it answers.
+    pub(crate) fn has_window(&self, window_ops: usize) -> bool {
+        self.in_flight.len() < window_ops && (self.in_flight.is_empty() || self.in_flight_bytes < WINDOW_BYTES)
+    }
+
+    /// Notes that the next prepare is on its way.
+    pub(crate) fn sent(&mut self, op: u64, checksum: u128, size: usize) {
+        assert_eq!(op, self.next, "prepares are sent in order");
+        self.last_sent = Some((op, checksum));
+        self.in_flight.push_back((op, size));
+        self.in_flight_bytes += size;
+        self.next += 1;
+    }
+
+    /// It has everything up to `op`.
+    pub(crate) fn has_received(&mut self, op: u64) {
+        self.received = self.received.max(op);
+        while let Some(&(sent, size)) = self.in_flight.front()
+            && sent <= op
+        {
+            self.in_flight.pop_front();
+            self.in_flight_bytes -= size;
+        }
+        self.next = self.next.max(self.received + 1);
+    }
+
+    /// Starts over behind `op`: what was sent after it is lost, or was not accepted.
+    pub(crate) fn rewind(&mut self, op: u64) {
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.last_sent = None;
+        self.reading = None;
+        self.next = op + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_opens_again_as_prepares_are_received() {
+        let mut peer = Peer::new(true, 0);
+        for op in 1..=3 {
+            assert!(peer.has_window(3));
+            peer.sent(op, 0, 100);
+        }
+        assert!(!peer.has_window(3));
+        peer.has_received(2);
+        assert!(peer.has_window(3));
+        assert_eq!((peer.next, peer.in_flight_bytes), (4, 100));
+        peer.rewind(2);
+        assert_eq!((peer.next, peer.in_flight_bytes), (3, 0));
+    }
+
+    #[test]
+    fn a_window_lets_one_prepare_of_any_size_through() {
+        let mut peer = Peer::new(true, 0);
+        assert!(peer.has_window(10));
+        peer.sent(1, 0, WINDOW_BYTES + 1);
+        assert!(!peer.has_window(10), "the bytes are used up");
+        peer.has_received(1);
+        assert!(peer.has_window(10));
+    }
+}

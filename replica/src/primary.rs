@@ -1,0 +1,416 @@
+//! Normal operation at the primary: batches, prepares, commits, answers, read rounds, and feeding the backups.
+
+use bytes::Bytes;
+use lockstep_proto::message::{Command, MessageHeader};
+use zerocopy::little_endian::{U32, U64, U128};
+
+use crate::{
+    batch::{BatchPool, OpenBatch},
+    config::{AckPolicy, FanOut},
+    io::{Output, Refusal},
+    replica::Replica,
+    status::Role,
+    timers::Timer,
+};
+
+impl<P: BatchPool> Replica<P> {
+    /// Takes a request in: copies its frame into the open batch. Returns the op that the batch will have.
+    ///
+    /// This is the input of requests, apart from [`Replica::step`] because it is the hot path: it is called once per request,
+    /// and the host hands over a frame that it has checked and that is for the log. The batch is closed by
+    /// [`crate::Input::TurnEnd`], or here when it is full.
+    ///
+    /// # Errors
+    ///
+    /// If this server is not the primary, or has no room for more.
+    #[inline]
+    pub fn offer(&mut self, now_ns: u64, frame: &[u8]) -> Result<u64, Refusal> {
+        if self.role != Role::Primary {
+            return Err(self.refusal().unwrap_or(Refusal::Recovering));
+        }
+        if let Some(open) = &self.open
+            && (open.count() >= self.config.batch_ops_max
+                || open.len() + frame.len() > self.config.batch_bytes_max as usize)
+        {
+            if !self.has_pipeline_room() {
+                return Err(Refusal::Busy);
+            }
+            self.close_batch();
+        }
+        let open = self.open.get_or_insert_with(|| OpenBatch::open(&mut self.pool, now_ns));
+        open.push(&mut self.pool, frame);
+        Ok(self.log.op() + 1)
+    }
+
+    /// A ticket for a linearizable read that has arrived: it may be answered once
+    /// [`crate::Output::ReadsConfirmed`] names this ticket or a later one.
+    ///
+    /// All reads of a turn get the same ticket; one round of messages confirms them all, and shows that no other primary can
+    /// have been at work when they arrived.
+    ///
+    /// # Errors
+    ///
+    /// If this server is not the primary.
+    pub fn read_ticket(&mut self) -> Result<u64, Refusal> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        self.has_reads = true;
+        Ok(self.round + 1)
+    }
+
+    fn has_pipeline_room(&self) -> bool {
+        self.log.op() - self.applied < u64::from(self.config.pipeline_max)
+    }
+
+    pub(crate) fn end_primary_turn(&mut self) {
+        // A round that is not confirmed yet collects the reads that come meanwhile for the next one, so that at most one
+        // round of heartbeats is on its way.
+        let starts_round = self.has_reads && self.round_confirmed == self.round;
+        if starts_round {
+            self.has_reads = false;
+            self.round += 1;
+        }
+        let op_before = self.log.op();
+        self.close_batch_if_due();
+        if starts_round {
+            let rides_on_prepare = self.log.op() > op_before && self.config.fanout == FanOut::Parallel;
+            self.ask_round(!rides_on_prepare);
+        }
+        self.pump_all();
+    }
+
+    /// Asks the backups to confirm the present read round.
+    fn ask_round(&mut self, with_heartbeats: bool) {
+        self.confirm_rounds();
+        if self.round_confirmed == self.round {
+            return;
+        }
+        if with_heartbeats {
+            self.send_heartbeats();
+        }
+        self.timers.set(Timer::Resend, self.now_ns + self.config.resend_ns);
+    }
+
+    fn confirm_rounds(&mut self) {
+        // What was committed before this view began must be in the state that reads see.
+        if self.applied < self.view_start_op {
+            return;
+        }
+        let mut rounds: Vec<u64> = self.others().map(|(_, peer)| peer.round).collect();
+        rounds.push(self.round);
+        // The round that a commit quorum, this server included, has confirmed: any view change needs one of them, and none
+        // of them had heard of a later view when it confirmed.
+        rounds.sort_unstable_by(|left, right| right.cmp(left));
+        let confirmed = rounds[self.quorums.commit as usize - 1];
+        if confirmed > self.round_confirmed {
+            self.round_confirmed = confirmed;
+            self.outputs.push_back(Output::ReadsConfirmed { ticket: confirmed });
+        }
+    }
+
+    pub(crate) fn close_batch_if_due(&mut self) {
+        let Some(open) = &self.open else { return };
+        if !self.has_pipeline_room() {
+            return;
+        }
+        let due_ns = open.opened_ns + self.config.batch_linger_ns;
+        if due_ns > self.now_ns && open.count() < self.config.batch_ops_max {
+            self.timers.set(Timer::Linger, due_ns);
+            return;
+        }
+        self.close_batch();
+    }
+
+    /// Makes the open batch the next prepare of the log.
+    fn close_batch(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        assert!(self.has_pipeline_room() && open.count() > 0);
+        self.timers.stop(Timer::Linger);
+        let position = self.log.position();
+        let mut header = self.header(Command::Prepare);
+        header.parent = U128::new(position.checksum);
+        header.op = U64::new(self.log.op() + 1);
+        header.timestamp_ns = U64::new(self.wall_ns.max(position.timestamp_ns));
+        header.revision = U64::new(position.revision);
+        header.request_count = U32::new(open.count());
+        header.in_sync = self.in_sync_mask();
+        header.round = U64::new(self.round);
+        header.log_view = U64::ZERO;
+        let (header, message) = open.close(&mut self.pool, header);
+        self.log.push(header, message.clone(), false);
+        self.verified = self.log.op();
+        self.outputs.push_back(Output::WriteJournal { op: header.op.get(), message });
+        self.pump_all();
+    }
+
+    /// Sends every backup what it may have next.
+    pub(crate) fn pump_all(&mut self) {
+        let mut limit = self.log.op();
+        let me = self.config.replica;
+        let servers = self.config.servers;
+        for step in 1..servers {
+            let replica = (me + step) % servers;
+            let peer = &self.peers[replica as usize];
+            let is_chained =
+                self.config.fanout == FanOut::Sequential && (peer.is_in_sync || self.config.ack == AckPolicy::Strict);
+            if is_chained {
+                let acked = peer.acked;
+                self.pump(replica, limit);
+                limit = limit.min(acked);
+            } else {
+                self.pump(replica, self.log.op());
+            }
+        }
+    }
+
+    /// Sends one backup prepares up to `limit`, as far as its window allows.
+    fn pump(&mut self, replica: u8, limit: u64) {
+        let window_ops = self.config.window_ops();
+        let mut needs_proof = false;
+        loop {
+            let peer = &mut self.peers[replica as usize];
+            let op = peer.next;
+            if !peer.is_connected
+                || !peer.has_joined
+                || peer.reading.is_some()
+                || op > limit
+                || !peer.has_window(window_ops)
+            {
+                break;
+            }
+            if let Some(message) = self.log.message(op) {
+                needs_proof = self.send_prepare(replica, op, message.clone());
+            } else if op < self.journal_first_op {
+                self.is_out_of_reach(replica, op);
+                break;
+            } else {
+                peer.reading = Some(op);
+                self.outputs.push_back(Output::ReadJournal { peer: replica, op });
+            }
+        }
+        if needs_proof {
+            // A prepare of an earlier view proves nothing about this view's log; this heartbeat does.
+            self.send_heartbeat(replica);
+        }
+    }
+
+    /// Returns whether the prepare is of an earlier view.
+    fn send_prepare(&mut self, replica: u8, op: u64, message: Bytes) -> bool {
+        let header = MessageHeader::view(&message).expect("a prepare has a header");
+        let is_old = header.view.get() != self.view;
+        self.peers[replica as usize].sent(op, header.checksum.get(), header.size.get() as usize);
+        self.outputs.push_back(Output::Send { to: replica, message });
+        is_old
+    }
+
+    fn is_out_of_reach(&mut self, replica: u8, op: u64) {
+        if std::mem::replace(&mut self.peers[replica as usize].is_behind, true) {
+            return;
+        }
+        self.outputs.push_back(Output::BackupBehind { peer: replica, op });
+        self.send_behind(replica, op);
+    }
+
+    fn send_behind(&mut self, replica: u8, op: u64) {
+        let mut header = self.header(Command::Behind);
+        header.op = U64::new(op);
+        header.commit = U64::new(self.journal_first_op);
+        self.send(replica, header);
+    }
+
+    pub(crate) fn on_journal_read(&mut self, replica: u8, op: u64, message: Option<Bytes>) {
+        if self.role != Role::Primary {
+            if let Some(message) = message {
+                self.outputs.push_back(Output::Send { to: replica, message });
+            }
+            return;
+        }
+        if self.peers[replica as usize].reading != Some(op) {
+            return;
+        }
+        self.peers[replica as usize].reading = None;
+        match message {
+            Some(message) => {
+                if self.send_prepare(replica, op, message) {
+                    self.send_heartbeat(replica);
+                }
+                self.pump_all();
+            }
+            None => self.is_out_of_reach(replica, op),
+        }
+    }
+
+    /// A backup misses the log from an op on.
+    pub(crate) fn on_request_prepare(&mut self, header: &MessageHeader) {
+        if header.view.get() != self.view {
+            return;
+        }
+        let op = header.op.get();
+        if self.role != Role::Primary {
+            return self.serve_view_change(header.replica, op);
+        }
+        let peer = &mut self.peers[header.replica as usize];
+        if peer.has_joined && op > 0 && op <= peer.next {
+            peer.rewind(op - 1);
+            self.pump_all();
+        }
+    }
+
+    /// A backup is alive, and has this much.
+    pub(crate) fn on_ok(&mut self, header: &MessageHeader) {
+        if self.config.primary_of(self.view) != self.config.replica {
+            return;
+        }
+        if header.view.get() > self.view {
+            return self.on_higher_view(header.view.get());
+        }
+        if self.role != Role::Primary {
+            return;
+        }
+        if header.view.get() < self.view {
+            return self.send_start_view(header.replica);
+        }
+        let op = header.op.get();
+        // What it has must be what we have; an op that we know no header of any more was committed long ago.
+        let is_ours =
+            op <= self.log.op() && self.log.header(op).is_none_or(|ours| ours.checksum.get() == header.parent.get());
+        let is_member = header.log_view.get() == self.view;
+        let peer = &mut self.peers[header.replica as usize];
+        peer.last_heard_ns = self.now_ns;
+        peer.round = peer.round.max(header.round.get().min(self.round));
+        if is_ours {
+            if !peer.has_joined {
+                peer.has_joined = true;
+                peer.rewind(op);
+            }
+            peer.has_received(op);
+            if is_member && op > peer.acked {
+                peer.acked = op;
+                peer.last_progress_ns = self.now_ns;
+            }
+            if op + 1 >= self.journal_first_op {
+                peer.is_behind = false;
+            }
+        }
+        self.confirm_rounds();
+        self.advance_commit();
+        self.pump_all();
+    }
+
+    /// Commits what is durable on enough servers, and gives out what may be answered.
+    pub(crate) fn advance_commit(&mut self) {
+        if self.role != Role::Primary {
+            return;
+        }
+        let mut acked: Vec<u64> = self.others().map(|(_, peer)| peer.acked).collect();
+        acked.push(self.log.durable());
+        acked.sort_unstable_by(|left, right| right.cmp(left));
+        let quorum = acked[self.quorums.commit as usize - 1];
+        assert!(quorum <= self.log.op(), "nothing is acknowledged that was not sent");
+        self.commit = self.commit.max(quorum);
+        self.update_in_sync();
+        let release = self.release_op();
+        while self.applied < release {
+            let copies = acked.iter().filter(|&&op| op > self.applied).count() as u8;
+            // Under `all` and `majority` alike an answer means that a commit quorum holds the op durably. What an
+            // earlier view committed may be held by servers that are not heard of yet.
+            assert!(copies >= self.quorums.commit || self.applied < self.view_start_op);
+            self.apply_to(self.applied + 1, copies);
+        }
+        self.confirm_rounds();
+    }
+
+    /// The highest op that the ack policy lets be answered.
+    fn release_op(&self) -> u64 {
+        let everyone = |is_needed: &dyn Fn(bool) -> bool| {
+            self.others()
+                .filter(|(_, peer)| is_needed(peer.is_in_sync))
+                .map(|(_, peer)| peer.acked)
+                .fold(self.commit.min(self.log.durable()), u64::min)
+        };
+        match self.config.ack {
+            AckPolicy::Majority => self.commit,
+            AckPolicy::All => everyone(&|is_in_sync| is_in_sync),
+            AckPolicy::Strict => everyone(&|_| true),
+        }
+    }
+
+    pub(crate) fn in_sync_mask(&self) -> u8 {
+        self.others()
+            .filter(|(_, peer)| peer.is_in_sync)
+            .fold(1 << self.config.replica, |mask, (replica, _)| mask | (1 << replica))
+    }
+
+    /// Drops backups that have fallen silent from the in-sync set, and takes those back that have caught up.
+    pub(crate) fn update_in_sync(&mut self) {
+        let (now_ns, silence_ns) = (self.now_ns, self.config.backup_silence_ns);
+        let (op, commit) = (self.log.op(), self.commit);
+        let mut count = self.in_sync_mask().count_ones();
+        for replica in self.other_ids() {
+            let peer = &mut self.peers[replica as usize];
+            if peer.acked >= op {
+                peer.last_progress_ns = now_ns;
+            }
+            let is_silent = now_ns.saturating_sub(peer.last_heard_ns.min(peer.last_progress_ns)) > silence_ns;
+            if peer.is_in_sync && is_silent && count > u32::from(self.quorums.commit) {
+                peer.is_in_sync = false;
+                count -= 1;
+            } else if !peer.is_in_sync && !is_silent && peer.acked >= commit {
+                peer.is_in_sync = true;
+                count += 1;
+            }
+        }
+        let mask = self.in_sync_mask();
+        if mask != self.in_sync_told {
+            self.in_sync_told = mask;
+            self.outputs.push_back(Output::InSyncChanged { mask });
+        }
+    }
+
+    pub(crate) fn on_heartbeat_timer(&mut self) {
+        self.send_heartbeats();
+        for replica in self.other_ids() {
+            let peer = &self.peers[replica as usize];
+            let (is_connected, has_joined, is_behind, next) =
+                (peer.is_connected, peer.has_joined, peer.is_behind, peer.next);
+            if is_connected && !has_joined {
+                self.send_start_view(replica);
+            } else if is_connected && is_behind {
+                self.send_behind(replica, next);
+            }
+        }
+        self.advance_commit();
+        self.pump_all();
+        self.timers.set(Timer::Heartbeat, self.now_ns + self.config.heartbeat_interval_ns);
+    }
+
+    pub(crate) fn send_heartbeats(&mut self) {
+        for replica in self.other_ids() {
+            self.send_heartbeat(replica);
+        }
+    }
+
+    /// Says that we are alive, what is committed, and which op the backup should have by now.
+    fn send_heartbeat(&mut self, replica: u8) {
+        if !self.peers[replica as usize].is_connected {
+            return;
+        }
+        let mut header = self.header(Command::Heartbeat);
+        if let Some((op, checksum)) = self.peers[replica as usize].last_sent {
+            header.op = U64::new(op);
+            header.parent = U128::new(checksum);
+        }
+        header.round = U64::new(self.round);
+        header.in_sync = self.in_sync_mask();
+        self.send(replica, header);
+    }
+
+    /// Says again what may have been lost: the present read round.
+    pub(crate) fn resend_round(&mut self) {
+        if self.round_confirmed < self.round {
+            self.send_heartbeats();
+            self.timers.set(Timer::Resend, self.now_ns + self.config.resend_ns);
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! A replica: its state, and the way from an input to what it changes.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use lockstep_proto::message::{Command, MessageHeader};
+use zerocopy::{
+    IntoBytes,
+    little_endian::{U64, U128},
+};
+
+use crate::{
+    batch::{BatchPool, OpenBatch},
+    config::Config,
+    io::{Input, Output, Recovered, Refusal},
+    log::{Log, Position},
+    peers::Peer,
+    quorum::Quorums,
+    status::{PeerState, ReplicaStatus, Role},
+    timers::{Timer, TimerTable},
+    view::Phase,
+};
+
+/// One server's part in a replication group. See the crate's page.
+pub struct Replica<P: BatchPool> {
+    pub(crate) config: Config,
+    pub(crate) quorums: Quorums,
+    pub(crate) pool: P,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) timers: TimerTable,
+    /// Monotonic time of the input at hand, in ns.
+    pub(crate) now_ns: u64,
+    /// Wall time of the input at hand, in ns since 1970.
+    pub(crate) wall_ns: u64,
+
+    pub(crate) view: u64,
+    pub(crate) log_view: u64,
+    pub(crate) durable_view: u64,
+    pub(crate) durable_log_view: u64,
+    pub(crate) phase: Phase,
+    pub(crate) role: Role,
+
+    pub(crate) log: Log,
+    /// Highest op known to be committed. May be above the end of the log at a backup.
+    pub(crate) commit: u64,
+    /// Highest op given out to be applied.
+    pub(crate) applied: u64,
+    /// Highest op of which it and all before are certain to be this view's log. See `backup.rs`.
+    pub(crate) verified: u64,
+    pub(crate) journal_first_op: u64,
+
+    // Primary.
+    pub(crate) open: Option<OpenBatch<P::Buffer>>,
+    pub(crate) peers: Vec<Peer>,
+    /// Last op of the log with which the view began: reads wait until it is applied.
+    pub(crate) view_start_op: u64,
+    /// The last read round that was asked for.
+    pub(crate) round: u64,
+    pub(crate) round_confirmed: u64,
+    pub(crate) has_reads: bool,
+    pub(crate) in_sync_told: u8,
+
+    // Backup.
+    pub(crate) owes_ok: bool,
+    pub(crate) round_seen: u64,
+    pub(crate) in_sync_heard: u8,
+    pub(crate) last_request_ns: Option<u64>,
+    pub(crate) is_behind: bool,
+}
+
+impl<P: BatchPool> Replica<P> {
+    /// A replica that starts from what its host found on the disk.
+    ///
+    /// # Panics
+    ///
+    /// If the settings do not pass [`Config::check`], or `recovered` contradicts itself.
+    pub fn new(config: Config, recovered: Recovered, pool: P, now_ns: u64) -> Replica<P> {
+        if let Err(error) = config.check() {
+            panic!("settings that were not checked: {error}");
+        }
+        let position = Position {
+            checksum: recovered.commit_checksum,
+            revision: recovered.revision,
+            timestamp_ns: recovered.commit_timestamp_ns,
+        };
+        let mut log = Log::new(recovered.commit, position, recovered.headers);
+        for message in recovered.suffix {
+            let header = *MessageHeader::view(&message).expect("a prepare has a header");
+            log.push(header, message, true);
+        }
+        let servers = config.servers;
+        let mut replica = Replica {
+            quorums: Quorums::of(servers),
+            pool,
+            outputs: VecDeque::new(),
+            timers: TimerTable::default(),
+            now_ns,
+            wall_ns: position.timestamp_ns,
+            view: recovered.view,
+            log_view: recovered.log_view,
+            durable_view: recovered.view,
+            durable_log_view: recovered.log_view,
+            phase: Phase::Waiting,
+            role: Role::Recovering,
+            // Prepares that are not certain are taken in only while a view is being joined, which is before its log_view
+            // is durable; and then the primary of that view, whose log_view was durable first, outvotes this log.
+            verified: log.op(),
+            log,
+            commit: recovered.commit,
+            applied: recovered.commit,
+            journal_first_op: recovered.journal_first_op,
+            open: None,
+            peers: (0..servers).map(|_| Peer::new(false, now_ns)).collect(),
+            view_start_op: 0,
+            round: 0,
+            round_confirmed: 0,
+            has_reads: false,
+            in_sync_told: 0,
+            owes_ok: false,
+            round_seen: 0,
+            in_sync_heard: 0,
+            last_request_ns: None,
+            is_behind: false,
+            config,
+        };
+        replica.restart();
+        replica
+    }
+
+    /// Takes an input in. What is to be done about it waits in [`Replica::next_output`].
+    ///
+    /// `now_ns` is monotonic; `wall_ns` is the time since 1970 and decides the expiry of keys.
+    pub fn step(&mut self, now_ns: u64, wall_ns: u64, input: Input) {
+        self.now_ns = now_ns.max(self.now_ns);
+        self.wall_ns = wall_ns;
+        match input {
+            Input::Message(message) => self.on_message(message),
+            Input::JournalWritten { op, checksum } => self.on_journal_written(op, checksum),
+            Input::JournalRead { peer, op, message } => self.on_journal_read(peer, op, message),
+            Input::JournalTrimmed { first_op } => self.journal_first_op = first_op,
+            Input::ViewDurable { view, log_view } => {
+                self.durable_view = self.durable_view.max(view);
+                self.durable_log_view = self.durable_log_view.max(log_view);
+                self.advance_view();
+            }
+            Input::PeerConnected(peer) => self.on_peer_connected(peer),
+            Input::PeerDisconnected(peer) => {
+                let peer = &mut self.peers[peer as usize];
+                peer.is_connected = false;
+                peer.rewind(peer.received);
+            }
+            Input::TurnEnd => self.on_turn_end(),
+            Input::Tick => self.on_tick(),
+        }
+        self.check_invariants();
+    }
+
+    /// The next thing to do, in order.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Tick`] is due, in monotonic ns.
+    pub fn next_timeout_ns(&self) -> Option<u64> {
+        self.timers.next_timeout_ns()
+    }
+
+    /// What this replica tells about itself.
+    pub fn status(&self) -> ReplicaStatus {
+        let is_primary = self.role == Role::Primary;
+        let in_sync = if is_primary { self.in_sync_mask() } else { self.in_sync_heard };
+        let me = self.config.replica;
+        let peers = (0..self.config.servers)
+            .zip(&self.peers)
+            .map(|(replica, peer)| PeerState {
+                replica,
+                durable: if replica == me { self.log.durable() } else { peer.received },
+                is_connected: replica == me || peer.is_connected,
+                is_in_sync: in_sync & (1 << replica) != 0,
+                is_behind: is_primary && peer.is_behind,
+            })
+            .collect();
+        ReplicaStatus {
+            role: self.role,
+            view: self.view,
+            log_view: self.log_view,
+            op: self.log.op(),
+            durable: self.log.durable(),
+            commit: self.commit,
+            applied: self.applied,
+            pipeline: if is_primary { (self.log.op() - self.applied) as u32 } else { 0 },
+            in_sync,
+            peers,
+        }
+    }
+
+    /// The view, without the rest of the status.
+    pub fn view(&self) -> u64 {
+        self.view
+    }
+
+    fn on_message(&mut self, message: Bytes) {
+        let header = *MessageHeader::view(&message).expect("the host has checked the message");
+        let Some(command) = header.command() else { return };
+        if command != Command::Prepare && (header.replica == self.config.replica || !self.is_server(header.replica)) {
+            return;
+        }
+        match command {
+            Command::Prepare => self.on_prepare(header, message),
+            Command::PrepareOk | Command::HeartbeatOk => self.on_ok(&header),
+            Command::Heartbeat => self.on_heartbeat(&header),
+            Command::RequestPrepare => self.on_request_prepare(&header),
+            Command::Behind => self.on_behind(&header),
+            Command::StartViewChange => self.on_start_view_change(&header),
+            Command::DoViewChange => self.on_do_view_change(&header, &message),
+            Command::StartView => self.on_start_view(&header, &message),
+        }
+    }
+
+    fn is_server(&self, replica: u8) -> bool {
+        replica < self.config.servers
+    }
+
+    fn on_journal_written(&mut self, op: u64, checksum: u128) {
+        self.log.set_durable(op, checksum);
+        match self.role {
+            Role::Primary => self.advance_commit(),
+            Role::Backup => self.owes_ok = true,
+            Role::Recovering => {
+                self.owes_ok = true;
+                self.advance_view();
+            }
+        }
+    }
+
+    fn on_turn_end(&mut self) {
+        match self.role {
+            Role::Primary => self.end_primary_turn(),
+            Role::Backup | Role::Recovering => self.end_backup_turn(),
+        }
+        self.forget();
+    }
+
+    fn on_tick(&mut self) {
+        if self.timers.take_expired(Timer::Heartbeat, self.now_ns) && self.role == Role::Primary {
+            self.on_heartbeat_timer();
+        }
+        if self.timers.take_expired(Timer::Linger, self.now_ns) && self.role == Role::Primary {
+            self.close_batch_if_due();
+        }
+        if self.timers.take_expired(Timer::Resend, self.now_ns) {
+            self.on_resend_timer();
+        }
+    }
+
+    /// Lets go of prepares that are applied here, durable here, and held by every backup that keeps up.
+    fn forget(&mut self) {
+        let mut needed_from = self.applied.min(self.log.durable()) + 1;
+        while self.log.message_bytes() > self.config.log_memory_bytes_max && self.log.forget_message(needed_from - 1) {}
+        if self.role == Role::Primary {
+            for (_, peer) in self.others() {
+                if peer.is_in_sync && peer.is_connected {
+                    needed_from = needed_from.min(peer.received + 1);
+                }
+            }
+        }
+        while self.log.forget_message(needed_from - 1) {}
+        self.log.forget_headers(self.config.headers_kept());
+    }
+
+    /// The other servers.
+    pub(crate) fn others(&self) -> impl Iterator<Item = (u8, &Peer)> {
+        let me = self.config.replica;
+        (0..self.config.servers).zip(&self.peers).filter(move |(replica, _)| *replica != me)
+    }
+
+    /// The other servers' ids.
+    pub(crate) fn other_ids(&self) -> impl Iterator<Item = u8> + use<P> {
+        let me = self.config.replica;
+        (0..self.config.servers).filter(move |replica| *replica != me)
+    }
+
+    /// A header for a message of this replica, in its view.
+    ///
+    /// # Panics
+    ///
+    /// If the view is not durable yet: after a crash, this replica would not know that it had promised not to work in
+    /// an earlier one.
+    pub(crate) fn header(&self, command: Command) -> MessageHeader {
+        assert!(self.durable_view >= self.view, "no message carries a view that is not durable");
+        let mut header =
+            MessageHeader::new(command, self.config.cluster, self.config.shard, self.config.replica, self.view);
+        header.commit = U64::new(self.commit.min(self.log.op()));
+        header.log_view = U64::new(self.durable_log_view);
+        header
+    }
+
+    /// Sends a message without a body.
+    pub(crate) fn send(&mut self, to: u8, mut header: MessageHeader) {
+        header.seal(&[]);
+        self.outputs.push_back(Output::Send { to, message: Bytes::copy_from_slice(header.as_bytes()) });
+    }
+
+    /// Sends a message whose body is the headers of the log's end, up to `op`.
+    pub(crate) fn send_with_headers(&mut self, to: u8, mut header: MessageHeader, op: u64) {
+        header.op = U64::new(op);
+        let mut body: Vec<u8> = Vec::new();
+        for entry in self.log.headers_to(op) {
+            body.extend_from_slice(entry.as_bytes());
+        }
+        header.seal(&body);
+        let message = [header.as_bytes(), &body].concat();
+        self.outputs.push_back(Output::Send { to, message: Bytes::from(message) });
+    }
+
+    /// An `ok`: everything up to `op` is durable here, and certain to be this view's log.
+    pub(crate) fn ok_header(&self, command: Command) -> MessageHeader {
+        let mut header = self.header(command);
+        let op = self.log.durable().min(self.verified);
+        header.op = U64::new(op);
+        header.parent = U128::new(self.log.header(op).map_or(0, |header| header.checksum.get()));
+        header.round = U64::new(self.round_seen);
+        header
+    }
+
+    /// Gives out what may be applied.
+    pub(crate) fn apply_to(&mut self, op: u64, copies: u8) {
+        while self.applied < op {
+            let message = self.log.message(self.applied + 1).expect("what is not applied is in memory").clone();
+            self.applied += 1;
+            self.outputs.push_back(Output::Apply { message, copies });
+        }
+    }
+
+    pub(crate) fn set_role(&mut self, role: Role) {
+        if self.role != role {
+            self.role = role;
+            self.outputs.push_back(Output::RoleChanged(role));
+        }
+    }
+
+    pub(crate) fn fatal(&mut self, reason: String) {
+        self.outputs.push_back(Output::Fatal { reason });
+    }
+
+    /// Why nothing can be offered now, if so.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self.role {
+            Role::Primary => None,
+            Role::Backup => Some(Refusal::NotPrimary { view: self.view }),
+            Role::Recovering if self.config.primary_of(self.view) != self.config.replica => {
+                Some(Refusal::NotPrimary { view: self.view })
+            }
+            Role::Recovering => Some(Refusal::Recovering),
+        }
+    }
+
+    /// What holds after every step. Cheap, so it is checked in release builds too.
+    fn check_invariants(&self) {
+        assert!(self.applied <= self.commit, "only what is committed is applied");
+        assert!(self.applied <= self.verified, "only what is certain to be this view's log is applied");
+        assert!(self.verified <= self.log.op() && self.log.durable() <= self.log.op());
+        assert!(self.log_view <= self.view && self.durable_log_view <= self.durable_view);
+        assert!(self.role != Role::Primary || self.durable_log_view == self.view, "a primary's view is durable");
+        if self.role == Role::Primary {
+            let inherited = self.view_start_op.saturating_sub(self.applied);
+            let in_flight = self.log.op() - self.applied;
+            assert!(in_flight <= u64::from(self.config.pipeline_max).max(inherited), "the pipeline is bounded");
+        }
+    }
+}
