@@ -1,0 +1,167 @@
+//! Options of the load itself.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::numbers::{parse_count, parse_duration, parse_rate, parse_share};
+use crate::drive::{Pacing, Phase, RunSpec};
+use crate::plan::{Arrivals, KEYS_MAX, KeyDistribution, KeyLayout, ValueSizes, Workload};
+
+/// Which servers are under load.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false, id = "target")]
+pub struct TargetOptions {
+    /// Start a cluster of this many servers for the measurement and remove it afterwards, 1 to 7.
+    #[arg(long, value_name = "N", value_parser = parse_servers)]
+    pub servers: Option<usize>,
+    /// Use a running cluster: the base address of each server, in the order of their ids, comma-separated.
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',')]
+    pub targets: Vec<SocketAddr>,
+}
+
+fn parse_servers(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=7).contains(count));
+    count.ok_or_else(|| format!("'{text}' is no number of servers: use 1 to 7"))
+}
+
+/// How fast, and for how long.
+#[derive(Debug, Clone, Args)]
+pub struct PacingOptions {
+    /// Offered rate in requests per second, open loop: requests are sent on time whether or not answers come. 5000, 20k.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, required_unless_present = "saturate")]
+    pub rate: Option<f64>,
+    /// Instead of a rate, keep every connection full.
+    #[arg(long, conflicts_with = "rate")]
+    pub saturate: bool,
+    /// How long requests are measured.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// How long requests are sent before measuring.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub warmup: Duration,
+}
+
+impl PacingOptions {
+    /// The pacing asked for.
+    pub fn pacing(&self) -> Pacing {
+        self.rate.map_or(Pacing::Saturate, Pacing::Rate)
+    }
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Args)]
+pub struct LoadOptions {
+    /// Spacing of requests in time: poisson (as from many unrelated users) or uniform.
+    #[arg(long, value_name = "PROCESS", default_value = "poisson")]
+    pub arrivals: Arrivals,
+    /// Connections to each shard's primary, all threads together.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub connections: u16,
+    /// Requests in flight on one connection, at most. When all are taken, requests wait, and their response time with them.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=16384))]
+    pub in_flight: u16,
+    /// Mix of operations: YCSB a, b, c, d or f, or write, or read [default: write].
+    #[arg(long, value_name = "NAME", conflicts_with = "read_share")]
+    pub workload: Option<Workload>,
+    /// Instead of a workload by name: this share of gets, the rest puts. From 0 to 1.
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    pub read_share: Option<f64>,
+    /// How many different keys.
+    #[arg(long, value_name = "COUNT", default_value = "100k", value_parser = parse_keys)]
+    pub keys: u64,
+    /// How requests spread over the keys: uniform, zipfian[:theta], latest[:theta] or sequential [default: uniform, for
+    /// YCSB workloads as YCSB has it].
+    #[arg(long, value_name = "DISTRIBUTION")]
+    pub keys_distribution: Option<KeyDistribution>,
+    /// Length of each key in bytes.
+    #[arg(long, value_name = "BYTES", default_value = "16")]
+    pub key_size: KeyLayout,
+    /// Length of values in bytes: one (100), or any in a range with equal likelihood (64..1024).
+    #[arg(long, value_name = "BYTES", default_value = "100")]
+    pub values: ValueSizes,
+    /// A request that has no answer after this long is given up; it enters the histograms at this time.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Seed of arrivals, keys, values and orders. Values of one seed do not check under another.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Do not check values that are read.
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Do not put all keys once before measuring (only done where the cluster is started by this command).
+    #[arg(long)]
+    pub no_preload: bool,
+    /// Generating threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
+}
+
+fn parse_keys(text: &str) -> Result<u64, String> {
+    let keys = parse_count(text)?;
+    if (1..=KEYS_MAX).contains(&keys) {
+        Ok(keys)
+    } else {
+        Err(format!("'{text}' is no number of keys: use 1 to {KEYS_MAX}"))
+    }
+}
+
+impl LoadOptions {
+    /// The mix asked for.
+    pub fn workload(&self) -> Workload {
+        self.workload.or(self.read_share.map(Workload::ReadShare)).unwrap_or(Workload::WRITES)
+    }
+
+    /// The spec of a run with these options.
+    ///
+    /// # Errors
+    ///
+    /// Says which options do not fit each other.
+    pub fn spec(
+        &self,
+        servers: Vec<SocketAddr>,
+        shards: u16,
+        pacing: Pacing,
+        warmup: Duration,
+        duration: Duration,
+    ) -> Result<RunSpec, String> {
+        if self.connections < self.threads {
+            let (connections, threads) = (self.connections, self.threads);
+            return Err(format!("{threads} threads need at least as many --connections, not {connections}"));
+        }
+        if duration < Duration::from_millis(10) {
+            return Err("--duration is below 10ms, which measures nothing".to_owned());
+        }
+        let workload = self.workload();
+        let digits = usize::try_from(u64::BITS - self.keys.leading_zeros()).unwrap_or(64).div_ceil(4);
+        if workload.mix().insert > 0.0 && self.key_size.len() < 16 || digits > self.key_size.len() {
+            return Err(format!("keys of {} bytes cannot number this many keys: use --key-size 16", self.key_size));
+        }
+        Ok(RunSpec {
+            phase: Phase::Run,
+            servers,
+            shards,
+            pacing,
+            arrivals: self.arrivals,
+            duration,
+            warmup,
+            connections: self.connections.into(),
+            in_flight: self.in_flight.into(),
+            workload,
+            keys: self.keys,
+            distribution: self.keys_distribution.unwrap_or_else(|| workload.keys_default()),
+            key_layout: self.key_size,
+            values: self.values,
+            timeout: self.timeout,
+            seed: self.seed,
+            verify: !self.no_verify,
+            threads: self.threads.into(),
+        })
+    }
+}
+
+/// The spec that loads the keys of `spec`.
+pub(crate) fn loading(spec: &RunSpec) -> RunSpec {
+    RunSpec { phase: Phase::Load, pacing: Pacing::Saturate, warmup: Duration::ZERO, ..spec.clone() }
+}

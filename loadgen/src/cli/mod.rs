@@ -1,0 +1,240 @@
+//! The command line.
+
+mod cluster;
+mod load;
+mod numbers;
+
+pub use cluster::{ClusterOptions, CommonClusterOptions};
+pub(crate) use load::loading;
+pub use load::{LoadOptions, PacingOptions, TargetOptions};
+pub use numbers::{parse_count, parse_duration, parse_share, parse_size};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cluster::{Ack, Durability, Fanout};
+use numbers::parse_server_counts;
+
+/// Open-loop load and latency measurement for Lockstep.
+///
+/// Latency is counted from the time at which a request was meant to be sent, so a server that stalls is charged for every
+/// request it held up. Each run ends with a verdict; a VOID one (generator late, offered rate not reached, latencies still
+/// trending, wrong values) has exit code 3.
+#[derive(Debug, Parser)]
+#[command(name = "lockstep-loadgen", version, max_term_width = 120)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Send a workload at a rate, or as fast as answers come, and measure it.
+    Run(RunCommand),
+    /// Put every key once, as fast as answers come.
+    Load(LoadCommand),
+    /// Measure latency at one offered rate after the other.
+    Sweep(SweepCommand),
+    /// Measure clusters of several sizes, fan-outs and ack policies, in shuffled order with repeats.
+    Matrix(MatrixCommand),
+    /// Measure what this machine can do at best: round trip, synced write, and the floor that follows from them.
+    Calibrate(CalibrateCommand),
+    /// Make one offline HTML page of any set of results.
+    Report(ReportCommand),
+}
+
+/// Options of every command that writes a result.
+#[derive(Debug, Clone, Args)]
+pub struct ResultOptions {
+    /// The folder in which the result's own folder `<utc>-<sha7>-<scenario>` is made.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+    /// The scenario's part of the folder name; default: made from the settings.
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunCommand {
+    /// Which servers.
+    #[command(flatten)]
+    pub target: TargetOptions,
+    /// How fast and how long.
+    #[command(flatten)]
+    pub pacing: PacingOptions,
+    /// What to send.
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// Settings of a cluster started by this command.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Where results go.
+    #[command(flatten)]
+    pub result: ResultOptions,
+}
+
+/// `load`.
+#[derive(Debug, Args)]
+pub struct LoadCommand {
+    /// Which servers.
+    #[command(flatten)]
+    pub target: TargetOptions,
+    /// What to send.
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// Settings of a cluster started by this command.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Where results go.
+    #[command(flatten)]
+    pub result: ResultOptions,
+}
+
+/// `sweep`.
+#[derive(Debug, Args)]
+pub struct SweepCommand {
+    /// Which servers.
+    #[command(flatten)]
+    pub target: TargetOptions,
+    /// Offered rates in requests per second, comma-separated (5k,20k,80k), or a range with a number of steps in equal
+    /// ratios (5k..320k:7). Measured in ascending order; the sweep ends after two rates in a row that were not reached.
+    #[arg(long, value_name = "RATES", value_parser = numbers::parse_rates)]
+    pub rates: numbers::Rates,
+    /// How long each rate is measured.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// How long each rate is offered before it is measured.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub warmup: Duration,
+    /// What to send.
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// Settings of a cluster started by this command.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Where results go.
+    #[command(flatten)]
+    pub result: ResultOptions,
+}
+
+/// `matrix`.
+#[derive(Debug, Args)]
+pub struct MatrixCommand {
+    /// Numbers of servers: a range (1..5) or a list (1,3,5), from 1 to 7.
+    #[arg(long, value_name = "N,..", default_value = "1..5", value_parser = parse_server_counts)]
+    pub servers: numbers::ServerCounts,
+    /// Fan-outs to compare.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "parallel,sequential")]
+    pub fanout: Vec<Fanout>,
+    /// Ack policies to compare.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "majority,all")]
+    pub ack: Vec<Ack>,
+    /// Durabilities to compare.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "disk")]
+    pub durability: Vec<Durability>,
+    /// Measurements of each combination; a point is their median.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub repeat: usize,
+    /// Measure a control as well: as many processes alive, of which only K (1 if not said) make up the cluster under load.
+    #[arg(long, value_name = "K", num_args = 0..=1, default_missing_value = "1")]
+    pub control: Option<usize>,
+    /// How fast and how long.
+    #[command(flatten)]
+    pub pacing: PacingOptions,
+    /// What to send.
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// Settings common to all clusters.
+    #[command(flatten)]
+    pub cluster: CommonClusterOptions,
+    /// Where results go.
+    #[command(flatten)]
+    pub result: ResultOptions,
+}
+
+/// `calibrate`.
+#[derive(Debug, Args)]
+pub struct CalibrateCommand {
+    /// How long each part is measured.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// The folder whose disk is measured; default: where clusters would keep their data.
+    #[arg(long, value_name = "DIR")]
+    pub data_root: Option<PathBuf>,
+    /// Where results go.
+    #[command(flatten)]
+    pub result: ResultOptions,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+pub struct ReportCommand {
+    /// Result folders, or folders that hold some.
+    #[arg(value_name = "FOLDER", required = true)]
+    pub folders: Vec<PathBuf>,
+    /// The page to write.
+    #[arg(long, short, value_name = "FILE", default_value = "report.html")]
+    pub output: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_full_matrix_line_is_understood() {
+        let line = "lockstep-loadgen matrix --servers 1..5 --fanout parallel,sequential --ack majority,all \
+                    --durability disk --link-delay 1ms --repeat 3 --rate 5k --duration 5s --seed 7 --control";
+        let Command::Matrix(matrix) = parse(line).expect("the line is right").command else { panic!("a matrix") };
+        assert_eq!(matrix.servers.0, [1, 2, 3, 4, 5]);
+        assert_eq!((matrix.repeat, matrix.control), (3, Some(1)));
+        assert_eq!(matrix.cluster.link_delay, Some(Duration::from_millis(1)));
+        assert_eq!(matrix.pacing.rate, Some(5000.0));
+    }
+
+    #[test]
+    fn a_rate_or_saturation_is_needed_but_not_both() {
+        assert!(parse("lockstep-loadgen run --servers 3").is_err());
+        assert!(parse("lockstep-loadgen run --servers 3 --rate 10 --saturate").is_err());
+        assert!(parse("lockstep-loadgen run --servers 3 --saturate").is_ok());
+    }
+
+    #[test]
+    fn servers_are_started_or_named_but_not_both() {
+        assert!(parse("lockstep-loadgen run --rate 10").is_err());
+        assert!(parse("lockstep-loadgen run --rate 10 --servers 1 --targets 127.0.0.1:1").is_err());
+        assert!(parse("lockstep-loadgen run --rate 10 --targets 127.0.0.1:1,127.0.0.1:9").is_ok());
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_what_is_right() {
+        for (line, hint) in [
+            ("run --servers 3 --rate 0", "above 0"),
+            ("run --servers 3 --rate 1k --values 5..2", "64..1024"),
+            ("run --servers 3 --rate 1k --workload e", "a, b, c, d or f"),
+            ("run --servers 3 --rate 1k --keys-distribution zipf", "zipfian"),
+            ("run --servers 3 --rate 1k --duration 5", "5s"),
+            ("run --servers 8 --rate 1k", "1 to 7"),
+            ("matrix --servers 5..1 --rate 1k", "1..5"),
+            ("sweep --servers 3 --rates 10..", "5k..320k:7"),
+        ] {
+            let error = parse(&format!("lockstep-loadgen {line}")).expect_err(line).to_string();
+            assert!(error.contains(hint), "{line}: {error}");
+        }
+    }
+}
