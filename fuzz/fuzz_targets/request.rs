@@ -1,0 +1,59 @@
+//! Request frames, as they come and behind their checksum.
+
+#![no_main]
+
+mod seal;
+
+use libfuzzer_sys::fuzz_target;
+use lockstep_proto::{
+    Operation,
+    request::{Request, RequestParts, encode_request},
+};
+
+/// Nothing that an accepted request can be asked may panic, and it encodes to the bytes that it came from.
+fn check(request: &Request<'_>, frame: &[u8]) {
+    let _ = (request.value(), request.ttl_ms(), request.is_stale_allowed(), request.scan_arguments());
+    let items = request.multi_get_items().count() + request.multi_put_items().count();
+    let has_items = matches!(request.operation(), Operation::MultiGet | Operation::MultiPut);
+    assert_eq!(items > 0, has_items);
+    match request.operation() {
+        Operation::CompareAndSet => drop(request.expected_version()),
+        Operation::Increment => drop(request.delta()),
+        _ => {}
+    }
+    let mut again = Vec::new();
+    let parts = RequestParts {
+        operation: request.operation(),
+        flags: request.header().flags,
+        session: request.session(),
+        sequence: request.sequence(),
+        key: request.key(),
+        arguments: request.arguments(),
+        value: &[],
+    };
+    encode_request(&parts, &mut again);
+    assert_eq!(again[..24], frame[..24]);
+    assert_eq!(again[32..], frame[32..request.size()]);
+}
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(Some(request)) = Request::parse(data) {
+        check(&request, data);
+    }
+    if let Some((request, rest)) = Request::parse_trusted(data) {
+        assert_eq!(request.size() + rest.len(), data.len());
+        check(&request, data);
+    }
+    if let Some(frame) = seal::sealed(data) {
+        let is_accepted = match Request::parse(&frame) {
+            Ok(Some(request)) => {
+                assert_eq!(request.size(), frame.len());
+                check(&request, &frame);
+                true
+            }
+            Ok(None) => panic!("the frame is complete"),
+            Err(_) => false,
+        };
+        assert_eq!(Request::parse_trusted(&frame).is_some(), is_accepted);
+    }
+});
