@@ -85,7 +85,7 @@ impl Drop for AnsweringServer {
 }
 
 /// Listeners on ports that follow one another.
-fn bind_neighbours(shards: u16) -> io::Result<Vec<StdListener>> {
+pub(super) fn bind_neighbours(shards: u16) -> io::Result<Vec<StdListener>> {
     let mut failure = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..BIND_ATTEMPTS {
         let first = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?;

@@ -14,7 +14,8 @@ use super::source::Source;
 use super::{DriveContext, DriveError, RunSpec, StopFlag, ring, worker};
 use crate::record::{EventLog, Recorder, RunRecord, Window, channel as record_channel};
 
-/// How long the first connections may take to come about: a cluster that was just started elects its view first.
+/// How long the first connections may take to come about, and no longer than a request: a cluster that was just started
+/// agrees on its view first.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Threads begin together this long after the last one is ready.
@@ -126,7 +127,8 @@ impl Job {
         let groups = share(self.spec.connections, self.thread, self.threads);
         let lanes = groups * usize::from(self.spec.shards);
         let finder = Finder::new(self.spec.servers.clone());
-        let opened = match worker::open_all(&finder, lanes, self.spec.shards, CONNECT_PATIENCE).await {
+        let patience = CONNECT_PATIENCE.min(self.spec.timeout);
+        let opened = match worker::open_all(&finder, lanes, self.spec.shards, patience).await {
             Ok(opened) => opened,
             Err((address, error)) => {
                 let _ = self.ready.send(Err(DriveError::Connect { address, reason: error.to_string() }));
