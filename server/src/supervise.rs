@@ -4,6 +4,10 @@
 //! then on this thread watches: a shard that ends for any reason but a requested stop ends the process, because a server
 //! that answers for some keys and not for others is worse than one that is down and restarted.
 
+#[cfg(test)]
+#[path = "supervise_tests.rs"]
+mod tests;
+
 use std::{
     any::Any,
     io,

@@ -5,6 +5,8 @@
 
 mod health;
 mod routes;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use health::{Health, STALE_AFTER, health_of};
 pub use routes::router;

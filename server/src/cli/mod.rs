@@ -4,6 +4,9 @@ mod address;
 mod start;
 mod units;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -440,22 +440,23 @@ impl StartOptions {
 
     /// Bytes of journal after which a checkpoint is begun, for a journal of `journal_size` bytes.
     ///
+    /// At least two of the largest prepares must fit above it: one that is on its way, and the end of the ring that is left
+    /// out when the next one does not fit there. With less, writes could wait for a checkpoint that never becomes due.
+    ///
     /// # Errors
     ///
-    /// If the journal has no room for what is in flight while a checkpoint is due. A text that names the option and
-    /// says what to do.
+    /// If there is no such room. A text that names the option and says what to do.
     pub fn checkpoint_every_bytes(&self, journal_size: u64) -> Result<u64, String> {
-        let in_flight = (u64::from(self.pipeline_max) + 1) * u64::from(self.batch_bytes_max);
-        let room = journal_size.saturating_sub(in_flight);
-        let every = self.checkpoint_every.unwrap_or((journal_size / 2).min(room));
-        if every == 0 || every > room {
+        let prepare_max = u64::from(self.batch_bytes_max);
+        let every = self.checkpoint_every.unwrap_or(journal_size / 2);
+        if every == 0 || every.saturating_add(2 * prepare_max) > journal_size {
             return Err(format!(
-                "the journal of {} cannot hold --checkpoint-every {} and {} prepares of {} in flight: lower --checkpoint-every, \
-                 --pipeline or --batch-max-bytes, or format with a larger --journal-size",
+                "--checkpoint-every is {}: with a journal of {} and prepares of up to {} choose from 1 byte to {}, or format \
+                 with a larger --journal-size",
+                show_size(every),
                 show_size(journal_size),
-                self.checkpoint_every.map_or_else(|| "(half of it)".to_owned(), show_size),
-                self.pipeline_max + 1,
-                show_size(u64::from(self.batch_bytes_max)),
+                show_size(prepare_max),
+                show_size(journal_size.saturating_sub(2 * prepare_max)),
             ));
         }
         Ok(every)

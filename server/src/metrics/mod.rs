@@ -10,6 +10,8 @@ mod collector;
 mod process;
 mod shard;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use cells::{Counter, Gauge, Histogram, Scale};
 pub use collector::{ServerCollector, encode};
