@@ -8,9 +8,14 @@
 use lockstep_proto::{
     operation::{Operation, Status},
     request::Request,
+    slot::slot_of,
 };
 
-use crate::{entry::EntryHeader, slab::Handle, store::Store};
+use crate::{
+    entry::EntryHeader,
+    slab::Handle,
+    store::{Probe, Store},
+};
 
 /// Keys for which memory is asked for together. Their entries must fit the first-level cache.
 pub(crate) const WINDOW: usize = 32;
@@ -68,17 +73,46 @@ impl Store {
         results.clear();
         results.reserve(requests.len());
         self.sweep(timestamp_ns, SWEEP_PER_REQUEST * requests.len() + SWEEP_PER_BATCH);
-        let mut hashes = [0; WINDOW];
+        let mut probes = [Probe::default(); WINDOW];
         for window in requests.chunks(WINDOW) {
-            self.prefetch_keys(window.iter().map(|(_, request)| request.key()), &mut hashes);
-            for (&(revision, request), &hash) in window.iter().zip(&hashes) {
-                results.push(self.apply_one(Moment { timestamp_ns, revision }, &request, hash));
+            self.prefetch_writes(window.iter().map(|(_, request)| request.key()), &mut probes);
+            for (&(revision, request), &probe) in window.iter().zip(&probes) {
+                results.push(self.apply_one(Moment { timestamp_ns, revision }, &request, probe));
             }
         }
     }
 
-    /// Hashes up to [`WINDOW`] keys and asks for the memory that a search for them will touch. An empty key, of a request that
-    /// has none, does no harm.
+    /// Hashes up to [`WINDOW`] keys and asks for the memory that writing them will touch. An empty key, of a request that has
+    /// none, does no harm.
+    pub(crate) fn prefetch_writes<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a [u8]> + Clone,
+        probes: &mut [Probe; WINDOW],
+    ) {
+        let mut count = 0;
+        for (probe, key) in probes.iter_mut().zip(keys.clone()) {
+            *probe = Probe { hash: self.hash(key), slot: None };
+            self.table.prefetch(probe.hash);
+            count += 1;
+        }
+        let mut is_any_absent = false;
+        for (probe, key) in probes[..count].iter_mut().zip(keys) {
+            if !self.prefetch_entry(probe.hash) {
+                let slot = slot_of(key);
+                self.slots.prefetch_push(slot, 0);
+                probe.slot = Some(slot);
+                is_any_absent = true;
+            }
+        }
+        if is_any_absent {
+            for stage in 1..=2 {
+                let slots = probes[..count].iter().filter_map(|probe| probe.slot);
+                slots.for_each(|slot| self.slots.prefetch_push(slot, stage));
+            }
+        }
+    }
+
+    /// Hashes up to [`WINDOW`] keys and asks for the memory that reading them will touch.
     #[inline]
     pub(crate) fn prefetch_keys<'a>(&self, keys: impl Iterator<Item = &'a [u8]>, hashes: &mut [u64; WINDOW]) {
         let mut count = 0;
@@ -105,18 +139,18 @@ impl Store {
         }
     }
 
-    fn apply_one(&mut self, moment: Moment, request: &Request<'_>, hash: u64) -> WriteResult {
+    fn apply_one(&mut self, moment: Moment, request: &Request<'_>, probe: Probe) -> WriteResult {
         let key = request.key();
         match request.operation() {
             Operation::Put => {
-                let found = self.find_live(moment.timestamp_ns, hash, key);
-                self.write(moment, hash, key, found, request.value(), moment.expiry_ns(request.ttl_ms()))
+                let found = self.find_live(moment.timestamp_ns, probe.hash, key);
+                self.write(moment, probe, key, found, request.value(), moment.expiry_ns(request.ttl_ms()))
             }
-            Operation::Delete => self.delete(moment, hash, key),
-            Operation::CompareAndSet => self.compare_and_set(moment, hash, request),
-            Operation::Increment => self.increment(moment, hash, key, request.delta()),
+            Operation::Delete => self.delete(moment, probe, key),
+            Operation::CompareAndSet => self.compare_and_set(moment, probe, request),
+            Operation::Increment => self.increment(moment, probe, key, request.delta()),
             Operation::MultiPut => self.multi_put(moment, request),
-            Operation::Expire => self.expire(moment, hash, key, moment.expiry_ns(request.ttl_ms())),
+            Operation::Expire => self.expire(moment, probe, key, moment.expiry_ns(request.ttl_ms())),
             _ => WriteResult::new(Status::BadRequest, 0),
         }
     }
@@ -137,15 +171,15 @@ impl Store {
     fn write(
         &mut self,
         moment: Moment,
-        hash: u64,
+        probe: Probe,
         key: &[u8],
         found: Option<Handle>,
         value: &[u8],
         expiry_ns: u64,
     ) -> WriteResult {
         let status = match found {
-            Some(handle) => self.overwrite(hash, handle, value, expiry_ns, moment.revision),
-            None => self.insert(hash, key, value, expiry_ns, moment.revision),
+            Some(handle) => self.overwrite(probe.hash, handle, value, expiry_ns, moment.revision),
+            None => self.insert(probe, key, value, expiry_ns, moment.revision),
         };
         match status {
             Status::Ok => WriteResult::new(Status::Ok, moment.revision),
@@ -158,20 +192,20 @@ impl Store {
         WriteResult::new(if self.is_own_key(key) { status } else { Status::WrongShard }, 0)
     }
 
-    fn delete(&mut self, moment: Moment, hash: u64, key: &[u8]) -> WriteResult {
-        let Some(handle) = self.find_live(moment.timestamp_ns, hash, key) else {
+    fn delete(&mut self, moment: Moment, probe: Probe, key: &[u8]) -> WriteResult {
+        let Some(handle) = self.find_live(moment.timestamp_ns, probe.hash, key) else {
             return self.missing(key, Status::NotFound);
         };
-        self.remove(hash, handle);
+        self.remove(probe.hash, handle);
         WriteResult::new(Status::Ok, moment.revision)
     }
 
-    fn compare_and_set(&mut self, moment: Moment, hash: u64, request: &Request<'_>) -> WriteResult {
+    fn compare_and_set(&mut self, moment: Moment, probe: Probe, request: &Request<'_>) -> WriteResult {
         let key = request.key();
-        let found = self.find_live(moment.timestamp_ns, hash, key);
+        let found = self.find_live(moment.timestamp_ns, probe.hash, key);
         let version = found.map_or(0, |handle| self.entry(handle).header.version());
         if version == request.expected_version() {
-            return self.write(moment, hash, key, found, request.value(), moment.expiry_ns(request.ttl_ms()));
+            return self.write(moment, probe, key, found, request.value(), moment.expiry_ns(request.ttl_ms()));
         }
         match found {
             Some(_) => WriteResult::new(Status::VersionMismatch, version),
@@ -180,8 +214,8 @@ impl Store {
     }
 
     /// The time-to-live stays as it is.
-    fn increment(&mut self, moment: Moment, hash: u64, key: &[u8], delta: i64) -> WriteResult {
-        let found = self.find_live(moment.timestamp_ns, hash, key);
+    fn increment(&mut self, moment: Moment, probe: Probe, key: &[u8], delta: i64) -> WriteResult {
+        let found = self.find_live(moment.timestamp_ns, probe.hash, key);
         let (number, expiry_ns, version) = match found {
             None => (Some(0), 0, 0),
             Some(handle) => {
@@ -192,18 +226,18 @@ impl Store {
         let Some(sum) = number.and_then(|number| number.checked_add(delta)) else {
             return WriteResult::new(Status::NotANumber, version);
         };
-        let result = self.write(moment, hash, key, found, sum.to_string().as_bytes(), expiry_ns);
+        let result = self.write(moment, probe, key, found, sum.to_string().as_bytes(), expiry_ns);
         match result.status {
             Status::Ok => WriteResult { value: sum as u64, ..result },
             _ => result,
         }
     }
 
-    fn expire(&mut self, moment: Moment, hash: u64, key: &[u8], expiry_ns: u64) -> WriteResult {
-        let Some(handle) = self.find_live(moment.timestamp_ns, hash, key) else {
+    fn expire(&mut self, moment: Moment, probe: Probe, key: &[u8], expiry_ns: u64) -> WriteResult {
+        let Some(handle) = self.find_live(moment.timestamp_ns, probe.hash, key) else {
             return self.missing(key, Status::NotFound);
         };
-        self.set_expiry(hash, handle, expiry_ns);
+        self.set_expiry(probe.hash, handle, expiry_ns);
         WriteResult::new(Status::Ok, self.entry(handle).header.version())
     }
 
@@ -222,17 +256,17 @@ impl Store {
         if !self.has_room(size) {
             return WriteResult::new(Status::Busy, 0);
         }
-        let mut hashes = [0; WINDOW];
+        let mut probes = [Probe::default(); WINDOW];
         let mut items = request.multi_put_items();
         let mut count = WINDOW;
         while count == WINDOW {
-            self.prefetch_keys(items.map(|(key, _)| key), &mut hashes);
+            self.prefetch_writes(items.map(|(key, _)| key), &mut probes);
             count = 0;
-            // The array of hashes goes first: zip would swallow an item after the last hash.
-            for (&hash, (key, value)) in hashes.iter().zip(items.by_ref()) {
+            // The array goes first: zip would swallow an item after the last probe.
+            for (&probe, (key, value)) in probes.iter().zip(items.by_ref()) {
                 count += 1;
-                let found = self.find_live(moment.timestamp_ns, hash, key);
-                let result = self.write(moment, hash, key, found, value, expiry_ns);
+                let found = self.find_live(moment.timestamp_ns, probe.hash, key);
+                let result = self.write(moment, probe, key, found, value, expiry_ns);
                 assert_eq!(result.status, Status::Ok, "nothing is refused after the check");
             }
         }

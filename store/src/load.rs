@@ -8,11 +8,12 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::{
+    apply::WINDOW,
     checkpoint::{STREAM_MAGIC, StreamHeader, StreamTrailer, TRAILER_MAGIC},
     entry::{Entry, EntryHeader},
     hash::ContentHash,
     slab::Handle,
-    store::{Store, StoreConfig},
+    store::{Probe, Store, StoreConfig},
 };
 
 /// Why a stream cannot be loaded. Whatever the reason, the checkpoint is of no use: take an older one or another server's.
@@ -129,6 +130,7 @@ impl Loader {
             }
         }
         while !bytes.is_empty() {
+            bytes = self.take_entries(bytes)?;
             let size = self.item_size(bytes)?;
             let Some((item, rest)) = bytes.split_at_checked(size) else {
                 self.partial.extend_from_slice(bytes);
@@ -138,6 +140,31 @@ impl Loader {
             bytes = rest;
         }
         Ok(())
+    }
+
+    /// Takes the whole entries at the start of `bytes`, asking for memory ahead. Returns what is left: nothing, the trailer or
+    /// the beginning of an entry.
+    fn take_entries<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], LoadError> {
+        if !matches!(self.stage, Stage::Entries { .. }) {
+            return Ok(bytes);
+        }
+        let mut window: [&[u8]; WINDOW] = [&[]; WINDOW];
+        let mut count = WINDOW;
+        while count == WINDOW {
+            count = 0;
+            for item in &mut window {
+                let size = self.item_size(bytes)?;
+                let Some((entry, rest)) = bytes.split_at_checked(size).filter(|(item, _)| is_entry(item)) else {
+                    break;
+                };
+                (*item, bytes) = (entry, rest);
+                count += 1;
+            }
+            let mut probes = [Probe::default(); WINDOW];
+            self.store.prefetch_writes(window[..count].iter().map(|item| Entry::of(item).key()), &mut probes);
+            window[..count].iter().zip(probes).try_for_each(|(item, probe)| self.take_entry(item, probe))?;
+        }
+        Ok(bytes)
     }
 
     /// Size of the item that begins with `bytes`, as far as they tell. More than there are bytes if they do not tell all.
@@ -163,10 +190,11 @@ impl Loader {
     fn take_item(&mut self, item: &[u8]) -> Result<(), LoadError> {
         match self.stage {
             Stage::Header => self.take_header(item),
-            Stage::Entries { count } => {
-                let header = EntryHeader::ref_from_prefix(item).map_err(|_| LoadError::Truncated)?.0;
-                if header.key_size() == 0 { self.take_trailer(item, count) } else { self.take_entry(item) }
+            Stage::Entries { .. } if is_entry(item) => {
+                let key = Entry::of(item).key();
+                self.take_entry(item, Probe { hash: self.store.hash(key), slot: None })
             }
+            Stage::Entries { count } => self.take_trailer(item, count),
             Stage::Done { .. } => Err(LoadError::Damaged("something follows the trailer")),
             Stage::Failed(error) => Err(error),
         }
@@ -192,10 +220,11 @@ impl Loader {
         Ok(())
     }
 
-    fn take_entry(&mut self, item: &[u8]) -> Result<(), LoadError> {
+    fn take_entry(&mut self, item: &[u8], probe: Probe) -> Result<(), LoadError> {
         let entry = Entry::of(item);
         let header = entry.header;
-        if header.slot() != slot_of(entry.key()) || !self.store.slots.slots().contains(&header.slot()) {
+        let slot = probe.slot.unwrap_or_else(|| slot_of(entry.key()));
+        if header.slot() != slot || !self.store.slots.slots().contains(&header.slot()) {
             return Err(LoadError::Damaged("a key is in a slot that is not its own or not this shard's"));
         }
         if header.creation() == 0 || header.creation() >= self.store.creation_next {
@@ -204,13 +233,12 @@ impl Loader {
         if !self.store.has_room(item.len()) {
             return Err(LoadError::Damaged("it holds more than a store may"));
         }
-        let hash = self.store.hash(entry.key());
-        if self.store.find(hash, entry.key()).is_some() {
+        if self.store.find(probe.hash, entry.key()).is_some() {
             return Err(LoadError::Damaged("a key is there twice"));
         }
         self.hash.add(item);
         self.expiring += usize::from(header.expiry_ns() != 0);
-        self.store.place(hash, header, entry.key(), entry.value());
+        self.store.place(probe.hash, header, entry.key(), entry.value());
         Ok(())
     }
 
@@ -245,4 +273,9 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+/// Whether a whole item is an entry, and not the trailer, which has zero where an entry has its key's size.
+fn is_entry(item: &[u8]) -> bool {
+    EntryHeader::ref_from_prefix(item).is_ok_and(|(header, _)| header.key_size() != 0)
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::slab::Handle;
+use crate::{prefetch::prefetch, slab::Handle};
 
 /// Largest number of items in a block.
 const BLOCK_ITEMS_MAX: usize = 512;
@@ -92,6 +92,23 @@ impl SlotLists {
     #[inline]
     fn list(&self, slot: u16) -> &[Block] {
         &self.lists[(slot - self.first_slot) as usize]
+    }
+
+    /// Asks for the memory that adding a key to `slot` will touch, as far as the memory asked for by the calls with lower
+    /// `stage`, from 0 to 2, allows to tell.
+    #[inline]
+    pub fn prefetch_push(&self, slot: u16, stage: usize) {
+        let Some(list) = self.lists.get(slot.wrapping_sub(self.first_slot) as usize) else { return };
+        if stage == 0 {
+            return prefetch(list);
+        }
+        let Some(block) = list.last() else { return };
+        if stage == 1 {
+            return prefetch(block);
+        }
+        if let Some(item) = block.items.last() {
+            prefetch(item);
+        }
     }
 
     /// Adds a key behind all others of its slot. While a store is being loaded, keys may come in another order, to be put

@@ -25,6 +25,9 @@ pub const STORE_BYTES_MAX: u64 = 64 << 30;
 /// How many entries ahead a walk through a list asks for memory.
 const ENTRIES_AHEAD: usize = 8;
 
+/// Largest entry, in bytes, of which a copy is made for a checkpoint before it changes. A larger one is moved.
+const COPY_SIZE_MAX: usize = 1024;
+
 /// What a store needs to know.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreConfig {
@@ -55,6 +58,14 @@ impl MemoryUse {
     pub fn total(&self) -> usize {
         self.entries + self.table + self.slots + self.expiry
     }
+}
+
+/// What is known of a key before its request's turn comes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Probe {
+    pub hash: u64,
+    /// The key's slot, if it was needed.
+    pub slot: Option<u16>,
 }
 
 /// The keys and values of one shard.
@@ -159,12 +170,14 @@ impl Store {
         self.table.find(hash, |handle| self.entry(handle).key() == key)
     }
 
-    /// Asks for the memory of the entry that a search for `hash` will look at.
+    /// Asks for the memory of the entry that a search for `hash` will look at. Returns whether there is one.
     #[inline]
-    pub(crate) fn prefetch_entry(&self, hash: u64) {
-        if let Some(handle) = self.table.find(hash, |_| true) {
+    pub(crate) fn prefetch_entry(&self, hash: u64) -> bool {
+        let found = self.table.find(hash, |_| true);
+        if let Some(handle) = found {
             prefetch_bytes(self.slab.bytes(handle));
         }
+        found.is_some()
     }
 
     /// Whether the key belongs to this shard.
@@ -196,8 +209,8 @@ impl Store {
     }
 
     /// Adds a key that does not exist.
-    pub(crate) fn insert(&mut self, hash: u64, key: &[u8], value: &[u8], expiry_ns: u64, version: u64) -> Status {
-        let slot = slot_of(key);
+    pub(crate) fn insert(&mut self, probe: Probe, key: &[u8], value: &[u8], expiry_ns: u64, version: u64) -> Status {
+        let slot = probe.slot.unwrap_or_else(|| slot_of(key));
         if !self.slots.slots().contains(&slot) {
             return Status::WrongShard;
         }
@@ -207,7 +220,7 @@ impl Store {
         let attributes = Attributes { version, creation: self.creation_next, expiry_ns, slot };
         self.creation_next += 1;
         let header = EntryHeader::new(&attributes, key.len(), value.len());
-        self.place(hash, &header, key, value);
+        self.place(probe.hash, &header, key, value);
         Status::Ok
     }
 
@@ -286,20 +299,36 @@ impl Store {
         }
     }
 
-    /// Returns where an entry can be written as one of `size` bytes: where it is, if it fits and the running checkpoint
-    /// does not need its present state; else a new place, to which its first `kept` bytes are copied.
+    /// Returns where an entry can be written as one of `size` bytes: where it is, if it fits; else a new place, to which its
+    /// first `kept` bytes are copied. If the running checkpoint needs the entry's present state, that is set aside.
     #[inline]
     fn make_writable(&mut self, hash: u64, handle: Handle, kept: usize, size: usize) -> Handle {
         let is_wanted = match &self.checkpoint {
             Some(checkpoint) => checkpoint.is_wanted(self.entry(handle).header),
             None => false,
         };
-        if !is_wanted && self.slab.is_fitting(handle, size) {
+        if is_wanted && !self.set_copy_aside(handle) {
+            return self.relocate(hash, handle, kept, size, is_wanted);
+        }
+        if self.slab.is_fitting(handle, size) {
             return handle;
         }
-        self.relocate(hash, handle, kept, size, is_wanted)
+        self.relocate(hash, handle, kept, size, false)
     }
 
+    /// Gives the checkpoint a copy of a small entry, so that the entry itself need not move: to move it means to change the
+    /// table and the slot's list. Returns false for a larger one.
+    fn set_copy_aside(&mut self, handle: Handle) -> bool {
+        let size = self.entry(handle).header.entry_size();
+        let Some(checkpoint) = self.checkpoint.as_mut().filter(|_| size <= COPY_SIZE_MAX) else { return false };
+        let copy = self.slab.allocate(size);
+        self.slab.copy(handle, copy, size);
+        checkpoint.keep(copy);
+        header_mut(self.slab.bytes_mut(handle)).set_mark(checkpoint.mark());
+        true
+    }
+
+    /// Moves an entry to a place for `size` bytes. The old place goes to the checkpoint if that wants it.
     #[cold]
     fn relocate(&mut self, hash: u64, old: Handle, kept: usize, size: usize, is_wanted: bool) -> Handle {
         let new = self.slab.allocate(size);
