@@ -82,8 +82,8 @@ impl<P: BatchPool> Replica<P> {
         let op = header.op.get();
         if op > self.log.op() {
             self.request_prepares();
-        } else if let Some(ours) = self.log.header(op) {
-            if ours.checksum.get() == header.parent.get() {
+        } else if let Some(ours) = self.log.checksum(op) {
+            if ours == header.parent.get() {
                 self.verify_to(op);
             } else if op > self.verified {
                 self.drop_unverified();

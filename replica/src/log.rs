@@ -86,6 +86,14 @@ impl Log {
         self.entry(op).map(|entry| &entry.header)
     }
 
+    /// The checksum of the header of `op`, if it is still known: also for the op before the first one in memory.
+    pub(crate) fn checksum(&self, op: u64) -> Option<u128> {
+        if op + 1 == self.first_op {
+            return Some(self.entries.front().map_or(self.base.checksum, |entry| entry.header.parent.get()));
+        }
+        self.header(op).map(|header| header.checksum.get())
+    }
+
     /// The prepare of `op`, if it is still in memory.
     pub(crate) fn message(&self, op: u64) -> Option<&Bytes> {
         self.entry(op)?.message.as_ref()

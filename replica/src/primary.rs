@@ -231,6 +231,8 @@ impl<P: BatchPool> Replica<P> {
         }
         self.peers[replica as usize].reading = None;
         match message {
+            // The backup has acknowledged the op meanwhile: what it needs next is another one.
+            _ if self.peers[replica as usize].next != op => self.pump_all(),
             Some(message) => {
                 if self.send_prepare(replica, op, message) {
                     self.send_heartbeat(replica);
@@ -273,8 +275,7 @@ impl<P: BatchPool> Replica<P> {
         }
         let op = header.op.get();
         // What it has must be what we have; an op that we know no header of any more was committed long ago.
-        let is_ours =
-            op <= self.log.op() && self.log.header(op).is_none_or(|ours| ours.checksum.get() == header.parent.get());
+        let is_ours = op <= self.log.op() && self.log.checksum(op).is_none_or(|ours| ours == header.parent.get());
         let is_member = header.log_view.get() == self.view;
         let peer = &mut self.peers[header.replica as usize];
         peer.last_heard_ns = self.now_ns;

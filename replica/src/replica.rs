@@ -54,6 +54,8 @@ pub struct Replica<P: BatchPool> {
     pub(crate) peers: Vec<Peer>,
     /// Last op of the log with which the view began: reads wait until it is applied.
     pub(crate) view_start_op: u64,
+    /// Checksum of that op's header.
+    pub(crate) view_start_checksum: u128,
     /// The last read round that was asked for.
     pub(crate) round: u64,
     pub(crate) round_confirmed: u64,
@@ -112,6 +114,7 @@ impl<P: BatchPool> Replica<P> {
             open: None,
             peers: (0..servers).map(|_| Peer::new(false, now_ns)).collect(),
             view_start_op: 0,
+            view_start_checksum: 0,
             round: 0,
             round_confirmed: 0,
             has_reads: false,
@@ -318,7 +321,7 @@ impl<P: BatchPool> Replica<P> {
         let mut header = self.header(command);
         let op = self.log.durable().min(self.verified);
         header.op = U64::new(op);
-        header.parent = U128::new(self.log.header(op).map_or(0, |header| header.checksum.get()));
+        header.parent = U128::new(self.log.checksum(op).unwrap_or(0));
         header.round = U64::new(self.round_seen);
         header
     }

@@ -173,6 +173,8 @@ impl<P: BatchPool> Replica<P> {
             self.set_role(Role::Backup);
             self.owes_ok = true;
         } else if !std::mem::replace(has_persisted, true) {
+            // True from now on, whatever view comes before it is durable.
+            self.log_view = view;
             self.outputs.push_back(Output::PersistView { view, log_view: view });
         }
     }
@@ -184,7 +186,7 @@ impl<P: BatchPool> Replica<P> {
             log_view: self.log_view,
             op,
             commit: self.commit.min(op),
-            checksum: self.log.header(op).map_or(0, |header| header.checksum.get()),
+            checksum: self.log.checksum(op).unwrap_or(0),
             headers: self.log.headers_to(op).copied().collect(),
         }
     }
@@ -226,7 +228,7 @@ impl<P: BatchPool> Replica<P> {
         let mut header = self.header(Command::DoViewChange);
         header.log_view = U64::new(self.log_view);
         header.commit = U64::new(self.commit.min(op));
-        header.parent = U128::new(self.log.header(op).map_or(0, |header| header.checksum.get()));
+        header.parent = U128::new(self.log.checksum(op).unwrap_or(0));
         self.send_with_headers(self.config.primary_of(self.view), header, op);
     }
 
@@ -259,7 +261,8 @@ impl<P: BatchPool> Replica<P> {
         }
         candidate.answers[from as usize] = Some(answer);
         let answers = || candidate.answers.iter().flatten();
-        // A replica without a memory cannot vouch that nothing was committed: beside others who have one, it is not counted.
+        // A replica without a memory cannot vouch that nothing was committed: beside others who have one, it is not counted,
+        // unless everybody has answered and nobody is left who could know more.
         let has_memory = answers().any(|answer| !answer.is_fresh());
         let count = answers().filter(|answer| !has_memory || !answer.is_fresh()).count();
         let is_own_fresh = candidate.answers[me as usize].as_ref().is_some_and(Answer::is_fresh);
@@ -270,7 +273,7 @@ impl<P: BatchPool> Replica<P> {
                     .to_string(),
             );
         }
-        if count < quorum {
+        if count < quorum && answers().count() < self.config.servers as usize {
             return;
         }
         let best = (0..self.config.servers)
@@ -300,7 +303,11 @@ impl<P: BatchPool> Replica<P> {
                 chosen.commit.max(self.applied)
             ));
         }
-        chosen.common = if chosen.from == self.config.replica { chosen.op } else { self.common_op(&chosen.headers) };
+        chosen.common = if chosen.from == self.config.replica {
+            chosen.op
+        } else {
+            self.common_op(chosen.op, chosen.checksum, &chosen.headers)
+        };
         self.truncate_to(chosen.common.min(self.log.op()));
         self.commit = self.commit.max(chosen.commit);
         if let Phase::Candidate(candidate) = &mut self.phase {
@@ -309,14 +316,27 @@ impl<P: BatchPool> Replica<P> {
         self.fetch();
     }
 
-    /// The highest op up to which our log is certain to be the one with these last headers.
-    fn common_op(&self, headers: &[MessageHeader]) -> u64 {
-        let is_ours = |theirs: &&MessageHeader| {
-            self.log.header(theirs.op.get()).is_some_and(|ours| ours.checksum == theirs.checksum)
-        };
+    /// The highest op up to which our log is certain to be the one that ends at `op` with this checksum, and of which these
+    /// are the last headers.
+    ///
+    /// There may be no headers at all: whoever tells may have a checkpoint at `op` and nothing before it.
+    fn common_op(&self, op: u64, checksum: u128, headers: &[MessageHeader]) -> u64 {
+        let is_ours = |op: u64, checksum: u128| self.log.checksum(op) == Some(checksum);
         // What we know to be committed is part of every later log.
         let committed = self.commit.min(self.log.op()).min(self.verified);
-        headers.iter().rev().find(is_ours).map_or(committed, |header| header.op.get().max(committed))
+        if is_ours(op, checksum) {
+            return op.max(committed);
+        }
+        for theirs in headers.iter().rev() {
+            let (op, before) = (theirs.op.get(), theirs.op.get() - 1);
+            if is_ours(op, theirs.checksum.get()) {
+                return op.max(committed);
+            }
+            if is_ours(before, theirs.parent.get()) {
+                return before.max(committed);
+            }
+        }
+        committed
     }
 
     /// Asks for the next part of the chosen log that we miss.
@@ -387,6 +407,7 @@ impl<P: BatchPool> Replica<P> {
             return self.become_primary();
         }
         if !std::mem::replace(&mut candidate.has_persisted, true) {
+            self.log_view = view;
             self.verified = op;
             self.outputs.push_back(Output::PersistView { view, log_view: view });
         }
@@ -396,6 +417,7 @@ impl<P: BatchPool> Replica<P> {
         self.log_view = self.view;
         self.phase = Phase::Normal;
         self.view_start_op = self.log.op();
+        self.view_start_checksum = self.log.position().checksum;
         self.verified = self.log.op();
         self.in_sync_told = 0;
         for peer in &mut self.peers {
@@ -420,6 +442,7 @@ impl<P: BatchPool> Replica<P> {
         peer.last_start_view_ns = Some(self.now_ns);
         let mut header = self.header(Command::StartView);
         header.in_sync = self.in_sync_mask();
+        header.parent = U128::new(self.view_start_checksum);
         // Later prepares are of this view and prove themselves.
         self.send_with_headers(replica, header, self.view_start_op);
     }
@@ -439,7 +462,7 @@ impl<P: BatchPool> Replica<P> {
         if view > self.view {
             self.leave_view(view);
         }
-        let common = self.common_op(&headers);
+        let common = self.common_op(target_op, header.parent.get(), &headers);
         if common < self.applied {
             return self.fatal(format!(
                 "view {view} begins with a log that differs from this server's at op {}, which was committed",

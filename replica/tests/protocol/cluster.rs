@@ -1,0 +1,333 @@
+//! Stories that chance writes: requests, reads, crashes, cut connections, messages lost, repeated and out of order, disks that
+//! finish in any order. What must hold is in [`crate::world`]; here is only what may happen, and that all ends well once
+//! it stops.
+
+use lockstep_replica::{AckPolicy, Config, FanOut, Role};
+use proptest::prelude::*;
+
+use crate::world::{World, config};
+
+/// Something that happens. Numbers pick one of what there is, modulo how many there are.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// Requests arrive at the primary, if there is one.
+    Offer {
+        count: u8,
+    },
+    /// A read arrives at the primary.
+    Read,
+    /// A server ends its turn.
+    Turn {
+        server: u8,
+    },
+    /// A message arrives; one that is not the oldest of its link if `skip` is not 0; and stays to arrive again if repeated.
+    Deliver {
+        link: u8,
+        skip: u8,
+        is_repeated: bool,
+    },
+    /// A message is lost.
+    Lose {
+        link: u8,
+    },
+    /// A disk does a piece of work.
+    Disk {
+        server: u8,
+        work: u8,
+    },
+    /// Time passes.
+    Wait {
+        ms: u8,
+    },
+    /// A server ends without warning. Of what its disk was doing, the pieces in `landed` are done all the same.
+    Crash {
+        server: u8,
+        landed: u8,
+    },
+    /// A server that is down starts.
+    Start {
+        server: u8,
+    },
+    Disconnect {
+        left: u8,
+        right: u8,
+    },
+    Connect {
+        left: u8,
+        right: u8,
+    },
+    /// A server makes a checkpoint and drops what all servers hold from its journal.
+    Checkpoint {
+        server: u8,
+    },
+    /// For a moment all goes well.
+    Settle,
+}
+
+/// How many of eight of each kind of event do happen. Apart from the events, so that a story that fails can be shortened.
+#[derive(Clone, Copy, Debug)]
+struct Weather {
+    /// Messages lost, repeated and out of order, connections cut.
+    network: u8,
+    /// Servers that end and start.
+    process: u8,
+    /// Moments in which all goes well.
+    calm: u8,
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
+    prop_oneof![
+        Just(Weather { network: 0, process: 0, calm: 0 }),
+        Just(Weather { network: 8, process: 0, calm: 2 }),
+        Just(Weather { network: 0, process: 4, calm: 4 }),
+        Just(Weather { network: 4, process: 2, calm: 2 }),
+        Just(Weather { network: 2, process: 8, calm: 8 }),
+        Just(Weather { network: 1, process: 1, calm: 1 }),
+    ]
+}
+
+/// An event, and whether it happens: if the number is below what the weather says of its kind.
+fn event() -> impl Strategy<Value = (u8, Event)> {
+    let event = prop_oneof![
+        12 => (1u8..4).prop_map(|count| Event::Offer { count }),
+        4 => Just(Event::Read),
+        30 => any::<u8>().prop_map(|server| Event::Turn { server }),
+        50 => any::<u8>().prop_map(|link| Event::Deliver { link, skip: 0, is_repeated: false }),
+        10 => (any::<u8>(), 0u8..4, any::<bool>())
+            .prop_map(|(link, skip, is_repeated)| Event::Deliver { link, skip, is_repeated }),
+        30 => (any::<u8>(), any::<u8>()).prop_map(|(server, work)| Event::Disk { server, work }),
+        8 => (1u8..120).prop_map(|ms| Event::Wait { ms }),
+        1 => any::<u8>().prop_map(|server| Event::Checkpoint { server }),
+        6 => any::<u8>().prop_map(|link| Event::Lose { link }),
+        3 => (any::<u8>(), any::<u8>()).prop_map(|(left, right)| Event::Disconnect { left, right }),
+        6 => (any::<u8>(), any::<u8>()).prop_map(|(left, right)| Event::Connect { left, right }),
+        3 => (any::<u8>(), any::<u8>()).prop_map(|(server, landed)| Event::Crash { server, landed }),
+        5 => any::<u8>().prop_map(|server| Event::Start { server }),
+        6 => Just(Event::Settle),
+    ];
+    (0u8..8, event)
+}
+
+impl Weather {
+    fn allows(self, gate: u8, event: Event) -> bool {
+        match event {
+            Event::Deliver { skip, is_repeated, .. } if skip > 0 || is_repeated => gate < self.network,
+            Event::Lose { .. } | Event::Disconnect { .. } => gate < self.network,
+            Event::Crash { .. } => gate < self.process,
+            Event::Settle => gate < self.calm,
+            _ => true,
+        }
+    }
+}
+
+fn settings() -> impl Strategy<Value = Config> {
+    let ack = prop_oneof![Just(AckPolicy::Majority), Just(AckPolicy::All), Just(AckPolicy::Strict)];
+    let fanout = prop_oneof![2 => Just(FanOut::Parallel), 1 => Just(FanOut::Sequential)];
+    let linger_ns = prop_oneof![3 => Just(0u64), 1 => Just(2_000_000)];
+    let log_memory = prop_oneof![Just(0usize), Just(1 << 20)];
+    (1u8..=5, ack, fanout, 1u32..5, 1u32..6, linger_ns, log_memory).prop_map(
+        |(servers, ack, fanout, pipeline_max, batch_ops_max, batch_linger_ns, log_memory_bytes_max)| Config {
+            ack,
+            fanout,
+            pipeline_max,
+            batch_ops_max,
+            batch_linger_ns,
+            log_memory_bytes_max,
+            ..config(servers)
+        },
+    )
+}
+
+/// The one of `choices` that a number picks.
+fn pick<T: Copy>(choices: &[T], number: u8) -> Option<T> {
+    choices.get(number as usize % choices.len().max(1)).copied()
+}
+
+fn servers_that(world: &World, is_wanted_up: bool) -> Vec<u8> {
+    world.ids().filter(|&server| world.servers[server as usize].is_up() == is_wanted_up).collect()
+}
+
+fn happen(world: &mut World, event: Event) {
+    let up = servers_that(world, true);
+    match event {
+        Event::Offer { count } => {
+            for _ in 0..count {
+                if let Some(primary) = world.primary() {
+                    // A full pipeline refuses; what is refused is not part of the story.
+                    let _ = world.offer(primary);
+                }
+            }
+        }
+        Event::Read => {
+            if let Some(primary) = world.primary() {
+                world.read(primary).expect("a primary takes reads");
+            }
+        }
+        Event::Turn { server } => {
+            if let Some(server) = pick(&up, server) {
+                world.input(server, lockstep_replica::Input::TurnEnd);
+            }
+        }
+        Event::Deliver { link, skip, is_repeated } => deliver(world, link, skip, is_repeated),
+        Event::Lose { link } => {
+            if let Some((from, to)) = pick(&world.busy_links(), link) {
+                world.link(from, to).pop_front();
+            }
+        }
+        Event::Disk { server, work } => {
+            if let Some(server) = pick(&up, server)
+                && let Some(work) = pick(&world.servers[server as usize].disk.ready(), work)
+            {
+                world.complete(server, work);
+            }
+        }
+        Event::Wait { ms } => world.advance(u64::from(ms) * 1_000_000),
+        Event::Crash { server, landed } => {
+            if let Some(server) = pick(&up, server) {
+                crash(world, server, landed);
+            }
+        }
+        Event::Start { server } => {
+            if let Some(server) = pick(&servers_that(world, false), server) {
+                world.start(server);
+            }
+        }
+        Event::Disconnect { left, right } => on_pair(world, left, right, World::disconnect),
+        Event::Connect { left, right } => on_pair(world, left, right, World::connect),
+        Event::Checkpoint { server } => {
+            if let Some(server) = pick(&up, server) {
+                checkpoint(world, server);
+            }
+        }
+        Event::Settle => world.settle(),
+    }
+}
+
+fn on_pair(world: &mut World, left: u8, right: u8, act: fn(&mut World, u8, u8)) {
+    let ids: Vec<u8> = world.ids().collect();
+    if let (Some(left), Some(right)) = (pick(&ids, left), pick(&ids, right))
+        && left != right
+    {
+        act(world, left, right);
+    }
+}
+
+fn deliver(world: &mut World, link: u8, skip: u8, is_repeated: bool) {
+    let Some((from, to)) = pick(&world.busy_links(), link) else { return };
+    let messages = world.link(from, to);
+    let at = skip as usize % messages.len();
+    let message = messages[at].clone();
+    if !is_repeated {
+        messages.remove(at);
+    }
+    world.deliver(to, &message);
+}
+
+/// Of the disk's pending work, a bit each, some is done before the server is gone, but nobody is told.
+fn crash(world: &mut World, server: u8, landed: u8) {
+    let disk = &mut world.servers[server as usize].disk;
+    for bit in 0..8 {
+        if landed & (1 << bit) != 0
+            && let Some(work) = pick(&disk.ready(), bit)
+        {
+            disk.complete(work);
+        }
+    }
+    world.crash(server);
+}
+
+/// A checkpoint of what is applied and in the journal here; only what every server holds is dropped, so that none falls behind.
+fn checkpoint(world: &mut World, server: u8) {
+    let held_by_all = world.servers.iter().map(|server| server.disk.end()).min().expect("there are servers");
+    let node = &mut world.servers[server as usize];
+    let op = node.applied().min(node.disk.end());
+    if op > node.disk.checkpoint_op() {
+        node.disk.set_checkpoint(op);
+        let trimmed = node.disk.trim(op.min(held_by_all) + 1);
+        world.input(server, trimmed);
+    }
+}
+
+/// Everything works again: within bounded time all servers hold, and have applied, all that was taken in.
+fn end_well(world: &mut World) {
+    for left in world.ids() {
+        for right in left + 1..world.ids().end {
+            world.connect(left, right);
+        }
+    }
+    for server in servers_that(world, false) {
+        world.start(server);
+    }
+    let is_primary_settled = |world: &World| {
+        world.ids().all(|server| world.status(server).is_some_and(|status| status.role != Role::Recovering))
+            && world.primary().is_some()
+    };
+    wait_until(world, "every server is in a view", is_primary_settled);
+    let primary = world.primary().expect("it was there just now");
+    let answered = world.facts.acknowledged();
+    world.read(primary).expect("a primary takes reads");
+    wait_until(world, "there is room for a request", |world| {
+        world.status(primary).is_some_and(|status| status.pipeline == 0)
+    });
+    let op = world.offer(primary).expect("an idle primary has room");
+    wait_until(world, "the request is applied everywhere, and the read confirmed", |world| {
+        world.servers.iter().all(|server| server.applied() >= op) && world.pending_reads(primary) == 0
+    });
+    assert!(op > answered);
+    wait_until(world, "all are in sync, of one mind, and know it", |world| {
+        let last: Vec<_> = world.ids().filter_map(|server| world.status(server)).collect();
+        last.iter().all(|status| {
+            (status.op, status.applied, status.view) == (last[0].op, last[0].op, last[0].view)
+                && status.in_sync.count_ones() as usize == last.len()
+        })
+    });
+}
+
+/// Prints what happened, when it is wanted for a story that ended badly.
+fn show(event: &str, trace: Vec<String>) {
+    if std::env::var_os("LOCKSTEP_TRACE").is_some() {
+        eprintln!("{event}");
+        trace.iter().for_each(|line| eprintln!("> {line}"));
+    }
+}
+
+fn wait_until(world: &mut World, what: &str, is_so: impl Fn(&World) -> bool) {
+    for _ in 0..500 {
+        if is_so(world) {
+            return;
+        }
+        world.settle();
+        world.advance(10_000_000);
+    }
+    let states: Vec<_> = world.ids().map(|server| world.status(server)).collect();
+    panic!("never: {what}\n{states:#?}\n{}", world.take_trace().join("\n"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_no_answer_is_lost_and_all_ends_well(
+        settings in settings(),
+        weather in weather(),
+        story in prop::collection::vec(event(), 0..700),
+    ) {
+        let mut world = World::new(&settings);
+        for server in world.ids() {
+            world.start(server);
+        }
+        for left in world.ids() {
+            for right in left + 1..world.ids().end {
+                world.connect(left, right);
+            }
+        }
+        for (gate, event) in story {
+            if weather.allows(gate, event) {
+                happen(&mut world, event);
+                show(&format!("{event:?}"), world.take_trace());
+            }
+        }
+        end_well(&mut world);
+        show("all ends well", world.take_trace());
+    }
+}
