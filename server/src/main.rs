@@ -1,2 +1,133 @@
-//! server
-fn main() {}
+//! `lockstep-server`: format a data folder, run a server, run a whole cluster to try things out, look into a folder.
+//!
+//! Exit codes: 0 when all went well, 1 when it failed, 2 when the command line is wrong.
+
+use std::{
+    io::{self, BufWriter, IsTerminal, Write},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use lockstep_proto::checksum::cluster_id;
+use lockstep_server::{
+    cli::{Cli, Command, Durability, FormatArgs, InspectArgs, StartArgs, show_size},
+    dev,
+    journal::{
+        folder::Identity,
+        format::{FormatProgress, format_folder},
+        inspect::{InspectError, Verdict, inspect},
+        open::open_folder,
+    },
+    shard, supervise, telemetry, uring,
+};
+use tracing::{info, warn};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Format(args) => format(&args),
+        Command::Start(args) => start(&args),
+        Command::Dev(args) => {
+            or_usage(args.validate());
+            uring::check_available().and_then(|()| dev::run(&args))
+        }
+        Command::Inspect(args) => look(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("lockstep-server: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Ends the program in the manner of the argument parser if a check over several options has failed.
+fn or_usage<T>(checked: Result<T, String>) -> T {
+    checked.unwrap_or_else(|text| Cli::command().error(ErrorKind::ValueValidation, text).exit())
+}
+
+fn format(args: &FormatArgs) -> anyhow::Result<ExitCode> {
+    or_usage(args.validate());
+    let identity =
+        Identity { cluster: cluster_id(&args.cluster), replica: args.id, servers: args.servers, shards: args.shards };
+    let is_shown = io::stderr().is_terminal();
+    let mut show = |progress: FormatProgress| {
+        if is_shown {
+            let percent = progress.written * 100 / progress.total.max(1);
+            eprint!(
+                "\rwriting journals: {} of {} ({percent} %) ",
+                show_size(progress.written),
+                show_size(progress.total)
+            );
+        }
+    };
+    let result = format_folder(&args.data_dir, &identity, args.journal_size, &mut show);
+    if is_shown {
+        // Leaves nothing of the progress behind.
+        eprint!("\r\x1b[K");
+    }
+    result?;
+    println!(
+        "{}: formatted for server {} of {} in cluster `{}`, {} shard{}, journal of {} each",
+        args.data_dir.display(),
+        args.id,
+        args.servers,
+        args.cluster,
+        args.shards,
+        if args.shards == 1 { "" } else { "s" },
+        show_size(args.journal_size)
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
+    let options = or_usage(args.validate());
+    telemetry::init(options.log_format)?;
+    if args.stop_with_parent {
+        supervise::stop_with_parent()?;
+    }
+    uring::check_available()?;
+    supervise::raise_file_limit();
+    let folder = open_folder(&options.data_dir, &args.expected())?;
+    let identity = folder.identity;
+    options.check_identity(&identity).map_err(anyhow::Error::msg)?;
+    for files in &folder.shards {
+        options.checkpoint_every_bytes(files.superblock.journal_size.get()).map_err(anyhow::Error::msg)?;
+    }
+    let listeners = supervise::Listeners::bind(&options, &identity)?;
+    info!(
+        "server {} of {} in cluster {:032x}, {} shards, ack {}, fan-out {}, durability {}",
+        identity.replica,
+        identity.servers,
+        identity.cluster,
+        identity.shards,
+        options.ack.name(),
+        options.fanout.name(),
+        options.durability.name()
+    );
+    if options.durability == Durability::Memory {
+        warn!(
+            "--durability memory: this server forgets at a restart what it has acknowledged; if a quorum restarts together, \
+             acknowledged writes are lost"
+        );
+    }
+    supervise::serve(Arc::new(options), identity, folder.shards, listeners, shard::run)?;
+    drop(folder.lock);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let result = inspect(&args.data_dir, &args.options(), &mut out);
+    let flushed = out.flush();
+    match (result, flushed) {
+        // Whoever read along has seen enough, as `head` does.
+        (Err(InspectError::Output(error)), _) | (Ok(_), Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
+        (Ok(verdict), Ok(())) => Ok(if verdict == Verdict::Sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        (Ok(_), Err(error)) => Err(error.into()),
+        (Err(error), _) => Err(error.into()),
+    }
+}

@@ -339,7 +339,8 @@ struct Window<'a, F> {
 
 impl<'a, F: BlockFile> Window<'a, F> {
     fn new(file: &'a F, ring_size: u64, pool: &Pool) -> Window<'a, F> {
-        Window { file, ring_size, buffer: pool.take(BUFFER_SIZE_MAX), offset: 0, len: 0 }
+        let size = ring_size.min(BUFFER_SIZE_MAX as u64) as usize;
+        Window { file, ring_size, buffer: pool.take(size), offset: 0, len: 0 }
     }
 
     /// `len` bytes from `offset`; must be within the ring.

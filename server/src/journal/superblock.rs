@@ -244,3 +244,7 @@ impl SuperblockWriter {
         &self.durable
     }
 }
+
+#[cfg(test)]
+#[path = "superblock_tests.rs"]
+mod tests;

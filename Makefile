@@ -1,0 +1,35 @@
+# Everything a user or developer runs. `make` alone lists the targets.
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/release
+RESULTS ?= results
+
+.DEFAULT_GOAL := help
+.PHONY: help build reproduce reproduce-full smoke test bench lint
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## Build the three programs, optimised
+	$(CARGO) build --release --locked -p lockstep-server -p lockstep-client -p lockstep-loadgen
+
+reproduce: build ## The main job: start real clusters of 1 to 5 servers, load them, measure, plot (under ten minutes)
+	$(BIN)/lockstep-loadgen reproduce --results $(RESULTS)
+
+reproduce-full: build ## The same with 1 to 7 servers, more repeats and longer runs (about an hour and a half)
+	$(BIN)/lockstep-loadgen reproduce --full --results $(RESULTS)
+
+smoke: build ## A minute of what reproduce does, into a temporary folder
+	$(BIN)/lockstep-loadgen reproduce --smoke --results $$(mktemp -d)
+
+test: ## Run all tests
+	$(CARGO) test --workspace --locked
+
+bench: ## Run all Criterion benches; one group: cargo bench -p lockstep-benches -- batching
+	$(CARGO) build --release --locked -p lockstep-server
+	$(CARGO) bench --locked -p lockstep-benches
+
+lint: ## Format check and clippy, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

@@ -1,0 +1,182 @@
+//! What a shard tells about itself: the status reply, `/status`, and the gauges of `/metrics`.
+
+use std::{rc::Rc, time::Duration};
+
+use lockstep_proto::items::{PeerStatus, StatusBody};
+use lockstep_replica::Role;
+use tokio::sync::mpsc;
+use zerocopy::{
+    IntoBytes,
+    little_endian::{U16, U32, U64},
+};
+
+use super::{AdminCommand, Core, Shard, StateHash, clock::Now};
+use crate::{
+    cli::{Ack, Durability, FanOut},
+    metrics::{PeerSnapshot, Role as ReportedRole, ShardStatus},
+    ring,
+};
+
+/// How often the status is published and the gauges are set.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Publishes the shard's status for as long as it runs.
+pub async fn report_loop(shard: Rc<Shard>) {
+    while !shard.is_stopped() {
+        shard.core.borrow_mut().publish();
+        ring::sleep(INTERVAL).await;
+    }
+}
+
+/// Answers the admin thread's questions.
+pub async fn command_loop(shard: Rc<Shard>, mut commands: mpsc::Receiver<AdminCommand>) {
+    while let Some(command) = commands.recv().await {
+        match command {
+            AdminCommand::StateHash { answer } => {
+                let _ = answer.send(shard.core.borrow_mut().state_hash());
+            }
+        }
+    }
+}
+
+impl Core {
+    fn state_hash(&mut self) -> StateHash {
+        self.apply_waiting();
+        let machine = &self.machine;
+        let hash = machine.store.content_hash().rotate_left(1) ^ machine.sessions.content_hash();
+        StateHash {
+            shard: self.shard,
+            applied: machine.applied,
+            keys: machine.store.len() as u64,
+            hash: format!("{hash:032x}"),
+        }
+    }
+
+    fn role(&self) -> ReportedRole {
+        match self.replica_role {
+            Role::Primary => ReportedRole::Primary,
+            Role::Backup => ReportedRole::Backup,
+            Role::Recovering => ReportedRole::Recovering,
+        }
+    }
+
+    /// Body of the reply to a status request.
+    pub(super) fn status_body(&self, now: Now) -> Vec<u8> {
+        let status = self.replica.status();
+        let body = StatusBody {
+            view: U64::new(status.view),
+            op: U64::new(status.op),
+            commit: U64::new(status.commit),
+            applied: U64::new(self.machine.applied),
+            durable: U64::new(status.durable),
+            checkpoint: U64::new(self.disk.superblock().checkpoint.get()),
+            keys: U64::new(self.machine.store.len() as u64),
+            uptime_ms: U64::new(now.monotonic_ns / 1_000_000),
+            connections: U32::new(self.connections.len() as u32),
+            shard: U16::new(self.shard),
+            shards: U16::new(self.identity.shards),
+            replica: self.identity.replica,
+            servers: self.identity.servers,
+            role: self.role().to_wire(),
+            in_sync: status.in_sync,
+            ack: match self.options.ack {
+                Ack::Majority => 0,
+                Ack::All => 1,
+                Ack::Strict => 2,
+            },
+            fanout: match self.options.fanout {
+                FanOut::Parallel => 0,
+                FanOut::Sequential => 1,
+            },
+            durability: match self.options.durability {
+                Durability::Disk => 0,
+                Durability::Memory => 1,
+            },
+            reserved0: 0,
+            revision: U64::new(self.machine.revision),
+            reserved1: U64::ZERO,
+        };
+        let mut bytes = body.as_bytes().to_vec();
+        for peer in &status.peers {
+            let peer = PeerStatus {
+                durable: U64::new(peer.durable),
+                lag: U64::new(status.op.saturating_sub(peer.durable)),
+                replica: peer.replica,
+                is_connected: u8::from(peer.is_connected),
+                is_in_sync: u8::from(peer.is_in_sync),
+                is_behind: u8::from(peer.is_behind),
+                reserved: U32::ZERO,
+            };
+            bytes.extend_from_slice(peer.as_bytes());
+        }
+        bytes
+    }
+
+    fn publish(&mut self) {
+        let status = self.replica.status();
+        let now = self.clock.now();
+        let store_bytes = self.machine.store.memory_bytes().total() as u64;
+        let (used, size) = self.disk.ring().map_or((0, 0), |ring| (ring.used_bytes(), ring.size()));
+        let metrics = &self.metrics;
+        metrics.view.set(status.view);
+        metrics.role.set(u64::from(self.role().to_wire()));
+        metrics.op.set(status.op);
+        metrics.commit.set(status.commit);
+        metrics.applied.set(self.machine.applied);
+        metrics.durable.set(status.durable);
+        metrics.pipeline_depth.set(u64::from(status.pipeline));
+        metrics.keys.set(self.machine.store.len() as u64);
+        metrics.store_bytes.set(store_bytes);
+        metrics.sessions.set(self.machine.sessions.len() as u64);
+        metrics.journal_used_bytes.set(used);
+        metrics.journal_free_bytes.set(size - used);
+        metrics.checkpoint_op.set(self.disk.superblock().checkpoint.get());
+        let mut peers = Vec::with_capacity(status.peers.len());
+        for peer in &status.peers {
+            let lag_ops = status.op.saturating_sub(peer.durable);
+            let gauges = &metrics.peers[peer.replica as usize];
+            gauges.lag_ops.set(lag_ops);
+            gauges.is_in_sync.set_flag(peer.is_in_sync);
+            gauges.is_connected.set_flag(peer.is_connected);
+            gauges.is_behind.set_flag(peer.is_behind);
+            peers.push(PeerSnapshot {
+                server: peer.replica,
+                address: self.options.peers[peer.replica as usize].to_string(),
+                is_connected: peer.is_connected,
+                is_in_sync: peer.is_in_sync,
+                is_behind: peer.is_behind,
+                durable: peer.durable,
+                lag_ops,
+            });
+        }
+        self.status.publish(ShardStatus {
+            shard: self.shard,
+            shards: self.identity.shards,
+            replica: self.identity.replica,
+            servers: self.identity.servers,
+            cluster: format!("{:032x}", self.identity.cluster),
+            role: self.role(),
+            view: status.view,
+            log_view: status.log_view,
+            op: status.op,
+            durable: status.durable,
+            commit: status.commit,
+            applied: self.machine.applied,
+            revision: self.machine.revision,
+            checkpoint: self.disk.superblock().checkpoint.get(),
+            pipeline: u64::from(status.pipeline),
+            in_sync: (0..self.identity.servers).filter(|id| status.in_sync & (1 << id) != 0).collect(),
+            ack: self.options.ack.name(),
+            fanout: self.options.fanout.name(),
+            durability: self.options.durability.name(),
+            keys: self.machine.store.len() as u64,
+            store_bytes,
+            sessions: self.machine.sessions.len() as u64,
+            connections: self.connections.len() as u64,
+            journal_used_bytes: used,
+            journal_size_bytes: size,
+            uptime_ms: now.monotonic_ns / 1_000_000,
+            peers,
+        });
+    }
+}

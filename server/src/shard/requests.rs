@@ -1,0 +1,237 @@
+//! From received bytes to the open batch, the read queue, or an answer at once.
+
+use std::rc::Rc;
+
+use lockstep_proto::{
+    Operation, Status,
+    reply::{ReplyParts, encode_reply},
+    request::Request,
+    slot::shard_of_key,
+};
+use lockstep_replica::Refusal;
+
+use super::{
+    Core, Shard,
+    clock::Now,
+    connections::{Connection, ConnectionRef, REPLIES_BYTES_MAX},
+};
+use crate::stub::refuse;
+
+/// How far the shard got in the bytes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All whole frames were taken: this many bytes.
+    Consumed(usize),
+    /// This many bytes were taken; the next frame has to wait until there is room in the log.
+    Full(usize),
+    /// A frame is malformed. It was refused, and the connection is to be closed once that is sent.
+    Refused,
+}
+
+/// What became of one request.
+enum Outcome {
+    /// It will be answered later.
+    Accepted,
+    /// It was answered.
+    Answered,
+    /// There is no room for it now.
+    Full,
+}
+
+impl Shard {
+    /// Takes the whole frames at the start of `bytes` in, and sees to it that a turn follows.
+    pub fn take_requests(&self, name: ConnectionRef, connection: &Rc<Connection>, bytes: &[u8]) -> Progress {
+        if bytes.is_empty() {
+            return Progress::Consumed(0);
+        }
+        let core = &mut *self.core.borrow_mut();
+        let now = core.clock.now();
+        let progress = core.take_requests(now, name, connection, bytes);
+        self.turn.notify();
+        progress
+    }
+}
+
+impl Core {
+    fn take_requests(&mut self, now: Now, name: ConnectionRef, connection: &Rc<Connection>, bytes: &[u8]) -> Progress {
+        let mut consumed = 0;
+        let mut accepted = 0;
+        let progress = loop {
+            match Request::parse(&bytes[consumed..]) {
+                Ok(None) => break Progress::Consumed(consumed),
+                Ok(Some(request)) => {
+                    let size = request.size();
+                    let frame = &bytes[consumed..consumed + size];
+                    match self.take_request(now, name, connection, &request, frame) {
+                        Outcome::Accepted => accepted += 1,
+                        Outcome::Answered => {}
+                        Outcome::Full => break Progress::Full(consumed),
+                    }
+                    consumed += size;
+                }
+                Err(error) => {
+                    self.metrics.count_rejected(error);
+                    let parts = ReplyParts {
+                        status: Status::BadRequest,
+                        operation: Operation::Ping,
+                        copies: 0,
+                        sequence: 0,
+                        version: 0,
+                    };
+                    encode_reply(&parts, error.to_string().as_bytes(), &mut connection.replies.borrow_mut());
+                    break Progress::Refused;
+                }
+            }
+        };
+        self.metrics.received_bytes.add(consumed as u64);
+        connection.unanswered.set(connection.unanswered.get() + accepted);
+        if !connection.replies.borrow().is_empty() {
+            self.connections.mark_dirty(connection);
+        }
+        progress
+    }
+
+    #[inline]
+    fn take_request(
+        &mut self,
+        now: Now,
+        name: ConnectionRef,
+        connection: &Rc<Connection>,
+        request: &Request<'_>,
+        frame: &[u8],
+    ) -> Outcome {
+        let operation = request.operation();
+        if self.identity.shards > 1 && !self.owns_keys(request) {
+            return self.refuse(connection, request, Status::WrongShard, b"a key belongs to another shard");
+        }
+        if operation.is_logged() {
+            return self.take_write(now, name, connection, request, frame);
+        }
+        if operation.is_read() {
+            return self.take_read(now, name, connection, request, frame);
+        }
+        let mut replies = connection.replies.borrow_mut();
+        let body = if operation == Operation::Status { self.status_body(now) } else { Vec::new() };
+        let parts = ReplyParts { status: Status::Ok, operation, copies: 0, sequence: request.sequence(), version: 0 };
+        encode_reply(&parts, &body, &mut replies);
+        self.metrics.count_requests(operation, Status::Ok, 1);
+        Outcome::Answered
+    }
+
+    #[inline]
+    fn take_write(
+        &mut self,
+        now: Now,
+        name: ConnectionRef,
+        connection: &Rc<Connection>,
+        request: &Request<'_>,
+        frame: &[u8],
+    ) -> Outcome {
+        // The journal has no room until a checkpoint is durable: waiting is all that can be done.
+        if self.journal_is_full() {
+            return self.full();
+        }
+        match self.replica.offer(now.monotonic_ns, frame) {
+            Ok(op) => {
+                self.origins.push(op, name, now.monotonic_ns);
+                connection.last_write_op.set(op);
+                Outcome::Accepted
+            }
+            Err(Refusal::Busy) => self.full(),
+            Err(refusal) => self.refuse_role(connection, request, refusal),
+        }
+    }
+
+    fn take_read(
+        &mut self,
+        now: Now,
+        name: ConnectionRef,
+        connection: &Rc<Connection>,
+        request: &Request<'_>,
+        frame: &[u8],
+    ) -> Outcome {
+        if request.is_stale_allowed() {
+            let wall_ns = now.wall_ns.max(self.machine.timestamp_ns);
+            self.machine.store.read(wall_ns, request, &mut connection.replies.borrow_mut());
+            self.metrics.count_requests(request.operation(), Status::Ok, 1);
+            return Outcome::Answered;
+        }
+        if !self.reads.has_room() {
+            return self.full();
+        }
+        match self.replica.read_ticket() {
+            Ok(ticket) => {
+                self.reads.push(ticket, name, frame, connection.last_write_op.get(), now.monotonic_ns);
+                Outcome::Accepted
+            }
+            Err(Refusal::Busy) => self.full(),
+            Err(refusal) => self.refuse_role(connection, request, refusal),
+        }
+    }
+
+    fn full(&mut self) -> Outcome {
+        self.metrics.busy.increment();
+        Outcome::Full
+    }
+
+    fn refuse_role(&mut self, connection: &Rc<Connection>, request: &Request<'_>, refusal: Refusal) -> Outcome {
+        match refusal {
+            Refusal::NotPrimary { view } => self.refuse(connection, request, Status::NotPrimary, &view.to_le_bytes()),
+            Refusal::Busy | Refusal::Recovering => {
+                let text = b"this server has not joined its cluster yet: it waits for other servers";
+                self.refuse(connection, request, Status::Unavailable, text)
+            }
+        }
+    }
+
+    fn refuse(&mut self, connection: &Rc<Connection>, request: &Request<'_>, status: Status, text: &[u8]) -> Outcome {
+        self.metrics.count_requests(request.operation(), status, 1);
+        refuse(request, status, text, &mut connection.replies.borrow_mut());
+        Outcome::Answered
+    }
+
+    fn owns_keys(&self, request: &Request<'_>) -> bool {
+        let shards = self.identity.shards;
+        let is_ours = |key: &[u8]| shard_of_key(key, shards) == self.shard;
+        match request.operation() {
+            Operation::MultiGet => request.multi_get_items().all(is_ours),
+            Operation::MultiPut => request.multi_put_items().all(|(key, _)| is_ours(key)),
+            _ => request.key().is_empty() || is_ours(request.key()),
+        }
+    }
+
+    /// Answers the reads that nothing keeps waiting any more.
+    pub(super) fn answer_reads(&mut self, now: Now) {
+        let wall_ns = now.wall_ns.max(self.machine.timestamp_ns);
+        let (machine, connections, metrics) = (&self.machine, &mut self.connections, &self.metrics);
+        self.reads.answer_ready(machine.applied, |name, request, arrival_ns| {
+            let Some(connection) = connections.get(name).cloned() else {
+                return;
+            };
+            let mut replies = connection.replies.borrow_mut();
+            if replies.len() > REPLIES_BYTES_MAX {
+                refuse(request, Status::Busy, b"take the replies that wait before asking for more", &mut replies);
+            } else {
+                machine.store.read(wall_ns, request, &mut replies);
+            }
+            connection.answered();
+            connections.mark_dirty(&connection);
+            metrics.read_latency.record(now.monotonic_ns.saturating_sub(arrival_ns));
+            metrics.count_requests(request.operation(), Status::Ok, 1);
+        });
+    }
+
+    /// Refuses everything that waits: this server is not the primary any more, or stops.
+    pub(super) fn refuse_reads(&mut self, status: Status, text: &[u8]) {
+        let (connections, metrics) = (&mut self.connections, &self.metrics);
+        self.reads.drain(|name, request| {
+            let Some(connection) = connections.get(name).cloned() else {
+                return;
+            };
+            refuse(request, status, text, &mut connection.replies.borrow_mut());
+            connection.answered();
+            connections.mark_dirty(&connection);
+            metrics.count_requests(request.operation(), status, 1);
+        });
+    }
+}

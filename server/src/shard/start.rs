@@ -1,0 +1,161 @@
+//! How a shard comes up and goes down.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use lockstep_replica::{Replica, Role};
+use tokio::sync::{mpsc, watch};
+use tokio_uring::net::TcpListener;
+use tracing::{info, warn};
+
+use super::{
+    AdminCommand, BatchBuffers, Core, Phase, Shard, ShardSetup,
+    checkpoints::Checkpointer,
+    clock::Clock,
+    peers::Peer,
+    recover::{recover, replica_config},
+};
+use crate::{buffers::Pool, ring, socket, uring};
+
+/// How long a stopping server waits for what is in flight.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle buffers that a shard keeps, in bytes.
+const POOL_IDLE_BYTES: usize = 64 << 20;
+
+/// Runs a shard on the calling thread until the server is asked to stop.
+///
+/// # Errors
+///
+/// If the shard cannot start, or meets something after which it must not go on: a failed write, a damaged journal, a
+/// server that breaks the protocol.
+pub fn run(setup: ShardSetup) -> anyhow::Result<()> {
+    let shard = setup.shard;
+    run_shard(setup).with_context(|| format!("shard {shard}"))
+}
+
+fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
+    let pool = Pool::new(POOL_IDLE_BYTES);
+    let ShardSetup { options, shard, identity, files, metrics, status, listener, shutdown, commands } = setup;
+    let journal_size = files.superblock.journal_size.get();
+    let every_bytes = options.checkpoint_every_bytes(journal_size).map_err(anyhow::Error::msg)?;
+    let checkpointer = Checkpointer::new(files.dir.clone(), every_bytes);
+    let recovery = recover(files, &options, shard, &pool)?;
+    let mut clock = Clock::new(recovery.machine.timestamp_ns);
+    let now = clock.now();
+    let replica = Replica::new(
+        replica_config(&options, &identity, shard),
+        recovery.recovered,
+        BatchBuffers(pool.clone()),
+        now.monotonic_ns,
+    );
+    let peers = options
+        .peers
+        .iter()
+        .enumerate()
+        .map(|(id, address)| {
+            let is_other = id != identity.replica as usize;
+            is_other.then(|| Rc::new(Peer::new(id as u8, address.to_string())))
+        })
+        .collect();
+    let core = Core {
+        shard,
+        identity,
+        options: options.clone(),
+        clock,
+        replica,
+        replica_role: Role::Recovering,
+        machine: recovery.machine,
+        applies: VecDeque::new(),
+        connections: Default::default(),
+        origins: Default::default(),
+        reads: Default::default(),
+        peers,
+        pool,
+        disk: recovery.disk,
+        checkpointer,
+        metrics: metrics.clone(),
+        status,
+        failure: None,
+    };
+    let shard = Rc::new(Shard {
+        core: RefCell::new(core),
+        turn: Default::default(),
+        apply: Default::default(),
+        room: Default::default(),
+        ended: Default::default(),
+        cluster: identity.cluster,
+        shard,
+        shards: identity.shards,
+        replica: identity.replica,
+        servers: identity.servers,
+        metrics,
+        options,
+        phase: Cell::new(Phase::Running),
+        timer_deadline_ns: Cell::new(u64::MAX),
+    });
+    listener.set_nonblocking(false)?;
+    uring::start(serve(shard, listener, shutdown, commands)).context("cannot make a ring")?
+}
+
+async fn serve(
+    shard: Rc<Shard>,
+    listener: std::net::TcpListener,
+    mut shutdown: watch::Receiver<bool>,
+    commands: mpsc::Receiver<AdminCommand>,
+) -> anyhow::Result<()> {
+    let local_address = listener.local_addr()?;
+    tokio_uring::spawn(super::turn::turn_loop(shard.clone()));
+    tokio_uring::spawn(super::turn::apply_loop(shard.clone()));
+    tokio_uring::spawn(super::report::report_loop(shard.clone()));
+    tokio_uring::spawn(super::report::command_loop(shard.clone(), commands));
+    let peers: Vec<Rc<Peer>> = shard.core.borrow().peers.iter().flatten().cloned().collect();
+    for peer in peers {
+        tokio_uring::spawn(super::peers::connect_loop(shard.clone(), peer));
+    }
+    tokio_uring::spawn(socket::accept_loop(shard.clone(), TcpListener::from_std(listener)));
+    info!(shard = shard.shard, address = %local_address, "listening");
+    // The first turn lets a server that is alone become primary, and starts the timers.
+    shard.turn.notify();
+    tokio::select! {
+        // Neither is an operation of the ring, so dropping the one that does not end first loses nothing.
+        _ = shutdown.wait_for(|is_asked| *is_asked) => {}
+        () = shard.ended.notified() => {}
+    }
+    if shard.core.borrow().failure.is_none() {
+        info!(shard = shard.shard, "stopping: taking nothing new in, finishing what is in flight");
+        shard.phase.set(Phase::Stopping);
+        finish_in_flight(&shard).await;
+    }
+    shard.phase.set(Phase::Stopped);
+    match shard.core.borrow_mut().failure.take() {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+/// Waits until everything that was accepted is answered and sent; not for ever, since a write may need servers that are
+/// gone.
+async fn finish_in_flight(shard: &Rc<Shard>) {
+    let start = Instant::now();
+    while start.elapsed() < STOP_TIMEOUT {
+        let core = shard.core.borrow();
+        if core.failure.is_some() || core.is_quiet() {
+            break;
+        }
+        drop(core);
+        shard.turn.notify();
+        ring::sleep(Duration::from_millis(2)).await;
+    }
+    let core = shard.core.borrow();
+    if core.is_quiet() {
+        info!(shard = core.shard, applied = core.machine.applied, "stopped");
+    } else {
+        warn!(shard = core.shard, "stopped with requests unanswered: whether they take effect is not known");
+    }
+}

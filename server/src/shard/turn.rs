@@ -1,0 +1,220 @@
+//! A turn: everything that arrived is in; let the replica close a batch, and carry out what it says.
+//!
+//! All that a turn queues, the journal write, the sends to the backups and the replies, reaches the kernel in one
+//! submission, when the thread has nothing left to run and parks.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use lockstep_proto::{Status, message::MessageHeader, reply::ReplyParts, reply::encode_reply};
+use lockstep_replica::{Input, Output, Role};
+use tracing::{info, warn};
+
+use super::{
+    Core, Shard,
+    clock::Now,
+    connections::{Connection, ConnectionTable},
+    disk,
+    origins::Origins,
+};
+use crate::{
+    metrics::ShardMetrics,
+    stub::{Answers, NoAnswers},
+};
+
+/// Runs turns for as long as the shard lives.
+pub async fn turn_loop(shard: Rc<Shard>) {
+    loop {
+        shard.turn.notified().await;
+        turn(&shard);
+    }
+}
+
+/// One turn.
+pub fn turn(shard: &Rc<Shard>) {
+    let mut core = shard.core.borrow_mut();
+    let core = &mut *core;
+    let now = core.clock.now();
+    core.metrics.turns.increment();
+    core.replica.step(now.monotonic_ns, now.wall_ns, Input::TurnEnd);
+    let mut has_room = false;
+    while let Some(output) = core.replica.next_output() {
+        has_room |= matches!(output, Output::WriteJournal { .. } | Output::Apply { .. });
+        carry_out(shard, core, now, output);
+    }
+    if !core.reads.is_empty() {
+        core.answer_reads(now);
+    }
+    for peer in core.peers.iter().flatten() {
+        peer.flush();
+    }
+    core.connections.flush_dirty();
+    core.start_checkpoint_if_due(shard);
+    if !core.applies.is_empty() {
+        shard.apply.notify();
+    }
+    if has_room && shard.room.has_waiters() {
+        shard.room.notify_all();
+    }
+    if let Some(deadline_ns) = core.replica.next_timeout_ns() {
+        shard.arm_timer(now.monotonic_ns, deadline_ns);
+    }
+    if core.failure.is_some() {
+        shard.ended.notify();
+    }
+}
+
+fn carry_out(shard: &Rc<Shard>, core: &mut Core, now: Now, output: Output) {
+    match output {
+        Output::Send { to, message } => send(core, to, message),
+        Output::WriteJournal { op, message } => {
+            let header = MessageHeader::view(&message).expect("a prepare has a header");
+            core.metrics.batch_ops.record(u64::from(header.request_count.get()));
+            core.metrics.batch_bytes.record(u64::from(header.size.get()));
+            disk::write_prepare(shard, core, now, op, message);
+        }
+        Output::ReadJournal { peer, op } => disk::read_prepare(shard, core, now, peer, op),
+        Output::TruncateJournal { op } => disk::truncate(shard, core, op),
+        Output::Apply { message, copies } => {
+            if core.replica_role == Role::Primary {
+                core.apply_and_answer(now, &message, copies);
+            } else {
+                // A backup applies behind its answer, never in front of it.
+                core.applies.push_back(message);
+            }
+        }
+        Output::ReadsConfirmed { ticket } => core.reads.confirm(ticket),
+        Output::PersistView { view, log_view } => {
+            disk::persist(shard, core, disk::SuperblockChange::View { view, log_view });
+        }
+        Output::RoleChanged(role) => core.change_role(role),
+        Output::InSyncChanged { mask } => {
+            info!(shard = core.shard, in_sync = %format_mask(mask), "the in-sync set changed");
+        }
+        Output::BackupBehind { peer, op } => {
+            warn!(
+                shard = core.shard,
+                peer,
+                needs_op = op,
+                journal_begins_at_op = core.journal_first_op(),
+                "a backup needs ops that this server's journal no longer holds, and cannot be served: \
+                 streaming a checkpoint to it is not supported yet; stop all servers and copy a healthy server's data"
+            );
+        }
+        Output::Behind { op, first_op } => warn!(
+            shard = core.shard,
+            needs_op = op,
+            primary_journal_begins_at_op = first_op,
+            "this server has fallen behind the primary's journal and cannot catch up: streaming a checkpoint to it is not \
+             supported yet; stop all servers and copy a healthy server's data"
+        ),
+        Output::Fatal { reason } => core.fail(anyhow::anyhow!(reason)),
+    }
+}
+
+/// Puts a message into the queue of a peer. Heartbeats do not pile up in front of a peer that takes nothing.
+fn send(core: &mut Core, to: u8, message: Bytes) {
+    let Some(peer) = &core.peers[to as usize] else {
+        return;
+    };
+    if message.len() == MessageHeader::SIZE && peer.is_congested() {
+        return;
+    }
+    core.metrics.peers[to as usize].sent_bytes.add(message.len() as u64);
+    if !peer.send(message) {
+        warn!(shard = core.shard, peer = to, "a peer takes nothing, disconnecting it");
+    }
+}
+
+/// Applies what a backup has acknowledged, always behind the submission of the acknowledgement.
+pub async fn apply_loop(shard: Rc<Shard>) {
+    loop {
+        shard.apply.notified().await;
+        // Completes in the round after the one that submits everything queued so far.
+        let _ = tokio_uring::no_op().await;
+        shard.core.borrow_mut().apply_waiting();
+    }
+}
+
+fn format_mask(mask: u8) -> String {
+    let members: Vec<String> = (0..8).filter(|bit| mask & (1 << bit) != 0).map(|bit| bit.to_string()).collect();
+    members.join(",")
+}
+
+impl Core {
+    pub(super) fn apply_waiting(&mut self) {
+        while let Some(message) = self.applies.pop_front() {
+            self.machine.apply(&message, 0, &mut NoAnswers);
+        }
+    }
+
+    fn apply_and_answer(&mut self, now: Now, message: &Bytes, copies: u8) {
+        let op = MessageHeader::view(message).expect("a prepare has a header").op.get();
+        let Some(origins) = self.origins.take(op) else {
+            return self.machine.apply(message, copies, &mut NoAnswers);
+        };
+        let mut answers = Replies {
+            connections: &mut self.connections,
+            metrics: &self.metrics,
+            origins: &origins,
+            last: None,
+            bytes: 0,
+        };
+        self.machine.apply(message, copies, &mut answers);
+        self.metrics.reply_bytes.add(answers.bytes);
+        let mut start = 0;
+        for &(end, arrival_ns) in &origins.arrivals {
+            let latency_ns = now.monotonic_ns.saturating_sub(arrival_ns);
+            self.metrics.write_latency.record_n(latency_ns, u64::from(end - start));
+            start = end;
+        }
+        self.origins.recycle(origins);
+    }
+
+    fn change_role(&mut self, role: Role) {
+        info!(shard = self.shard, view = self.replica.status().view, role = ?role, "role changed");
+        self.replica_role = role;
+        if role == Role::Primary {
+            self.apply_waiting();
+            return;
+        }
+        self.refuse_reads(Status::Unavailable, b"this server is no longer the primary");
+        // How these writes end is not this server's to say any more, so their connections are cut without an answer.
+        for name in self.origins.drain() {
+            if let Some(connection) = self.connections.get(name) {
+                connection.is_broken.set(true);
+                connection.flush.notify();
+            }
+        }
+    }
+}
+
+/// Writes the answers of a batch into the replies of the connections that asked.
+struct Replies<'a> {
+    connections: &'a mut ConnectionTable,
+    metrics: &'a ShardMetrics,
+    origins: &'a Origins,
+    last: Option<(super::connections::ConnectionRef, Rc<Connection>)>,
+    bytes: u64,
+}
+
+impl Answers for Replies<'_> {
+    #[inline]
+    fn answer(&mut self, index: usize, parts: &ReplyParts, body: &[u8]) {
+        self.metrics.count_requests(parts.operation, parts.status, 1);
+        let name = self.origins.connections[index];
+        // Requests of one connection stand together, so the connection is looked up once per run of them.
+        if self.last.as_ref().is_none_or(|(last, _)| *last != name) {
+            self.last = self.connections.get(name).map(|connection| (name, connection.clone()));
+            if let Some((_, connection)) = &self.last {
+                self.connections.mark_dirty(connection);
+            }
+        }
+        let Some((_, connection)) = &self.last else {
+            return;
+        };
+        encode_reply(parts, body, &mut connection.replies.borrow_mut());
+        connection.answered();
+        self.bytes += 32 + body.len() as u64;
+    }
+}

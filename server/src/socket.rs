@@ -1,0 +1,327 @@
+//! Connections that others open: accepting them, the hello, and the reading and writing of frames.
+//!
+//! A connection is one long-lived task. It reads what has arrived, hands it to the shard, and writes what the shard's
+//! turn left for it, one write per turn. A dropped tokio-uring read or accept is not a cancel, so nothing here is
+//! raced against anything else; a read ends because the socket is shut down.
+
+use std::{cell::Cell, net::Shutdown, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use lockstep_proto::{
+    hello::{Answer, Hello, HelloError, Role, Topology},
+    limits::{MESSAGE_SIZE_MAX, REQUEST_SIZE_MAX},
+    message::{Command, MessageError, MessageHeader},
+    request::RequestHeader,
+};
+use tokio_uring::{
+    buf::BoundedBuf,
+    net::{TcpListener, TcpStream},
+};
+use tracing::{debug, info, warn};
+use zerocopy::FromBytes;
+
+use crate::{
+    metrics::RejectReason,
+    ring,
+    shard::{
+        Shard,
+        connections::{Connection, ConnectionRef, REPLIES_PAUSE_BYTES},
+        requests::Progress,
+    },
+};
+
+/// Receive buffer of a new connection, in bytes; it grows as long as reads fill it.
+const RECEIVE_BYTES_MIN: usize = 16 << 10;
+
+/// Receive buffer beyond which only a frame that does not fit makes it grow.
+const RECEIVE_BYTES_MAX: usize = 256 << 10;
+
+/// How long a new connection may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Accepts connections until the shard stops.
+pub async fn accept_loop(shard: Rc<Shard>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if shard.is_stopping() {
+                    return;
+                }
+                let _ = stream.set_nodelay(true);
+                tokio_uring::spawn(serve(shard.clone(), Rc::new(stream)));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: those that are open go on, and the next may fit again.
+                warn!(shard = shard.shard, %error, "cannot accept a connection");
+                ring::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One accepted connection, from hello to close.
+async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>) {
+    let greeted = Rc::new(Cell::new(false));
+    tokio_uring::spawn({
+        let (greeted, stream) = (greeted.clone(), Rc::downgrade(&stream));
+        async move {
+            ring::sleep(HELLO_TIMEOUT).await;
+            if let Some(stream) = stream.upgrade().filter(|_| !greeted.get()) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    });
+    let hello = read_hello(&stream).await;
+    greeted.set(true);
+    let Some((hello, rest)) = hello else {
+        return;
+    };
+    let (answer, text) = match hello.check() {
+        Ok(role) => shard.greet(&hello, role),
+        Err(error @ HelloError::Version(_)) => (Answer::Version, error.to_string()),
+        Err(error) => (Answer::Malformed, error.to_string()),
+    };
+    if send(&stream, shard.topology(answer, text.clone()).encode()).await.is_err() {
+        return;
+    }
+    if let Some(reason) = RejectReason::of_answer(answer) {
+        shard.metrics.count_rejected(reason);
+        info!(shard = shard.shard, reason = %text, "refused a connection");
+        return close_gently(&stream).await;
+    }
+    if hello.role == Role::Client.to_wire() {
+        serve_client(&shard, &stream, rest).await;
+    } else {
+        serve_replica(&shard, &stream, hello.replica, rest).await;
+    }
+}
+
+async fn send(stream: &Rc<TcpStream>, bytes: Vec<u8>) -> std::io::Result<()> {
+    ring::send_all(stream.clone(), vec![Bytes::from(bytes)]).await
+}
+
+/// Closes so that what was sent last is not lost: a close with unread bytes would make the kernel reset the connection
+/// and throw the answer away.
+async fn close_gently(stream: &Rc<TcpStream>) {
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut scratch = vec![0; 4096];
+    for _ in 0..64 {
+        let (result, buffer) = stream.read(scratch).await;
+        scratch = buffer;
+        if !matches!(result, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+/// Reads the hello; `None` if the caller goes away, or sends what cannot be a hello and cannot be answered.
+async fn read_hello(stream: &TcpStream) -> Option<(Hello, Vec<u8>)> {
+    let mut buffer = Vec::with_capacity(RECEIVE_BYTES_MIN);
+    loop {
+        buffer = read_more(stream, buffer).await?;
+        // Something else than our protocol may be shorter than a hello and wait for an answer: do not wait for more.
+        let is_foreign = !Hello::is_prefix_plausible(&buffer);
+        if is_foreign {
+            buffer.resize(buffer.len().max(Hello::SIZE), 0);
+        }
+        if let Ok((hello, rest)) = Hello::read_from_prefix(&buffer) {
+            return Some((hello, rest.to_vec()));
+        }
+    }
+}
+
+/// Reads once, behind what `buffer` already holds. `None` when nothing more will come.
+async fn read_more(stream: &TcpStream, buffer: Vec<u8>) -> Option<Vec<u8>> {
+    debug_assert!(buffer.len() < buffer.capacity());
+    let filled = buffer.len();
+    let (result, slice) = stream.read(buffer.slice(filled..)).await;
+    match result {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(slice.into_inner()),
+    }
+}
+
+/// Drops the first `consumed` bytes and makes room for the next read: at least for `frame_size` bytes in all, and for more
+/// when the last read filled the buffer.
+fn make_room(buffer: &mut Vec<u8>, consumed: usize, frame_size: usize) {
+    let was_full = buffer.len() == buffer.capacity();
+    buffer.drain(..consumed);
+    let mut capacity = buffer.capacity();
+    if was_full && capacity < RECEIVE_BYTES_MAX {
+        capacity *= 2;
+    }
+    let capacity = capacity.max(frame_size).max(buffer.len() + 1);
+    if capacity > buffer.capacity() {
+        buffer.reserve_exact(capacity - buffer.len());
+    } else if buffer.is_empty() && buffer.capacity() > 2 * RECEIVE_BYTES_MAX {
+        // One huge frame does not hold its memory for the rest of the connection's life.
+        *buffer = Vec::with_capacity(RECEIVE_BYTES_MAX);
+    }
+}
+
+async fn serve_client(shard: &Rc<Shard>, stream: &Rc<TcpStream>, rest: Vec<u8>) {
+    let (name, connection) = shard.open_connection();
+    debug!(shard = shard.shard, connections = shard.connection_count(), "client connected");
+    tokio::join!(
+        async {
+            read_requests(shard, stream, name, &connection, rest).await;
+            connection.is_ending.set(true);
+            connection.flush.notify();
+        },
+        async {
+            write_replies(stream, &connection).await;
+            connection.is_broken.set(true);
+            connection.drained.notify();
+            // Ends the read above, if it still waits.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    );
+    shard.close_connection(name);
+}
+
+async fn read_requests(
+    shard: &Rc<Shard>,
+    stream: &Rc<TcpStream>,
+    name: ConnectionRef,
+    connection: &Rc<Connection>,
+    mut buffer: Vec<u8>,
+) {
+    buffer.reserve_exact(RECEIVE_BYTES_MIN.saturating_sub(buffer.len()));
+    loop {
+        let mut consumed = 0;
+        loop {
+            match shard.take_requests(name, connection, &buffer[consumed..]) {
+                Progress::Consumed(size) => {
+                    consumed += size;
+                    break;
+                }
+                // The log is full: nothing more is read from this socket until there is room again.
+                Progress::Full(size) => {
+                    consumed += size;
+                    shard.room.notified().await;
+                }
+                // The refusal is in the replies; this connection's bytes cannot be trusted any more.
+                Progress::Refused => return,
+            }
+            if connection.is_broken.get() {
+                return;
+            }
+        }
+        let frame_size = RequestHeader::ref_from_prefix(&buffer[consumed..])
+            .map_or(RequestHeader::SIZE, |(header, _)| header.size.get() as usize)
+            .min(REQUEST_SIZE_MAX);
+        make_room(&mut buffer, consumed, frame_size);
+        while connection.replies.borrow().len() > REPLIES_PAUSE_BYTES && !connection.is_broken.get() {
+            connection.drained.notified().await;
+        }
+        if connection.is_broken.get() || shard.is_stopping() {
+            return;
+        }
+        match read_more(stream, buffer).await {
+            Some(bytes) => buffer = bytes,
+            None => return,
+        }
+    }
+}
+
+async fn write_replies(stream: &Rc<TcpStream>, connection: &Rc<Connection>) {
+    let mut spare = Vec::new();
+    while !connection.is_finished() {
+        let replies = connection.replies.replace(spare);
+        if replies.is_empty() {
+            spare = replies;
+            connection.flush.notified().await;
+            continue;
+        }
+        let (result, replies) = stream.write_all(replies).await;
+        if result.is_err() {
+            return;
+        }
+        spare = replies;
+        spare.clear();
+        if spare.capacity() > 2 * REPLIES_PAUSE_BYTES {
+            spare = Vec::new();
+        }
+        connection.drained.notify();
+    }
+}
+
+/// A connection that carries another server's messages to this one.
+async fn serve_replica(shard: &Rc<Shard>, stream: &Rc<TcpStream>, replica: u8, rest: Vec<u8>) {
+    info!(shard = shard.shard, peer = replica, "peer connected");
+    let mut buffer = rest;
+    buffer.reserve_exact(RECEIVE_BYTES_MAX);
+    loop {
+        let (consumed, wanted) = match take_messages(shard, replica, &buffer) {
+            Ok(progress) => progress,
+            Err(reason) => {
+                shard.metrics.count_rejected(reason);
+                warn!(shard = shard.shard, peer = replica, %reason, "refused a peer's message, closing its connection");
+                return close_gently(stream).await;
+            }
+        };
+        make_room(&mut buffer, consumed, wanted);
+        if shard.is_stopped() {
+            return;
+        }
+        match read_more(stream, buffer).await {
+            Some(bytes) => buffer = bytes,
+            None => break,
+        }
+    }
+    info!(shard = shard.shard, peer = replica, "peer disconnected");
+}
+
+/// Hands every whole message in `bytes` to the replica. Returns how many bytes that took, and the size of the message
+/// that has begun after them.
+fn take_messages(shard: &Rc<Shard>, replica: u8, bytes: &[u8]) -> Result<(usize, usize), MessageError> {
+    let mut consumed = 0;
+    while let Some(header) = MessageHeader::view(&bytes[consumed..]) {
+        let command = header.check(shard.cluster, shard.shard)?;
+        let size = header.size.get() as usize;
+        debug_assert!(size <= MESSAGE_SIZE_MAX);
+        let Some(message) = bytes.get(consumed..consumed + size) else {
+            return Ok((consumed, size));
+        };
+        header.check_body(&message[MessageHeader::SIZE..])?;
+        // A prepare names the primary that ordered it, which need not be the one who passes it on.
+        if command != Command::Prepare && header.replica != replica {
+            return Err(MessageError::Replica(header.replica));
+        }
+        if command == Command::Prepare {
+            header.check_requests(&message[MessageHeader::SIZE..])?;
+        }
+        shard.take_message(message, command);
+        consumed += size;
+    }
+    Ok((consumed, MessageHeader::SIZE))
+}
+
+/// The refusal that answers a hello which does not belong here; `None` if it does.
+pub fn refusal(hello: &Hello, role: Role, us: &Topology) -> Option<(Answer, String)> {
+    let cluster = hello.cluster.get();
+    let is_any = role == Role::Client && cluster == 0;
+    if cluster != us.cluster && !is_any {
+        return Some((
+            Answer::Cluster,
+            format!("this server belongs to cluster {:032x}, not to {cluster:032x}", us.cluster),
+        ));
+    }
+    let shards = hello.shards.get();
+    if shards != us.shards && !(role == Role::Client && shards == 0) {
+        return Some((Answer::Cluster, format!("this cluster has {} shards, not {shards}", us.shards)));
+    }
+    if role == Role::Replica && (hello.servers != us.servers || hello.replica == us.replica) {
+        return Some((
+            Answer::Cluster,
+            format!(
+                "this is server {} of {}; a server {} of {} does not belong to its cluster",
+                us.replica, us.servers, hello.replica, hello.servers
+            ),
+        ));
+    }
+    if hello.shard.get() != us.shard {
+        return Some((Answer::Shard, format!("this port serves shard {}, not shard {}", us.shard, hello.shard.get())));
+    }
+    None
+}

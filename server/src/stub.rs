@@ -1,0 +1,185 @@
+//! The server's stub: request frame → command → reply frame.
+//!
+//! [`Machine`] is the replicated state of a shard: the store, and the sessions that make each request take effect once. A
+//! prepare is applied here as one batch, in the same way at the primary, at a backup, and when a journal is replayed;
+//! only who listens to the answers differs.
+
+use lockstep_proto::{
+    Operation, Status,
+    message::MessageHeader,
+    reply::{ReplyParts, encode_reply},
+    request::Request,
+};
+use lockstep_replica::sessions::{Begin, Sessions, StoredReply};
+use lockstep_store::{Store, WriteResult};
+
+/// The replicated state of a shard.
+pub struct Machine {
+    /// The keys and values.
+    pub store: Store,
+    /// Who has asked for what, and the answers.
+    pub sessions: Sessions,
+    /// Op of the last prepare applied.
+    pub applied: u64,
+    /// Timestamp of the last prepare applied, in ns since 1970.
+    pub timestamp_ns: u64,
+    /// Checksum of the header of the last prepare applied.
+    pub checksum: u128,
+    /// Revision of the next request to be applied.
+    pub revision: u64,
+    results: Vec<WriteResult>,
+}
+
+/// Takes the answers of an applied batch: index of the request in the batch, the fixed part of its reply, and the body.
+pub trait Answers {
+    /// Is called once for each request, in no particular order.
+    fn answer(&mut self, index: usize, parts: &ReplyParts, body: &[u8]);
+}
+
+/// Nobody waits for the answers: a backup, or a replay of the journal.
+pub struct NoAnswers;
+
+impl Answers for NoAnswers {
+    #[inline]
+    fn answer(&mut self, _: usize, _: &ReplyParts, _: &[u8]) {}
+}
+
+impl Machine {
+    /// The state of a shard that has applied ops up to `applied`.
+    pub fn new(
+        store: Store,
+        sessions: Sessions,
+        applied: u64,
+        checksum: u128,
+        timestamp_ns: u64,
+        revision: u64,
+    ) -> Machine {
+        Machine { store, sessions, applied, timestamp_ns, checksum, revision, results: Vec::new() }
+    }
+
+    /// Applies the next prepare of the log.
+    ///
+    /// # Panics
+    ///
+    /// If it is not the next one, or its body is not what its header says: both were checked when it was received and
+    /// when it was recovered, so the log in memory is damaged and nothing that follows could be trusted.
+    pub fn apply(&mut self, message: &[u8], copies: u8, answers: &mut impl Answers) {
+        let header = MessageHeader::view(message).expect("a prepare has a header");
+        assert_eq!(header.op.get(), self.applied + 1, "prepares are applied in order");
+        assert_eq!(header.parent.get(), self.checksum, "prepares are applied along the hash chain");
+        assert_eq!(header.revision.get(), self.revision, "no request is skipped or applied twice");
+        assert!(header.timestamp_ns.get() >= self.timestamp_ns, "time in the log does not run backwards");
+        let count = header.request_count.get() as usize;
+        let mut body = &message[MessageHeader::SIZE..header.size.get() as usize];
+        let mut batch = Batch {
+            timestamp_ns: header.timestamp_ns.get(),
+            op: header.op.get(),
+            copies,
+            requests: Vec::with_capacity(count),
+            indexes: Vec::with_capacity(count),
+        };
+        for index in 0..count {
+            let (request, rest) = Request::parse_trusted(body).expect("a prepare holds as many requests as it says");
+            body = rest;
+            self.begin(&mut batch, index, header.revision.get() + index as u64, request, answers);
+        }
+        assert!(body.is_empty(), "a prepare holds no more requests than it says");
+        self.flush(&mut batch, answers);
+        self.applied = header.op.get();
+        self.checksum = header.checksum.get();
+        self.timestamp_ns = header.timestamp_ns.get();
+        self.revision += count as u64;
+    }
+
+    fn begin<'a>(
+        &mut self,
+        batch: &mut Batch<'a>,
+        index: usize,
+        revision: u64,
+        request: Request<'a>,
+        answers: &mut impl Answers,
+    ) {
+        if request.operation() == Operation::Register {
+            // A register may evict a session that requests of this batch belong to; these come first in the log.
+            self.flush(batch, answers);
+            self.sessions.register(revision, batch.op);
+            let parts = batch.parts(&request, Status::Ok, revision);
+            answers.answer(index, &parts, &[]);
+            return;
+        }
+        let mut begin = self.sessions.begin(request.session(), request.sequence(), batch.op);
+        if matches!(begin, Begin::InProgress) {
+            // The same request twice in one batch: the first one's answer is needed for the second.
+            self.flush(batch, answers);
+            begin = self.sessions.begin(request.session(), request.sequence(), batch.op);
+        }
+        match begin {
+            Begin::New => {
+                batch.requests.push((revision, request));
+                batch.indexes.push(index as u32);
+            }
+            Begin::Duplicate(reply) => answer_stored(batch, index, &request, &reply, answers),
+            Begin::Unknown => answers.answer(index, &batch.parts(&request, Status::UnknownSession, 0), &[]),
+            Begin::Stale => answers.answer(index, &batch.parts(&request, Status::StaleSequence, 0), &[]),
+            Begin::InProgress => unreachable!("the batch was flushed"),
+        }
+    }
+
+    fn flush(&mut self, batch: &mut Batch<'_>, answers: &mut impl Answers) {
+        if batch.requests.is_empty() {
+            return;
+        }
+        self.store.apply_batch(batch.timestamp_ns, &batch.requests, &mut self.results);
+        assert_eq!(self.results.len(), batch.requests.len());
+        for (((_, request), &index), result) in batch.requests.iter().zip(&batch.indexes).zip(&self.results) {
+            let reply = StoredReply { status: result.status, version: result.version, value: result.value };
+            self.sessions.finish(request.session(), request.sequence(), reply);
+            answer_stored(batch, index as usize, request, &reply, answers);
+        }
+        batch.requests.clear();
+        batch.indexes.clear();
+    }
+}
+
+struct Batch<'a> {
+    timestamp_ns: u64,
+    op: u64,
+    copies: u8,
+    requests: Vec<(u64, Request<'a>)>,
+    indexes: Vec<u32>,
+}
+
+impl Batch<'_> {
+    fn parts(&self, request: &Request<'_>, status: Status, version: u64) -> ReplyParts {
+        ReplyParts {
+            status,
+            operation: request.operation(),
+            copies: self.copies,
+            sequence: request.sequence(),
+            version,
+        }
+    }
+}
+
+#[inline]
+fn answer_stored(
+    batch: &Batch<'_>,
+    index: usize,
+    request: &Request<'_>,
+    reply: &StoredReply,
+    answers: &mut impl Answers,
+) {
+    let parts = batch.parts(request, reply.status, reply.version);
+    if request.operation() == Operation::Increment && reply.status == Status::Ok {
+        answers.answer(index, &parts, &reply.value.to_le_bytes());
+    } else {
+        answers.answer(index, &parts, &[]);
+    }
+}
+
+/// Appends the reply to a request that is refused before it reached the log. `text` is for a person.
+pub fn refuse(request: &Request<'_>, status: Status, text: &[u8], out: &mut Vec<u8>) {
+    let parts =
+        ReplyParts { status, operation: request.operation(), copies: 0, sequence: request.sequence(), version: 0 };
+    encode_reply(&parts, text, out);
+}

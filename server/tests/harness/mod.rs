@@ -1,0 +1,290 @@
+//! Real servers for tests: processes of the built binary, in folders of their own, on ports that the system chose.
+//!
+//! A test ends what it started: dropping a [`Cluster`] kills its servers and removes their folders.
+
+#![allow(dead_code, reason = "each test file uses a part of the harness")]
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// How long a test waits for a condition before it fails. Long, because the machine may be busy with other tests.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` gives a value.
+///
+/// # Panics
+///
+/// If it does not within [`DEADLINE`].
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The server binary that was built with the tests.
+pub fn server_binary() -> &'static str {
+    env!("CARGO_BIN_EXE_lockstep-server")
+}
+
+/// Ports that were free a moment ago: `count` of them in a row.
+fn free_ports(count: u16) -> u16 {
+    wait_for("free ports in a row", || {
+        let first = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
+        (first..first.checked_add(count)?).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()).then_some(first)
+    })
+}
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Number of servers.
+    pub servers: u8,
+    /// Number of shards.
+    pub shards: u16,
+    /// Further options of `lockstep-server start`.
+    pub options: Vec<String>,
+    /// Size of each journal.
+    pub journal_size: String,
+}
+
+impl Spec {
+    /// A cluster with one shard and default settings.
+    pub fn of(servers: u8) -> Spec {
+        Spec { servers, shards: 1, options: Vec::new(), journal_size: "16MiB".to_string() }
+    }
+
+    /// Adds options of `lockstep-server start`.
+    pub fn with(mut self, options: &[&str]) -> Spec {
+        self.options.extend(options.iter().map(ToString::to_string));
+        self
+    }
+}
+
+/// One server: its folder, its ports, and its process while it runs.
+pub struct Server {
+    /// Its id.
+    pub id: u8,
+    /// Port of its first shard.
+    pub port: u16,
+    /// Port of its admin endpoints.
+    pub admin: u16,
+    /// Its data folder.
+    pub folder: PathBuf,
+    process: Option<Child>,
+}
+
+/// A cluster of real servers.
+pub struct Cluster {
+    /// What it was made of.
+    pub spec: Spec,
+    /// Its servers, by id.
+    pub servers: Vec<Server>,
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Formats all servers' folders; none is started.
+    pub fn format(spec: Spec) -> Cluster {
+        let folder = tempfile::Builder::new().prefix("lockstep-test-").tempdir_in(scratch_folder()).unwrap();
+        let servers = (0..spec.servers)
+            .map(|id| {
+                let server = Server {
+                    id,
+                    port: free_ports(spec.shards),
+                    admin: free_ports(1),
+                    folder: folder.path().join(format!("server-{id}")),
+                    process: None,
+                };
+                let mut format = Command::new(server_binary());
+                format.args(["format", "--cluster", "test", "--journal-size", &spec.journal_size]);
+                format.args(["--id", &id.to_string(), "--servers", &spec.servers.to_string()]);
+                format.args(["--shards", &spec.shards.to_string(), "--data-dir"]).arg(&server.folder);
+                let output = format.output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                server
+            })
+            .collect();
+        Cluster { spec, servers, folder }
+    }
+
+    /// Formats and starts all servers, and waits until they serve.
+    pub fn start(spec: Spec) -> Cluster {
+        let mut cluster = Cluster::format(spec);
+        for id in 0..cluster.spec.servers {
+            cluster.start_server(id);
+        }
+        cluster.wait_until_healthy();
+        cluster
+    }
+
+    /// The servers' addresses, as `--peers` and clients take them.
+    pub fn addresses(&self) -> String {
+        let addresses: Vec<String> =
+            self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+        addresses.join(",")
+    }
+
+    /// The command that starts one server.
+    pub fn start_command(&self, id: u8) -> Command {
+        let server = &self.servers[id as usize];
+        let mut command = Command::new(server_binary());
+        command.arg("start").arg("--data-dir").arg(&server.folder).args(["--peers", &self.addresses()]);
+        command.args(["--admin", &format!("127.0.0.1:{}", server.admin), "--no-pin"]).args(&self.spec.options);
+        command
+    }
+
+    /// Starts one server; does not wait.
+    pub fn start_server(&mut self, id: u8) {
+        let log = self.folder.path().join(format!("server-{id}.log"));
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        let mut command = self.start_command(id);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let server = &mut self.servers[id as usize];
+        assert!(server.process.is_none(), "server {id} runs already");
+        server.process = Some(command.spawn().unwrap());
+    }
+
+    /// Waits until every server that runs says that it serves.
+    pub fn wait_until_healthy(&mut self) {
+        for id in 0..self.spec.servers {
+            if self.servers[id as usize].process.is_none() {
+                continue;
+            }
+            wait_for(&format!("server {id} to serve"), || {
+                if let Some(status) = self.poll_exit(id) {
+                    panic!("server {id} ended with {status}:\n{}", self.log(id));
+                }
+                (get(self.servers[id as usize].admin, "/healthz")?.0 == 200).then_some(())
+            });
+        }
+    }
+
+    /// How a server ended, if it has.
+    pub fn poll_exit(&mut self, id: u8) -> Option<ExitStatus> {
+        self.servers[id as usize].process.as_mut()?.try_wait().unwrap()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, id: u8) {
+        let mut process = self.servers[id as usize].process.take().expect("the server runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Sends a signal by name, such as `STOP` or `CONT`.
+    pub fn signal(&self, id: u8, signal: &str) {
+        let process = self.servers[id as usize].process.as_ref().expect("the server runs");
+        let status = Command::new("kill").args([&format!("-{signal}"), &process.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits until a server has ended by itself.
+    pub fn wait_for_exit(&mut self, id: u8) -> ExitStatus {
+        let status = wait_for(&format!("server {id} to end"), || self.poll_exit(id));
+        self.servers[id as usize].process = None;
+        status
+    }
+
+    /// What a server has logged.
+    pub fn log(&self, id: u8) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("server-{id}.log"))).unwrap_or_default()
+    }
+
+    /// `/status` of a server's shard.
+    pub fn status(&self, id: u8, shard: usize) -> Option<Value> {
+        let (_, body) = get(self.servers[id as usize].admin, "/status")?;
+        let status: Value = serde_json::from_str(&body).ok()?;
+        status.get("shards").unwrap_or(&status).get(shard).cloned()
+    }
+
+    /// One sample of a server's `/metrics`: the line that starts with `name` and holds all of `labels`.
+    pub fn metric(&self, id: u8, name: &str, labels: &[&str]) -> Option<f64> {
+        let (_, body) = get(self.servers[id as usize].admin, "/metrics")?;
+        let is_wanted = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        };
+        body.lines().find(is_wanted)?.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// Waits until all servers have applied the same ops of every shard, and returns the hash that they agree on.
+    ///
+    /// # Panics
+    ///
+    /// If they have applied the same ops and differ.
+    pub fn wait_for_equal_state(&self) -> Vec<String> {
+        (0..self.spec.shards).map(|shard| self.wait_for_equal_shard(shard)).collect()
+    }
+
+    fn wait_for_equal_shard(&self, shard: u16) -> String {
+        wait_for("equal state on all servers", || {
+            let hashes: Option<Vec<(u64, String)>> = self
+                .servers
+                .iter()
+                .map(|server| {
+                    let (_, body) = get(server.admin, &format!("/state-hash?shard={shard}"))?;
+                    let hash: Value = serde_json::from_str(&body).ok()?;
+                    Some((hash["applied"].as_u64()?, hash["hash"].as_str()?.to_string()))
+                })
+                .collect();
+            let hashes = hashes?;
+            let (applied, hash) = hashes[0].clone();
+            if hashes.iter().any(|(other, _)| *other != applied) {
+                return None;
+            }
+            assert!(hashes.iter().all(|(_, other)| *other == hash), "states at op {applied} differ: {hashes:?}");
+            Some(hash)
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            if let Some(mut process) = server.process.take() {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+        if std::thread::panicking() {
+            for server in &self.servers {
+                eprintln!("--- log of server {}\n{}", server.id, tail(&self.log(server.id)));
+            }
+        }
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// Where test folders are made: on the disk that holds the build, since a file system in memory has no direct I/O.
+pub fn scratch_folder() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// A GET over plain HTTP: status and body.
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_string()))
+}
