@@ -1,2 +1,20 @@
-//! loadgen
-fn main() {}
+//! The load generator's program: see the library of the same name.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lockstep_loadgen::cli::Cli;
+use lockstep_loadgen::commands::execute;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match execute(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lockstep-loadgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -36,6 +36,9 @@ pub struct CommonClusterOptions {
     /// Prepares in flight [default: the server's].
     #[arg(long, value_name = "N")]
     pub pipeline: Option<u32>,
+    /// Size of each shard's journal. It is written in full before a cluster starts, so a larger one takes longer.
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = parse_size)]
+    pub journal_size: u64,
     /// A further argument of `lockstep-server format`; may be repeated.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub format_arg: Vec<String>,
@@ -91,6 +94,7 @@ impl CommonClusterOptions {
                 linger: self.batch_linger,
                 pipeline: self.pipeline,
             },
+            journal_size: Some(self.journal_size),
             format_arguments: self.format_arg.clone(),
             start_arguments: self.start_arg.clone(),
         })

@@ -166,6 +166,9 @@ pub struct CalibrateCommand {
     /// The folder whose disk is measured; default: where clusters would keep their data.
     #[arg(long, value_name = "DIR")]
     pub data_root: Option<PathBuf>,
+    /// What the generator sends to a server that only answers, to find its own ceiling.
+    #[command(flatten)]
+    pub load: LoadOptions,
     /// Where results go.
     #[command(flatten)]
     pub result: ResultOptions,

@@ -286,6 +286,9 @@ fn format_all(spec: &ClusterSpec, places: &[Place], stop: &StopFlag) -> Result<(
         add("--id", id.to_string());
         add("--servers", servers.to_string());
         add("--shards", spec.shards.to_string());
+        if let Some(size) = spec.journal_size {
+            add("--journal-size", size.to_string());
+        }
         arguments.extend(spec.format_arguments.iter().cloned());
         let process = ServerProcess::spawn(&spec.server_bin, &arguments, &place.log)
             .map_err(system(format!("cannot start {}", spec.server_bin.display())))?;

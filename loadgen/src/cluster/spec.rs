@@ -90,6 +90,8 @@ pub struct ClusterSpec {
     pub link_delay: Option<Duration>,
     /// Batching settings.
     pub batching: Batching,
+    /// Bytes of each shard's journal; `None` for the server's default.
+    pub journal_size: Option<u64>,
     /// Further arguments of `lockstep-server format`.
     pub format_arguments: Vec<String>,
     /// Further arguments of `lockstep-server start`.
@@ -115,6 +117,7 @@ impl ClusterSpec {
         set("batch-max-bytes", or_default(max_bytes.map(|bytes| bytes.to_string())));
         set("batch-linger", or_default(linger.map(delay)));
         set("pipeline", or_default(pipeline.map(|depth| depth.to_string())));
+        set("journal-size", or_default(self.journal_size.map(|size| size.to_string())));
         set("format-arguments", self.format_arguments.join(" "));
         set("start-arguments", self.start_arguments.join(" "));
         settings

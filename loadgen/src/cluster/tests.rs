@@ -36,6 +36,7 @@ fn stand(servers: usize, start: &str) -> Stand {
         durability: Durability::Disk,
         link_delay: None,
         batching: Batching { max_ops: Some(8), linger: Some(Duration::from_micros(50)), ..Batching::default() },
+        journal_size: None,
         format_arguments: Vec::new(),
         start_arguments: Vec::new(),
     };

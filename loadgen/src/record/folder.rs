@@ -205,33 +205,6 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Resu
     serde_json::from_slice(&text).map_err(|error| explain(error.into()))
 }
 
-/// All runs in the folders given and below them, by path.
-///
-/// # Errors
-///
-/// Names a folder that cannot be read, or a run in it that is malformed.
-pub fn load_runs(folders: &[PathBuf]) -> io::Result<Vec<RunFolder>> {
-    let mut runs = Vec::new();
-    let mut pending: Vec<PathBuf> = folders.to_vec();
-    while let Some(folder) = pending.pop() {
-        if folder.join("summary.json").is_file() {
-            runs.push(RunFolder::read(&folder)?);
-        }
-        let entries = fs::read_dir(&folder)
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", folder.display())))?;
-        for entry in entries {
-            let entry = entry?;
-            // Links are not followed, so a loop of them cannot trap us.
-            if entry.file_type()?.is_dir() {
-                pending.push(entry.path());
-            }
-        }
-    }
-    runs.sort_by(|a, b| a.path.cmp(&b.path));
-    runs.dedup_by(|a, b| a.path == b.path);
-    Ok(runs)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{Machine, Outcome, Side, Timing, VerdictRules, Window, channel};
@@ -290,10 +263,9 @@ mod tests {
         let second = ResultFolder::create(parent.path(), "one").expect("a second one gets a number");
         assert!(second.path().ends_with("one-2"));
 
-        let runs = load_runs(&[parent.path().to_owned()]).expect("it can be read");
-        assert_eq!(runs.len(), 1);
-        assert_eq!(runs[0].summary, summary);
-        assert_eq!(runs[0].meta, meta());
+        let run = RunFolder::read(folder.path()).expect("it can be read");
+        assert_eq!(run.summary, summary);
+        assert_eq!(run.meta, meta());
 
         let read = |name| fs::read_to_string(folder.path().join(name)).expect("the file is there");
         assert_eq!(read("timeseries.csv").lines().count(), 1 + record.intervals.len());
@@ -318,7 +290,7 @@ mod tests {
         fs::write(parent.path().join("meta.json"), serde_json::to_vec(&meta()).expect("meta has a JSON form"))
             .expect("it can be written");
         fs::write(parent.path().join("summary.json"), "{").expect("it can be written");
-        let error = load_runs(&[parent.path().to_owned()]).expect_err("half a file is no summary");
+        let error = RunFolder::read(parent.path()).expect_err("half a file is no summary");
         assert!(error.to_string().contains("summary.json"), "{error}");
     }
 }

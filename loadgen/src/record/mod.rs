@@ -19,8 +19,10 @@ mod verdict;
 
 pub use collector::{Collector, IntervalRow, RunRecord};
 pub use events::{Event, EventLog};
-pub use folder::{ResultFolder, RunFolder, folder_name, load_runs, utc_compact};
+pub(crate) use folder::read_json;
+pub use folder::{ResultFolder, RunFolder, folder_name, utc_compact};
 pub use histograms::{Histograms, latency_histogram};
+pub(crate) use meta::utc;
 pub use meta::{Checkout, Machine, Meta, file_system_of};
 pub use recorder::{Counts, Outcome, Recorder, Side, Timing};
 pub use summary::{Latency, Summary};

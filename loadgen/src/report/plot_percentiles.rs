@@ -48,7 +48,8 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, curves: &[PercentileCur
         .flat_map(|curve| curve.points.iter().filter(|(quantile, _)| *quantile < 1.0))
         .map(|(quantile, _)| nines(*quantile))
         .fold(1.0, f64::max);
-    let longest = longest.clamp(1.0, NINES_MAX);
+    // A little more, for logarithms are not exact.
+    let longest = longest.clamp(1.0, NINES_MAX) + 1e-6;
     let mut ticks = vec![(0.0, "0".to_owned()), (nines(0.5), "50".to_owned())];
     let names = ["90", "99", "99.9", "99.99", "99.999", "99.9999"];
     ticks.extend(names.iter().enumerate().map(|(index, name)| (index as f64 + 1.0, (*name).to_owned())));

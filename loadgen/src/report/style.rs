@@ -71,7 +71,7 @@ impl TimeUnit {
 }
 
 /// A time in its best unit with three significant digits: `4.25 ms`.
-pub(super) fn time_text(us: f64) -> String {
+pub(crate) fn time_text(us: f64) -> String {
     let (value, unit) = match us.abs() {
         size if size < 1e3 => (us, "µs"),
         size if size < 1e6 => (us / 1e3, "ms"),
@@ -88,7 +88,7 @@ pub(super) fn time_tick(us: f64) -> String {
 }
 
 /// A rate with thousands: `20k`, `1.5M`.
-pub(super) fn rate_text(per_s: f64) -> String {
+pub(crate) fn rate_text(per_s: f64) -> String {
     let (value, suffix) = match per_s.abs() {
         size if size < 1e4 => (per_s, ""),
         size if size < 1e6 => (per_s / 1e3, "k"),

@@ -1,0 +1,187 @@
+//! One measurement: a cluster, its keys, a run, a folder.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail};
+
+use super::progress::Progress;
+use crate::cli::{ClusterOptions, ResultOptions, TargetOptions, loading};
+use crate::cluster::{Cluster, ClusterSpec, Durability};
+use crate::drive::{DriveContext, RunSpec, StopFlag, drive};
+use crate::record::{
+    Checkout, EventLog, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary, VerdictRules, folder_name, utc,
+};
+use crate::report::{Plot, plots_of_run};
+use crate::scenario::{cluster_words, load_words};
+
+/// The servers under load.
+pub(super) enum Target {
+    /// Started from here.
+    Own(Box<Cluster>),
+    /// Somebody else's.
+    Running(Vec<SocketAddr>),
+}
+
+impl Target {
+    /// Starts the cluster that the options ask for, if they do.
+    pub(super) fn open(target: &TargetOptions, cluster: &ClusterOptions, stop: &StopFlag) -> anyhow::Result<Self> {
+        match target.servers {
+            Some(servers) => Self::start(&cluster.spec(servers)?, stop),
+            None => Ok(Self::Running(target.targets.clone())),
+        }
+    }
+
+    /// Starts a cluster.
+    pub(super) fn start(spec: &ClusterSpec, stop: &StopFlag) -> anyhow::Result<Self> {
+        Ok(Self::Own(Box::new(Cluster::start(spec, stop)?)))
+    }
+
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Own(cluster) => cluster.addresses(),
+            Self::Running(addresses) => addresses.clone(),
+        }
+    }
+
+    /// In words.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Own(cluster) => cluster_words(cluster.spec()),
+            Self::Running(addresses) => format!("a running cluster of {} at {}", addresses.len(), addresses[0]),
+        }
+    }
+
+    /// Everybody whose CPU time is of interest.
+    fn processes(&self) -> Vec<ProcessRef> {
+        let mut processes = vec![ProcessRef::own("generator")];
+        if let Self::Own(cluster) = self {
+            processes.extend(cluster.processes());
+        }
+        processes
+    }
+
+    fn own(&self) -> Option<&Cluster> {
+        match self {
+            Self::Own(cluster) => Some(cluster),
+            Self::Running(_) => None,
+        }
+    }
+
+    /// Ends what was started.
+    pub(super) fn close(self) -> anyhow::Result<()> {
+        if let Self::Own(cluster) = self {
+            cluster.stop()?;
+        }
+        Ok(())
+    }
+}
+
+/// What was measured in one run.
+pub(super) struct Measured {
+    pub(super) meta: Meta,
+    pub(super) summary: Summary,
+    pub(super) record: RunRecord,
+    metrics: Vec<String>,
+}
+
+/// Puts every key once, as fast as the servers take them.
+pub(super) fn preload(spec: &RunSpec, stop: &StopFlag, progress: &Progress) -> anyhow::Result<()> {
+    progress.say("loading keys");
+    let context = DriveContext { stop: stop.clone(), events: EventLog::new(), processes: &[], watch: &mut |_| {} };
+    let record = drive(&loading(spec), context).context("cannot load the keys")?;
+    let counts = record.counts;
+    if counts.ok < spec.keys && !stop.is_set() {
+        bail!(
+            "{} of {} keys were loaded ({} failed, {} busy, {} unanswered)",
+            counts.ok,
+            spec.keys,
+            counts.failed,
+            counts.busy,
+            counts.unknown
+        );
+    }
+    Ok(())
+}
+
+/// Runs `spec` against `target`.
+pub(super) fn measure(
+    spec: &RunSpec,
+    target: &Target,
+    stop: &StopFlag,
+    what: &str,
+    progress: &Progress,
+) -> anyhow::Result<Measured> {
+    progress.say(what);
+    let processes = target.processes();
+    let context = DriveContext {
+        stop: stop.clone(),
+        events: EventLog::new(),
+        processes: &processes,
+        watch: &mut |row| progress.show(what, row),
+    };
+    let record = drive(spec, context)?;
+    let scenario = format!("{}; {}", target.words(), load_words(spec));
+    let mut summary = Summary::of(&record, &scenario, spec.offered_per_s(), &VerdictRules::default());
+    if stop.is_set() {
+        summary.verdict.object("it was interrupted before its end".to_owned());
+    }
+    let meta = meta(spec, target.own(), record.started_at)?;
+    let metrics = target.own().map(Cluster::metrics).unwrap_or_default();
+    Ok(Measured { meta, summary, record, metrics })
+}
+
+/// Where and how this program runs.
+pub(super) fn meta(spec: &RunSpec, cluster: Option<&Cluster>, started_at: SystemTime) -> anyhow::Result<Meta> {
+    Ok(Meta {
+        command_line: std::env::args().collect(),
+        seed: spec.seed,
+        started_at: utc(started_at),
+        loadgen_version: env!("CARGO_PKG_VERSION").to_owned(),
+        checkout: Checkout::around(&std::env::current_dir()?),
+        machine: Machine::this(),
+        data_file_system: cluster.and_then(Cluster::data_file_system),
+        load: serde_json::to_value(spec)?,
+        servers: cluster.map(|cluster| cluster.spec().settings()).unwrap_or_default(),
+    })
+}
+
+impl Measured {
+    /// Writes everything about the run into `folder`, with its plots if `plots`.
+    pub(super) fn write(&self, folder: &ResultFolder, plots: bool) -> anyhow::Result<()> {
+        folder.write_run(&self.meta, &self.summary, &self.record)?;
+        for (server, metrics) in self.metrics.iter().enumerate() {
+            folder.write(&format!("server-{server}.metrics.txt"), metrics)?;
+        }
+        if plots {
+            write_plots(folder, &plots_of_run(folder.path(), &self.summary)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes plots as files of a result.
+pub(super) fn write_plots(folder: &ResultFolder, plots: &[Plot]) -> anyhow::Result<()> {
+    for plot in plots {
+        folder.write(&plot.name, &plot.svg)?;
+    }
+    Ok(())
+}
+
+/// Makes the folder of a result that begins now.
+pub(super) fn result_folder(options: &ResultOptions, scenario: &str) -> anyhow::Result<ResultFolder> {
+    let checkout = Checkout::around(&std::env::current_dir()?);
+    let scenario = options.name.as_deref().unwrap_or(scenario);
+    let name = folder_name(SystemTime::now(), checkout.as_ref(), scenario);
+    Ok(ResultFolder::create(&options.results, &name)?)
+}
+
+/// Says so when a durable measurement would go to memory.
+pub(super) fn warn_of_memory_disk(target: &Target, progress: &Progress) {
+    let Some(cluster) = target.own() else { return };
+    if cluster.spec().durability == Durability::Disk && cluster.data_file_system().as_deref() == Some("tmpfs") {
+        progress.line(
+            "note: the data folder is in memory (tmpfs), so 'disk' means nothing here; choose another with --data-root",
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! What each command does.
+
+mod bench;
+mod calibrate;
+mod matrix;
+mod progress;
+mod report;
+mod run;
+mod stop;
+mod sweep;
+
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+
+/// How a command ended, when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// As it should.
+    Good,
+    /// What was measured is void.
+    Void,
+    /// Ctrl-C; what had been measured is kept.
+    Stopped,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Good => Self::SUCCESS,
+            Ending::Void => Self::from(3),
+            Ending::Stopped => Self::from(130),
+        }
+    }
+}
+
+/// Does what the command line says. Exit codes: 0 when all went well, 3 when what was measured is void, 130 when it was
+/// interrupted.
+///
+/// # Errors
+///
+/// When the command could not be done; the error says what to change.
+pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    let ending = match cli.command {
+        Command::Run(command) => run::run(&command)?,
+        Command::Load(command) => run::load(&command)?,
+        Command::Sweep(command) => sweep::sweep(&command)?,
+        Command::Matrix(command) => matrix::matrix(&command)?,
+        Command::Calibrate(command) => calibrate::calibrate(&command)?,
+        Command::Report(command) => report::report(&command)?,
+    };
+    Ok(ending.into())
+}

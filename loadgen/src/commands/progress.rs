@@ -1,0 +1,149 @@
+//! What a person sees while a measurement goes on: a bar on a terminal, lines elsewhere.
+
+use std::io::{IsTerminal, stderr};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::record::{IntervalRow, Summary};
+use crate::report::{rate_text, time_text};
+
+/// Progress over a number of steps: seconds of a run, or runs of a matrix.
+pub(super) struct Progress {
+    /// None where nobody could see a bar.
+    bar: Option<ProgressBar>,
+    live_lines: bool,
+}
+
+impl Progress {
+    /// Progress over `steps` steps. Without a terminal, each interval of a run is a line if `live_lines`.
+    pub(super) fn new(steps: u64, live_lines: bool) -> Self {
+        let bar = stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{bar:24.cyan/blue} {pos}/{len} {wide_msg}")
+                .expect("the template is a constant that is right");
+            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+            bar.with_style(style)
+        });
+        Self { bar, live_lines }
+    }
+
+    /// Says what is going on now.
+    pub(super) fn say(&self, what: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(what.to_owned()),
+            None if self.live_lines => eprintln!("{what}"),
+            None => {}
+        }
+    }
+
+    /// Shows an interval of the current run.
+    pub(super) fn show(&self, what: &str, row: &IntervalRow) {
+        match &self.bar {
+            Some(bar) => bar.set_message(format!("{what}  {}", live(row))),
+            None if self.live_lines => eprintln!("{:>7.1} s  {}", row.start_s + row.length_s, live(row)),
+            None => {}
+        }
+    }
+
+    /// A step is done.
+    pub(super) fn step(&self) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        }
+    }
+
+    /// A line that stays.
+    pub(super) fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn live(row: &IntervalRow) -> String {
+    let response = &row.response;
+    let mut text = format!(
+        "{:>6}/s  p50 {}  p99 {}  max {}",
+        rate_text(row.ok_per_s),
+        time_text(response.p50_us),
+        time_text(response.p99_us),
+        time_text(response.max_us)
+    );
+    let counts = &row.counts;
+    for (count, name) in [
+        (counts.failed, "failed"),
+        (counts.busy, "busy"),
+        (counts.unknown, "unanswered"),
+        (counts.corrupt, "with a wrong value"),
+    ] {
+        if count > 0 {
+            text += &format!("  {count} {name}");
+        }
+    }
+    text
+}
+
+/// A summary in one line.
+pub(super) fn one_line(summary: &Summary) -> String {
+    let response = &summary.response;
+    format!(
+        "{:>6}/s  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  {}",
+        rate_text(summary.achieved_per_s),
+        time_text(response.p50_us),
+        time_text(response.p99_us),
+        time_text(response.p999_us),
+        summary.verdict
+    )
+}
+
+/// A summary as a small table.
+pub(super) fn table(summary: &Summary) -> String {
+    let mut out = format!("{}\n", summary.scenario);
+    let offered = summary.offered_per_s.map_or_else(|| "kept full".to_owned(), |rate| format!("{rate:.0}/s offered"));
+    let counts = &summary.counts;
+    out += &format!("{offered}, {:.0}/s answered in {:.2} s\n", summary.achieved_per_s, summary.elapsed_s);
+    out += &format!(
+        "{} answered ({} without such a key), {} failed, {} busy, {} unanswered, {} with a wrong value\n",
+        counts.ok, counts.missing, counts.failed, counts.busy, counts.unknown, counts.corrupt
+    );
+    out += &format!(
+        "{:<10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n",
+        "", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"
+    );
+    for (name, latency) in
+        [("response", &summary.response), ("service", &summary.service), ("lateness", &summary.lateness)]
+    {
+        out += &format!("{name:<10}");
+        for us in [
+            latency.mean_us,
+            latency.p50_us,
+            latency.p90_us,
+            latency.p99_us,
+            latency.p999_us,
+            latency.p9999_us,
+            latency.max_us,
+        ] {
+            out += &format!("{:>10}", time_text(us));
+        }
+        out.push('\n');
+    }
+    for process in &summary.processes {
+        out += &format!(
+            "{:<16}{:>7.2} s user {:>7.2} s system {:>8.1} MiB at most\n",
+            process.name,
+            process.user_s,
+            process.system_s,
+            process.rss_max_bytes as f64 / f64::from(1 << 20)
+        );
+    }
+    out += &summary.verdict.to_string();
+    out
+}

@@ -1,0 +1,99 @@
+//! The plots of each kind of result, with their file names.
+
+use std::io;
+use std::path::Path;
+
+use super::read::{percentiles, time_points};
+use super::{PercentileCurve, PlotError, ServerSeries, latency_against_rate, latency_against_servers};
+use super::{percentile_curves, time_series};
+use crate::matrix::Matrix;
+use crate::record::Summary;
+use crate::sweep::Sweep;
+
+/// A plot as a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plot {
+    /// Its file name.
+    pub name: String,
+    /// Its contents.
+    pub svg: String,
+}
+
+/// Why the plots of a run could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlotsError {
+    /// A file of the run.
+    #[error(transparent)]
+    File(#[from] io::Error),
+    /// The drawing.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+}
+
+/// The percentile curves and the time series of the run in `folder`.
+///
+/// # Errors
+///
+/// When a file of the run is missing or malformed.
+pub fn plots_of_run(folder: &Path, summary: &Summary) -> Result<Vec<Plot>, PlotsError> {
+    let curve = |name: &str, file: &str, quiet: bool| -> io::Result<PercentileCurve> {
+        Ok(PercentileCurve { name: name.to_owned(), quiet, points: percentiles(&folder.join(file))? })
+    };
+    let curves = [curve("response", "response.hgrm", false)?, curve("service", "service.hgrm", true)?];
+    let scenario = described(summary);
+    let percentile_plot = percentile_curves("Latency by percentile", &scenario, &curves)?;
+    let points = time_points(&folder.join("timeseries.csv"))?;
+    let time_plot = time_series("Throughput and latency over time", &scenario, summary.offered_per_s, &points)?;
+    Ok(vec![
+        Plot { name: "percentiles.svg".to_owned(), svg: percentile_plot },
+        Plot { name: "timeseries.svg".to_owned(), svg: time_plot },
+    ])
+}
+
+fn described(summary: &Summary) -> String {
+    if summary.verdict.is_void() {
+        format!("{} — {}", summary.scenario, summary.verdict)
+    } else {
+        summary.scenario.clone()
+    }
+}
+
+/// Latency and achieved rate over the offered rate.
+///
+/// # Errors
+///
+/// When the drawing library refuses.
+pub fn plots_of_sweep(sweep: &Sweep) -> Result<Vec<Plot>, PlotError> {
+    let summaries: Vec<_> = sweep.runs.iter().map(|run| run.summary.clone()).collect();
+    let title = "Response time against the offered rate (hollow: void)";
+    let svg = latency_against_rate(title, &sweep.scenario, &summaries)?;
+    Ok(vec![Plot { name: "latency-rate.svg".to_owned(), svg }])
+}
+
+/// Latency over servers: one plot per durability, and another one without the sequential lines where those are so high
+/// that they press the others to the floor.
+///
+/// # Errors
+///
+/// When the drawing library refuses.
+pub fn plots_of_matrix(matrix: &Matrix) -> Result<Vec<Plot>, PlotError> {
+    let mut plots = Vec::new();
+    for durability in matrix.durabilities() {
+        let series = matrix.series(durability);
+        let title = "Response time against the number of servers (hollow: void)";
+        let svg = latency_against_servers(title, &matrix.scenario, &series)?;
+        plots.push(Plot { name: format!("latency-servers-{durability}.svg"), svg });
+        let (high, low): (Vec<_>, Vec<_>) = series.into_iter().partition(|line| line.name.starts_with("sequential"));
+        if !low.is_empty() && highest(&high) > 2.5 * highest(&low) {
+            let title = "The same without sequential fan-out";
+            let svg = latency_against_servers(title, &matrix.scenario, &low)?;
+            plots.push(Plot { name: format!("latency-servers-{durability}-parallel.svg"), svg });
+        }
+    }
+    Ok(plots)
+}
+
+fn highest(series: &[ServerSeries]) -> f64 {
+    let points = series.iter().flat_map(|line| &line.points);
+    points.map(|point| point.latency_us[0].median).fold(0.0, f64::max)
+}
