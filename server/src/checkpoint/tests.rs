@@ -54,7 +54,17 @@ fn make(store: &[u8], sessions: &[u8], piece_size: usize) -> (FaultyFile, Finish
     (file, finished)
 }
 
-fn load(file: &impl BlockFile, expected: &FinishedCheckpoint) -> Result<(Vec<u8>, Vec<u8>), CheckpointError> {
+/// Both streams of a checkpoint. Megabytes of numbers in a failure would not tell anybody more, so they are not shown.
+#[derive(PartialEq)]
+struct Streams(Vec<u8>, Vec<u8>);
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "streams of {} and {} bytes", self.0.len(), self.1.len())
+    }
+}
+
+fn load(file: &impl BlockFile, expected: &FinishedCheckpoint) -> Result<Streams, CheckpointError> {
     let (mut store, mut sessions) = (Vec::new(), Vec::new());
     read_checkpoint(file, expected, &Pool::new(0), &mut |section, bytes| {
         match section {
@@ -63,12 +73,7 @@ fn load(file: &impl BlockFile, expected: &FinishedCheckpoint) -> Result<(Vec<u8>
         }
         Ok(())
     })?;
-    Ok((store, sessions))
-}
-
-fn assert_same(found: (Vec<u8>, Vec<u8>), expected: (&[u8], &[u8])) {
-    // Megabytes of numbers would not tell anybody more.
-    assert!(found.0 == expected.0 && found.1 == expected.1);
+    Ok(Streams(store, sessions))
 }
 
 #[test]
@@ -83,7 +88,7 @@ fn streams_come_back_whatever_the_pieces() {
     ] {
         let (store, sessions) = (stream(store_size, 1), stream(sessions_size, 2));
         let (file, finished) = make(&store, &sessions, piece_size);
-        assert_same(load(&file, &finished).expect("it is whole"), (&store, &sessions));
+        assert_eq!(load(&file, &finished).expect("it is whole"), Streams(store, sessions));
     }
 }
 
@@ -113,7 +118,7 @@ fn a_checkpoint_cut_off_anywhere_is_refused() {
         finished.size as usize - 4 * SECTOR_SIZE,
         finished.size as usize - SECTOR_SIZE,
     ];
-    for boundary in boundaries.into_iter().chain(boundaries.map(|boundary| boundary + SECTOR_SIZE / 2)).rev() {
+    for boundary in boundaries.into_iter().chain(boundaries.map(|boundary| boundary + 50)) {
         let cut = FaultyFile::new(finished.size as usize);
         cut.complete(cut.submit(&file.bytes(), 0));
         cut.truncate(boundary);
@@ -233,7 +238,7 @@ fn a_checkpoint_comes_into_force_and_the_one_before_goes() {
     assert_eq!(remove_leftovers(dir, META.op).expect("the disk works"), 1);
     assert_eq!(fs::read_dir(dir).expect("it is a folder").count(), 1);
     let file = DirectFiles.open(&checkpoint_path(dir, META.op), Access::Read).expect("it is there");
-    assert_same(load(&file, &finished).expect("it is whole"), (&store, &sessions));
+    assert_eq!(load(&file, &finished).expect("it is whole"), Streams(store, sessions));
 }
 
 proptest! {

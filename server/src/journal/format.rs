@@ -104,11 +104,11 @@ fn check_is_empty(dir: &Path) -> Result<bool, FolderError> {
         }
         Err(error) => return Err(io_error("list", dir)(error)),
     };
+    if dir.join(LOCK_NAME).exists() {
+        return Err(FolderError::AlreadyFormatted(dir.to_owned()));
+    }
     for entry in entries {
         let name = entry.map_err(io_error("list", dir))?.file_name();
-        if name == LOCK_NAME {
-            return Err(FolderError::AlreadyFormatted(dir.to_owned()));
-        }
         // The root of a fresh file system is as good as an empty folder.
         if name != "lost+found" {
             return Err(FolderError::NotEmpty { dir: dir.to_owned(), entry: name.to_string_lossy().into_owned() });

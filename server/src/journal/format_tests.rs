@@ -59,7 +59,9 @@ fn a_full_disk_is_reported_and_leaves_nothing_behind() {
     let place = tempfile::tempdir().expect("there is a place for temporary files");
     let dir = place.path().join("data");
     let superblocks = 2 * superblock::SUPERBLOCK_FILE_SIZE as u64;
-    for free in [0, JOURNAL_SIZE_MIN, 2 * JOURNAL_SIZE_MIN - 1, 2 * JOURNAL_SIZE_MIN, 2 * JOURNAL_SIZE_MIN + superblocks - 1] {
+    for free in
+        [0, JOURNAL_SIZE_MIN, 2 * JOURNAL_SIZE_MIN - 1, 2 * JOURNAL_SIZE_MIN, 2 * JOURNAL_SIZE_MIN + superblocks - 1]
+    {
         let disk = SmallDisk::new(free);
         let error = format_folder_on(&disk, &dir, &IDENTITY, JOURNAL_SIZE_MIN, &mut |_| {}).expect_err("it is full");
         let text = error.to_string();
@@ -67,8 +69,14 @@ fn a_full_disk_is_reported_and_leaves_nothing_behind() {
         assert!(text.ends_with("(free some space or choose a smaller journal)"), "{text}");
         assert!(!dir.exists());
     }
-    format_folder_on(&SmallDisk::new(2 * JOURNAL_SIZE_MIN + superblocks), &dir, &IDENTITY, JOURNAL_SIZE_MIN, &mut |_| {})
-        .expect("now there is just enough");
+    format_folder_on(
+        &SmallDisk::new(2 * JOURNAL_SIZE_MIN + superblocks),
+        &dir,
+        &IDENTITY,
+        JOURNAL_SIZE_MIN,
+        &mut |_| {},
+    )
+    .expect("now there is just enough");
 }
 
 #[test]

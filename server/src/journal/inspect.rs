@@ -391,3 +391,7 @@ fn print_journal(journal: &JournalView, out: &mut dyn Write) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "inspect_tests.rs"]
+mod tests;

@@ -60,7 +60,10 @@ fn a_formatted_folder_opens_with_every_shard() {
 fn a_missing_folder_is_named_with_the_remedy() {
     let place = tempfile::tempdir().expect("there is a place for temporary files");
     let dir = place.path().join("nowhere");
-    let expected = format!("data folder {0} does not exist: make it with `lockstep-server format --data-dir {0} ...`", dir.display());
+    let expected = format!(
+        "data folder {0} does not exist: make it with `lockstep-server format --data-dir {0} ...`",
+        dir.display()
+    );
     assert_eq!(open_error(&dir, &Expected::default()), expected);
 }
 
@@ -102,7 +105,10 @@ fn a_locked_folder_is_refused_until_it_is_let_go() {
 fn folders_of_others_are_refused_with_what_differs() {
     let place = formatted(&IDENTITY);
     let cases = [
-        (Expected { cluster: Some(6), ..Expected::default() }, "belongs to cluster 00000000000000000000000000000005, not"),
+        (
+            Expected { cluster: Some(6), ..Expected::default() },
+            "belongs to cluster 00000000000000000000000000000005, not",
+        ),
         (Expected { replica: Some(2), ..Expected::default() }, "belongs to server 1, not 2"),
         (Expected { servers: Some(5), ..Expected::default() }, "number of servers is 3, not 5"),
         (Expected { shards: Some(4), ..Expected::default() }, "number of shards is 2, not 4"),

@@ -155,7 +155,6 @@ pub struct Recovery<'a, F> {
 struct Origin {
     cluster: u128,
     shard: u16,
-    offset: u64,
     is_commit_local: bool,
 }
 
@@ -174,7 +173,6 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
             origin: Origin {
                 cluster: superblock.cluster.get(),
                 shard: superblock.shard.get(),
-                offset,
                 is_commit_local: superblock.servers == 1 && superblock.has_lost_memory == 0,
             },
             ring: JournalRing::new(size, offset, superblock.checkpoint.get() + 1),
@@ -250,10 +248,11 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
 
     /// Whole prepares of op `op` or higher in the part of the ring that the log does not use.
     fn find_ghosts(&mut self, op: u64, end: u64) -> Result<Vec<Ghost>, RecoveryError> {
-        let start = self.origin.offset;
+        let first = self.ring.locate(self.ring.first_op());
+        let start = first.map_or(end, |first| first.offset);
         let size = self.ring.size();
-        let is_log_empty = self.ring.used_bytes() == 0;
-        let pieces = if end > start || is_log_empty { [end..size, 0..start] } else { [end..start, 0..0] };
+        let is_straight = end > start || first.is_none();
+        let pieces = if is_straight { [end..size, 0..start] } else { [end..start, 0..0] };
         let mut ghosts = Vec::new();
         for piece in pieces {
             let mut offset = piece.start;

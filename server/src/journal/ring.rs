@@ -259,12 +259,15 @@ impl JournalRing {
 
     /// Where the scan for `op` must begin after a restart: what goes into the superblock for the op after a checkpoint.
     ///
+    /// It is where the prepare before `op` ends, which stays right if `op` is dropped and replaced by a prepare of another
+    /// size, as long as the one before it stays. `op` itself is there, or at 0 if it did not fit there.
+    ///
     /// # Panics
     ///
     /// If `op` is neither in the journal nor the next one.
     pub fn scan_offset(&self, op: u64) -> u64 {
         match self.entry(op) {
-            Some(entry) => entry.offset,
+            Some(entry) => entry.end_before,
             None => {
                 assert_eq!(op, self.last_op() + 1);
                 self.end

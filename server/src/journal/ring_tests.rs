@@ -123,6 +123,20 @@ fn truncation_names_the_sectors_to_erase_and_goes_back_over_a_skip() {
 }
 
 #[test]
+fn the_scan_offset_outlives_a_replacement_of_another_size() {
+    let mut ring = ring(10);
+    put(&mut ring, 4).expect("there is room");
+    put(&mut ring, 4).expect("there is room");
+    ring.release_below(2);
+    assert_eq!(put(&mut ring, 3), Ok(0));
+    let offset = ring.scan_offset(3);
+    assert_eq!(offset, 8 * SECTOR);
+    ring.truncate_after(2);
+    assert_eq!(put(&mut ring, 2), Ok(8));
+    assert_eq!(ring.scan_offset(3), offset);
+}
+
+#[test]
 fn truncating_nothing_is_allowed() {
     let mut ring = ring(10);
     put(&mut ring, 1).expect("there is room");

@@ -92,8 +92,8 @@ impl Core {
         self.checkpointer.installed.notify();
     }
 
-    /// Begins a checkpoint of the state as it is now.
-    fn cut(&mut self) -> CheckpointWriter {
+    /// Begins a checkpoint of the state as it is now. The sessions, small beside the store, are taken whole.
+    fn cut(&mut self) -> (CheckpointWriter, Vec<u8>) {
         let machine = &mut self.machine;
         let meta = CheckpointMeta {
             cluster: self.identity.cluster,
@@ -104,17 +104,15 @@ impl Core {
             revision: machine.revision,
             timestamp_ns: machine.timestamp_ns,
         };
-        let mut writer = CheckpointWriter::new(meta, &self.pool);
         let mut sessions = Vec::new();
         machine.sessions.encode(&mut sessions);
-        writer.push(Section::Sessions, &sessions);
         machine.store.checkpoint_begin();
-        writer
+        (CheckpointWriter::new(meta, &self.pool), sessions)
     }
 }
 
 async fn write_checkpoint(shard: &Rc<Shard>) -> anyhow::Result<FinishedCheckpoint> {
-    let (mut writer, folder, installed) = {
+    let ((mut writer, sessions), folder, installed) = {
         let core = &mut *shard.core.borrow_mut();
         (core.cut(), core.checkpointer.folder.clone(), core.checkpointer.installed.clone())
     };
@@ -135,6 +133,7 @@ async fn write_checkpoint(shard: &Rc<Shard>) -> anyhow::Result<FinishedCheckpoin
         // Everything that has arrived meanwhile goes first.
         let _ = tokio_uring::no_op().await;
     };
+    writer.push(Section::Sessions, &sessions);
     let (writes, finished) = writer.finish(state_hash);
     for write in writes {
         write_piece(&file, write).await?;

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     net::{Shutdown, SocketAddr, ToSocketAddrs},
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -86,8 +86,8 @@ pub async fn connect_loop(shard: Rc<Shard>, peer: Rc<Peer>) {
         match connect(&shard, &peer).await {
             Ok(stream) => {
                 info!(shard = shard.shard, peer = peer.id, address = %peer.address, "connected to peer");
-                pause = RECONNECT_MIN;
                 last_failure.clear();
+                let connected = Instant::now();
                 peer.is_connected.set(true);
                 shard.step(Input::PeerConnected(peer.id));
                 carry_messages(&stream, &peer).await;
@@ -95,6 +95,10 @@ pub async fn connect_loop(shard: Rc<Shard>, peer: Rc<Peer>) {
                 peer.queue.borrow_mut().clear();
                 peer.queue_bytes.set(0);
                 shard.step(Input::PeerDisconnected(peer.id));
+                // A peer that closes every connection at once is not to be stormed.
+                if connected.elapsed() > RECONNECT_MAX {
+                    pause = RECONNECT_MIN;
+                }
                 info!(shard = shard.shard, peer = peer.id, "lost the connection to peer");
             }
             Err(failure) => {

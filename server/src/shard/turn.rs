@@ -14,7 +14,7 @@ use super::{
     Core, Shard,
     clock::Now,
     connections::{Connection, ConnectionTable},
-    disk,
+    disk, header_of,
     origins::Origins,
 };
 use crate::{
@@ -117,6 +117,8 @@ fn send(core: &mut Core, to: u8, message: Bytes) {
     let Some(peer) = &core.peers[to as usize] else {
         return;
     };
+    // A prepare is padded for the journal; on the wire it ends where its header says.
+    let message = message.slice(..header_of(&message).size.get() as usize);
     if message.len() == MessageHeader::SIZE && peer.is_congested() {
         return;
     }
