@@ -128,8 +128,9 @@ impl<P: BatchPool> Replica<P> {
 
     fn verify_to(&mut self, op: u64) {
         if op > self.verified {
+            // An answer is due if what was durable already has become certain; else it comes with the journal's.
+            self.owes_ok |= self.log.durable() > self.verified;
             self.verified = op;
-            self.owes_ok = true;
         }
     }
 

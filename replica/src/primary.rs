@@ -60,7 +60,9 @@ impl<P: BatchPool> Replica<P> {
     }
 
     fn has_pipeline_room(&self) -> bool {
+        // What the other servers commit while our own disk stands still is kept in memory: that must end somewhere, too.
         self.log.op() - self.applied < u64::from(self.config.pipeline_max)
+            && self.log.op() - self.log.durable() < self.config.window_ops() as u64
     }
 
     pub(crate) fn end_primary_turn(&mut self) {

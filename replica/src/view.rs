@@ -15,6 +15,8 @@
 //! committed before. The order of the durable writes is what makes a crash between any two of these steps harmless: a
 //! durable log_view says "my log is this view's log, as far as it goes, and at least as far as the view's beginning".
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use lockstep_proto::message::{Command, MessageHeader};
 use zerocopy::{
@@ -84,6 +86,9 @@ struct Chosen {
     common: u64,
     /// The first op that was asked for last.
     asked_op: u64,
+    /// Prepares that have come before the one that must come next: some are read from a journal, some are not. At most
+    /// [`SERVED_OPS`].
+    early: BTreeMap<u64, Bytes>,
 }
 
 /// Prepares that are served for one request during a view change.
@@ -289,6 +294,7 @@ impl<P: BatchPool> Replica<P> {
                 headers: best.headers.clone(),
                 common: 0,
                 asked_op: 0,
+                early: BTreeMap::new(),
             };
             self.choose(chosen);
         }
@@ -370,21 +376,34 @@ impl<P: BatchPool> Replica<P> {
 
     /// A prepare that we have asked for, to complete our log.
     pub(crate) fn on_fetched_prepare(&mut self, header: MessageHeader, message: Bytes) {
-        let op = header.op.get();
-        let Phase::Candidate(candidate) = &self.phase else { return };
-        let Some(chosen) = &candidate.chosen else { return };
-        if op > chosen.op || !self.log.is_next(&header) {
-            return;
+        let (op, next_op) = (header.op.get(), self.log.op() + 1);
+        let Phase::Candidate(candidate) = &mut self.phase else { return };
+        let Some(chosen) = &mut candidate.chosen else { return };
+        if (next_op..=chosen.op).contains(&op) && op < chosen.asked_op + SERVED_OPS {
+            chosen.early.insert(op, message);
         }
+        while let Phase::Candidate(candidate) = &mut self.phase
+            && let Some(chosen) = &mut candidate.chosen
+            && let Some(message) = chosen.early.remove(&(self.log.op() + 1))
+            && self.take_fetched(message)
+        {}
+    }
+
+    /// Adds a fetched prepare to our log. Returns whether it fits.
+    fn take_fetched(&mut self, message: Bytes) -> bool {
+        let header = *MessageHeader::view(&message).expect("a prepare has a header");
+        let op = header.op.get();
+        let Phase::Candidate(candidate) = &self.phase else { return false };
+        let Some(chosen) = &candidate.chosen else { return false };
         let expected = chosen.headers.iter().find(|theirs| theirs.op.get() == op);
-        if expected.is_some_and(|theirs| theirs.checksum != header.checksum) {
-            return;
+        if !self.log.is_next(&header) || expected.is_some_and(|theirs| theirs.checksum != header.checksum) {
+            return false;
         }
         if op == chosen.op && header.checksum.get() != chosen.checksum {
             // What came before it was not of the chosen log after all.
             let common = chosen.common;
             self.truncate_to(common);
-            return;
+            return false;
         }
         let is_last_asked = op + 1 == chosen.asked_op + SERVED_OPS;
         self.log.push(header, message.clone(), false);
@@ -392,6 +411,7 @@ impl<P: BatchPool> Replica<P> {
         if is_last_asked {
             self.fetch();
         }
+        true
     }
 
     fn advance_candidate(&mut self) {

@@ -13,17 +13,19 @@
 //! | `pause S`, `resume S` | the process stands still, as if stopped by a signal; its connections stay |
 //! | `stall S`, `unstall S` | the disk does nothing; the process goes on |
 //! | `offer S [N]` | N requests arrive at a server |
+//! | `offer_and_settle S N` | N requests arrive, and after each everything happens that can |
 //! | `read S` | a linearizable read arrives at a server |
 //! | `turn S..` | everything that has arrived was handed over |
 //! | `disk S [I]` | the disk does all its pending work, or of what it can do the piece at I |
 //! | `deliver A B [N]`, `lose A B [N]` | messages from A to B arrive, in order; or never do |
+//! | `reorder A B`, `repeat A B` | the first two messages change places; the first one will arrive twice |
 //! | `settle` | everything happens that can happen without time passing |
 //! | `wait T`, `run T` | time passes; `run` settles every 10 ms |
 //! | `checkpoint S OP FIRST` | the state up to an op is durable, and the journal drops what is below another |
 //! | `status`, `journal S..` | prints what replicas say of themselves; which ops a journal holds, and of which views |
 //! | `quietly COMMAND` | leaves no trace |
 
-use std::{env, fs, path::Path};
+use std::{env, fs, path::Path, thread};
 
 use lockstep_replica::{AckPolicy, Config, FanOut, Input, ReplicaStatus, Role};
 
@@ -134,6 +136,14 @@ struct Player<'a> {
     at: String,
 }
 
+impl Drop for Player<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("at {}", self.at);
+        }
+    }
+}
+
 impl Player<'_> {
     fn command(&mut self, words: &[&str]) -> Vec<String> {
         let (&command, arguments) = words.split_first().expect("there is a command");
@@ -149,6 +159,12 @@ impl Player<'_> {
                 self.disk(*server as u8, rest.first().map(|&index| index as usize))
             }
             ("offer", Some([server, count @ ..]), _) => self.offer(*server as u8, count.first().copied().unwrap_or(1)),
+            ("offer_and_settle", Some([server, count]), _) => {
+                for _ in 0..*count {
+                    self.offer(*server as u8, 1);
+                    self.world.settle();
+                }
+            }
             ("read", Some([server]), _) => self.read(*server as u8),
             ("checkpoint", Some([server, op, first_op]), _) => self.checkpoint(*server as u8, *op, *first_op),
             (_, Some(numbers), _) => self.simple(command, numbers),
@@ -168,6 +184,8 @@ impl Player<'_> {
             ("disconnect", &[left, right]) => self.world.disconnect(left, right),
             ("start", servers) => servers.iter().for_each(|&server| self.world.start(server)),
             ("crash", servers) => servers.iter().for_each(|&server| self.world.crash(server)),
+            ("reorder", &[from, to]) => self.world.link(from, to).swap(0, 1),
+            ("repeat", &[from, to]) => self.repeat(from, to),
             ("turn", servers) => servers.iter().for_each(|&server| self.world.input(server, Input::TurnEnd)),
             ("journal", servers) => servers.iter().for_each(|&server| self.print_journal(server)),
             ("pause", &[server]) => self.world.servers[server as usize].is_paused = true,
@@ -213,6 +231,12 @@ impl Player<'_> {
         for _ in 0..self.count(from, to, count) {
             self.world.link(from, to).pop_front();
         }
+    }
+
+    fn repeat(&mut self, from: u8, to: u8) {
+        let link = self.world.link(from, to);
+        let message = link.front().expect("there is a message to repeat").clone();
+        link.push_front(message);
     }
 
     fn count(&mut self, from: u8, to: u8, count: Option<u64>) -> u64 {

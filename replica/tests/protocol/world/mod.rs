@@ -65,7 +65,8 @@ pub struct World {
     pub facts: Facts,
     /// Messages on their way, by sender and receiver.
     links: BTreeMap<(u8, u8), VecDeque<Bytes>>,
-    connected: BTreeSet<(u8, u8)>,
+    /// Servers that can reach each other, the lower first.
+    wired: BTreeSet<(u8, u8)>,
     sequence: u64,
     trace: Vec<String>,
 }
@@ -115,7 +116,7 @@ impl World {
                 .flat_map(|from| ids.clone().map(move |to| ((from, to), VecDeque::new())))
                 .filter(|((from, to), _)| from != to)
                 .collect(),
-            connected: BTreeSet::new(),
+            wired: BTreeSet::new(),
             sequence: 0,
             trace: Vec::new(),
         }
@@ -164,38 +165,52 @@ impl World {
         node.is_paused = false;
         node.replica = Some(Replica::new(node.config.clone(), recovered, HeapPool, now_ns));
         self.drain(server);
-        for to in self.ids() {
-            if self.connected.contains(&(server, to)) {
-                self.input(server, Input::PeerConnected(to));
+        for other in self.ids() {
+            if self.is_connected(server, other) {
+                self.input(server, Input::PeerConnected(other));
+                self.input(other, Input::PeerConnected(server));
             }
         }
     }
 
-    /// Ends a server without warning. Of its disk's pending work nothing more is done.
+    /// Ends a server without warning. Of its disk's pending work nothing more is done. What it has sent is on its way; what
+    /// was sent to it is lost.
     pub fn crash(&mut self, server: u8) {
+        let others: Vec<u8> = self.ids().filter(|&other| self.is_connected(server, other)).collect();
         let node = &mut self.servers[server as usize];
         node.replica = None;
         node.is_paused = false;
         node.is_disk_stalled = false;
         node.disk.crash();
-    }
-
-    /// Connects two servers, both ways.
-    pub fn connect(&mut self, left: u8, right: u8) {
-        for (from, to) in [(left, right), (right, left)] {
-            if self.connected.insert((from, to)) && self.servers[from as usize].is_up() {
-                self.input(from, Input::PeerConnected(to));
-            }
+        for other in others {
+            self.link(other, server).clear();
+            self.input(other, Input::PeerDisconnected(server));
         }
     }
 
-    /// Cuts the connections between two servers. What is on its way is lost.
+    /// Whether messages get from one server to another: both are up, and nothing is cut.
+    fn is_connected(&self, from: u8, to: u8) -> bool {
+        let is_up = |server: u8| self.servers[server as usize].is_up();
+        self.wired.contains(&(from.min(to), from.max(to))) && is_up(from) && is_up(to)
+    }
+
+    /// Lets two servers reach each other.
+    pub fn connect(&mut self, left: u8, right: u8) {
+        if self.wired.insert((left.min(right), left.max(right))) && self.is_connected(left, right) {
+            self.input(left, Input::PeerConnected(right));
+            self.input(right, Input::PeerConnected(left));
+        }
+    }
+
+    /// Cuts two servers off from each other. What is on its way is lost.
     pub fn disconnect(&mut self, left: u8, right: u8) {
-        for (from, to) in [(left, right), (right, left)] {
-            self.link(from, to).clear();
-            if self.connected.remove(&(from, to)) && self.servers[from as usize].is_up() {
-                self.input(from, Input::PeerDisconnected(to));
-            }
+        let was_connected = self.is_connected(left, right);
+        self.wired.remove(&(left.min(right), left.max(right)));
+        self.link(left, right).clear();
+        self.link(right, left).clear();
+        if was_connected {
+            self.input(left, Input::PeerDisconnected(right));
+            self.input(right, Input::PeerDisconnected(left));
         }
     }
 
@@ -333,7 +348,7 @@ impl World {
                 assert_ne!(to, server);
                 note(format!("to {to}: {}", describe(&message)));
                 self.facts.is_sent(server, &message, &node.disk);
-                if self.connected.contains(&(server, to)) {
+                if self.is_connected(server, to) {
                     self.link(server, to).push_back(message);
                 }
             }
