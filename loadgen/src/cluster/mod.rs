@@ -153,6 +153,8 @@ impl Cluster {
         arguments.extend(["--data-dir".to_owned(), place.data.to_string_lossy().into_owned()]);
         arguments.extend(["--peers".to_owned(), peers.join(",")]);
         arguments.extend(["--admin".to_owned(), place.admin.base().to_string()]);
+        // Every server would pin its first shard to the same CPU of this host.
+        arguments.push("--no-pin".to_owned());
         arguments.extend(self.spec.start_options());
         arguments
     }
@@ -194,16 +196,25 @@ impl Cluster {
         self.servers.iter().map(|server| server.admin).collect()
     }
 
-    /// Every process, for CPU accounting.
-    pub fn processes(&self) -> Vec<ProcessRef> {
+    /// The server processes, the idle ones last.
+    pub fn servers(&self) -> Vec<ProcessRef> {
         let name = |index: usize| {
             if index < self.spec.replicating { format!("server {index}") } else { format!("idle server {index}") }
         };
         let servers = self.servers.iter().enumerate();
-        let mut all: Vec<_> =
-            servers.map(|(index, server)| ProcessRef::process(name(index), server.process.pid())).collect();
+        servers.map(|(index, server)| ProcessRef::process(name(index), server.process.pid())).collect()
+    }
+
+    /// Every process and the link proxy's thread, for CPU accounting.
+    pub fn processes(&self) -> Vec<ProcessRef> {
+        let mut all = self.servers();
         all.extend(self.proxy.as_ref().map(LinkProxy::process));
         all
+    }
+
+    /// The end of what a server has written.
+    pub fn log_tail(&self, server: usize) -> String {
+        self.servers[server].process.log_tail()
     }
 
     /// The settings it was started with.

@@ -6,11 +6,13 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 
 use super::progress::Progress;
+use super::watchman::watched;
 use crate::cli::{ClusterOptions, ResultOptions, TargetOptions, loading};
 use crate::cluster::{Cluster, ClusterSpec, Durability};
 use crate::drive::{DriveContext, RunSpec, StopFlag, drive};
 use crate::record::{
-    Checkout, EventLog, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary, VerdictRules, folder_name, utc,
+    Checkout, EventLog, IntervalRow, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary, VerdictRules,
+    folder_name, utc,
 };
 use crate::report::{Plot, plots_of_run};
 use crate::scenario::{cluster_words, load_words};
@@ -52,13 +54,15 @@ impl Target {
         }
     }
 
-    /// Everybody whose CPU time is of interest.
-    fn processes(&self) -> Vec<ProcessRef> {
-        let mut processes = vec![ProcessRef::own("generator")];
-        if let Self::Own(cluster) = self {
-            processes.extend(cluster.processes());
-        }
-        processes
+    /// The server processes that were started from here.
+    fn servers(&self) -> Vec<ProcessRef> {
+        self.own().map(Cluster::servers).unwrap_or_default()
+    }
+
+    /// The end of the log of the server with this name.
+    fn log_tail(&self, name: &str) -> String {
+        let index = self.servers().iter().position(|server| server.name == name);
+        self.own().zip(index).map_or_else(String::new, |(cluster, index)| cluster.log_tail(index))
     }
 
     fn own(&self) -> Option<&Cluster> {
@@ -85,12 +89,26 @@ pub(super) struct Measured {
     metrics: Vec<String>,
 }
 
+/// However few requests a run has in flight, its keys are loaded with this many connections and requests on each.
+const PRELOAD_CONNECTIONS: usize = 16;
+const PRELOAD_IN_FLIGHT: usize = 128;
+
 /// Puts every key once, as fast as the servers take them.
-pub(super) fn preload(spec: &RunSpec, stop: &StopFlag, progress: &Progress) -> anyhow::Result<()> {
+pub(super) fn preload(spec: &RunSpec, target: &Target, stop: &StopFlag, progress: &Progress) -> anyhow::Result<()> {
     progress.say("loading keys");
-    let context = DriveContext { stop: stop.clone(), events: EventLog::new(), processes: &[], watch: &mut |_| {} };
-    let record = drive(&loading(spec), context).context("cannot load the keys")?;
-    let counts = record.counts;
+    let spec = RunSpec {
+        connections: spec.connections.max(PRELOAD_CONNECTIONS),
+        in_flight: spec.in_flight.max(PRELOAD_IN_FLIGHT),
+        ..loading(spec)
+    };
+    let events = EventLog::new();
+    let (record, ended) = watched(stop, &target.servers(), &events, |stop| {
+        drive(&spec, DriveContext { stop, events: events.clone(), processes: &[], watch: &mut |_| {} })
+    });
+    let counts = record.context("cannot load the keys")?.counts;
+    if let Some(server) = ended {
+        bail!("{server} ended while keys were being loaded; its log ends with:\n{}", target.log_tail(&server));
+    }
     if counts.ok < spec.keys && !stop.is_set() {
         bail!(
             "{} of {} keys were loaded ({} failed, {} busy, {} unanswered)",
@@ -113,18 +131,23 @@ pub(super) fn measure(
     progress: &Progress,
 ) -> anyhow::Result<Measured> {
     progress.say(what);
-    let processes = target.processes();
-    let context = DriveContext {
-        stop: stop.clone(),
-        events: EventLog::new(),
-        processes: &processes,
-        watch: &mut |row| progress.show(what, row),
-    };
-    let record = drive(spec, context)?;
+    let mut processes = vec![ProcessRef::own("generator")];
+    processes.extend(target.own().map(Cluster::processes).unwrap_or_default());
+    let events = EventLog::new();
+    let (record, ended) = watched(stop, &target.servers(), &events, |stop| {
+        let watch = &mut |row: &IntervalRow| progress.show(what, row);
+        drive(spec, DriveContext { stop, events: events.clone(), processes: &processes, watch })
+    });
+    let record = record?;
     let scenario = format!("{}; {}", target.words(), load_words(spec));
     let mut summary = Summary::of(&record, &scenario, spec.offered_per_s(), &VerdictRules::default());
     if stop.is_set() {
         summary.verdict.object("it was interrupted before its end".to_owned());
+    }
+    if let Some(server) = ended {
+        let tail = target.log_tail(&server);
+        progress.line(&format!("{server} ended during the run; its log ends with:\n{tail}"));
+        summary.verdict.object(format!("{server} ended during the run"));
     }
     let meta = meta(spec, target.own(), record.started_at)?;
     let metrics = target.own().map(Cluster::metrics).unwrap_or_default();

@@ -154,7 +154,7 @@ impl Bench<'_> {
         }
         let spec = RunSpec { servers: target.addresses(), ..self.spec.clone() };
         if !self.command.load.no_preload {
-            preload(&spec, self.stop, progress)?;
+            preload(&spec, &target, self.stop, progress)?;
         }
         let measured = measure(&spec, &target, self.stop, name, progress)?;
         let folder = ResultFolder::create(&self.folder.path().join("runs"), name)?;

@@ -8,6 +8,7 @@ mod report;
 mod run;
 mod stop;
 mod sweep;
+mod watchman;
 
 use std::process::ExitCode;
 

@@ -24,7 +24,7 @@ pub(super) fn run(command: &RunCommand) -> anyhow::Result<Ending> {
     warn_of_memory_disk(&target, &progress);
     let spec = RunSpec { servers: target.addresses(), ..spec };
     if matches!(target, Target::Own(_)) && !load.no_preload {
-        preload(&spec, &stop, &progress)?;
+        preload(&spec, &target, &stop, &progress)?;
     }
     let measured = measure(&spec, &target, &stop, "running", &progress)?;
     drop(progress);
