@@ -17,13 +17,9 @@ use crate::{
 impl Link {
     /// Gives a number to the next waiting call that may have one.
     pub(crate) fn number_next(&mut self, now: Instant) -> Option<u64> {
-        while let Some(call) = self.waiting_unlogged.pop_front() {
-            if !call.is_cancelled() {
-                return Some(self.flight.insert(call, 0));
-            }
-        }
-        while self.waiting_writes.front().is_some_and(Call::is_cancelled) {
-            self.waiting_writes.pop_front();
+        self.drop_settled(now);
+        if let Some(call) = self.waiting_unlogged.pop_front() {
+            return Some(self.flight.insert(call, 0));
         }
         if self.waiting_writes.is_empty() {
             return None;
@@ -42,6 +38,18 @@ impl Link {
         }
     }
 
+    /// Takes calls off the heads of the queues that must not be sent any more.
+    fn drop_settled(&mut self, now: Instant) {
+        let failure = self.last_failure.as_ref();
+        for waiting in [&mut self.waiting_writes, &mut self.waiting_unlogged] {
+            while waiting.front().is_some_and(|call| call.is_cancelled() || call.deadline <= now)
+                && let Some(call) = waiting.pop_front()
+            {
+                call.expire(failure, Outcome::NotExecuted);
+            }
+        }
+    }
+
     /// Appends the frame of a queued request to `out`.
     pub(crate) fn encode(&mut self, sequence: u64, now: Instant, out: &mut Vec<u8>) {
         let Lookup::Outstanding(entry) = self.flight.get_mut(sequence) else { return };
@@ -55,9 +63,12 @@ impl Link {
         entry.call.body.encode(entry.session, sequence, out);
         entry.state = State::Sent(now);
         entry.attempts += 1;
-        let resend_at = entry.resend_at(now, self.options.attempt_timeout);
         self.wake.lower(entry.call.deadline);
-        self.wake.lower(resend_at.min(now + self.options.silence_timeout / 2));
+        self.wake.lower(entry.resend_at(now, self.options.attempt_timeout));
+        if self.owed_since.is_none() {
+            self.owed_since = Some(now);
+            self.wake.lower(now + self.options.silence_timeout / 2);
+        }
     }
 
     /// Takes one reply in.
@@ -201,6 +212,8 @@ impl Link {
     pub(crate) fn connection_lost(&mut self, kind: FailureKind) {
         let failure = kind.at(self.peer_name());
         self.peer = None;
+        self.owed_since = None;
+        self.ping_at = None;
         self.unsent.clear();
         let now = Instant::now();
         let retries_max = self.options.retries_max;
@@ -313,37 +326,30 @@ impl Link {
         }
     }
 
+    /// Notes that the server has sent a whole reply. Pieces of replies do not count: what follows a wrong length is
+    /// swallowed as if it belonged to one huge reply.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.ping_at = None;
+        self.owed_since = (!self.flight.is_empty()).then_some(now);
+    }
+
     /// Asks a silent server for a sign of life, and later gives it up.
     pub(crate) fn check_silence(&mut self, now: Instant) -> Result<(), FailureKind> {
         let patience = self.options.silence_timeout / 2;
-        let (mut oldest, mut ping_sent) = (None, None);
-        for (_, entry) in self.flight.iter_mut() {
-            if let State::Sent(at) = entry.state {
-                oldest = Some(oldest.map_or(at, |oldest: Instant| oldest.min(at)));
-                if entry.call.reply.is_none() && entry.call.operation() == Operation::Ping {
-                    ping_sent = Some(at);
-                }
-            }
-        }
-        let Some(oldest) = oldest else { return Ok(()) };
-        let quiet_since = self.heard_at.max(ping_sent.unwrap_or(oldest));
-        if quiet_since + patience > now {
-            self.wake.lower(quiet_since + patience);
+        let Some(owed_since) = self.owed_since else { return Ok(()) };
+        let due_at = self.ping_at.unwrap_or(owed_since) + patience;
+        if due_at > now {
+            self.wake.lower(due_at);
             return Ok(());
         }
-        let silent = FailureKind::Silent(now - self.heard_at);
-        if ping_sent.is_some() {
-            return Err(silent);
-        }
-        if self.waiting_unlogged.iter().any(|call| call.reply.is_none()) {
-            // The ping is not even on its way: the server has stopped reading.
-            self.wake.lower(quiet_since + 2 * patience);
-            return if quiet_since + 2 * patience <= now { Err(silent) } else { Ok(()) };
+        if self.ping_at.is_some() {
+            return Err(FailureKind::Silent(now - owed_since));
         }
         // Its deadline is later than the moment at which the lack of an answer to it ends the connection.
         let ping = Call::internal(Operation::Ping, self.options.silence_timeout * 2, now);
         self.waiting_unlogged.push_front(ping);
-        self.wake.lower(quiet_since + 2 * patience);
+        self.ping_at = Some(now);
+        self.wake.lower(now + patience);
         Ok(())
     }
 

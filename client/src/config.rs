@@ -78,8 +78,8 @@ impl ClientOptions {
         self
     }
 
-    /// After how long without a byte from a server that owes an answer its connection is given up. A ping is sent at half
-    /// of it, so a server that is alive but slow to commit keeps its connection. Default: 2 s.
+    /// After how long without a whole reply from a server that owes one its connection is given up. A ping is sent at half of
+    /// it, so a server that is alive but slow to commit keeps its connection. Default: 2 s.
     pub fn silence_timeout(mut self, timeout: Duration) -> Self {
         self.silence_timeout = timeout.max(Duration::from_millis(2));
         self

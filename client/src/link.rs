@@ -50,8 +50,10 @@ pub(crate) struct Link {
     pub(crate) view: u64,
     /// The server that is connected; `None` while there is no connection.
     pub(crate) peer: Option<String>,
-    /// When the server was last heard of.
-    pub(crate) heard_at: Instant,
+    /// Since when the server has owed an answer without giving any; `None` while it owes none.
+    pub(crate) owed_since: Option<Instant>,
+    /// When it was asked for a sign of life.
+    pub(crate) ping_at: Option<Instant>,
     /// What has kept requests from being answered; `None` once one was.
     pub(crate) last_failure: Option<Failure>,
 }
@@ -85,7 +87,8 @@ impl Link {
             budget: RetryBudget::new(options.retry_budget, now),
             view: 0,
             peer: None,
-            heard_at: now,
+            owed_since: None,
+            ping_at: None,
             last_failure: None,
             options,
             directory,
@@ -158,12 +161,11 @@ impl Link {
         self.view = topology.view;
         self.flight.resize_window(topology.window.into());
         self.peer = Some(address);
-        self.heard_at = Instant::now();
         self.queue_everything();
         let (mut reader, mut writer) = stream.split();
         let mut outgoing = Outgoing::default();
         let mut piece = vec![0; PIECE_SIZE].into_boxed_slice();
-        let mut alarm = pin!(sleep_until(self.heard_at));
+        let mut alarm = pin!(sleep_until(Instant::now()));
         let kind = loop {
             if let Err(kind) = self.take_replies(&mut decoder) {
                 break kind;
@@ -178,10 +180,7 @@ impl Link {
             tokio::select! {
                 read = reader.read(&mut piece) => match read {
                     Ok(0) => break FailureKind::Closed,
-                    Ok(size) => {
-                        self.heard_at = Instant::now();
-                        decoder.push(&piece[..size]);
-                    }
+                    Ok(size) => decoder.push(&piece[..size]),
                     Err(error) => break error.into(),
                 },
                 written = writer.write(outgoing.rest()), if !outgoing.rest().is_empty() => match written {
@@ -217,11 +216,17 @@ impl Link {
     /// given up, since a request that was refused is known not to have been carried out.
     fn take_replies(&mut self, decoder: &mut StreamDecoder) -> Result<(), FailureKind> {
         let mut result = Ok(());
+        let now = Instant::now();
+        let mut has_replies = false;
         while let Some(reply) = decoder.next_reply()? {
-            match self.on_reply(&reply, self.heard_at) {
+            has_replies = true;
+            match self.on_reply(&reply, now) {
                 Err(kind @ FailureKind::Status(_)) => result = Err(kind),
                 other => other?,
             }
+        }
+        if has_replies {
+            self.heard(now);
         }
         result
     }

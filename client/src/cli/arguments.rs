@@ -62,7 +62,6 @@ pub enum Format {
 #[command(
     multicall = true,
     max_term_width = 100,
-    disable_help_flag = true,
     override_usage = "COMMAND [ARGUMENTS]",
     subcommand_value_name = "COMMAND",
     subcommand_help_heading = "Commands"

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn options_are_completed_after_their_command() {
-        check("scan --", 5, &["--cursor", "--keys", "--limit", "--prefix"]);
+        check("scan --", 5, &["--cursor", "--help", "--keys", "--limit", "--prefix"]);
         check("put key value --t", 14, &["--ttl"]);
         check("get k --ttl", 6, &[]);
     }

@@ -1,6 +1,6 @@
 //! Exit codes, and the one line that says why.
 
-use lockstep_client::Error;
+use lockstep_client::{Error, FailureKind};
 
 use super::{failure::Failure, output::Printer};
 
@@ -37,6 +37,7 @@ fn code(failure: &Failure) -> u8 {
         Failure::Client(error) => match error {
             Error::VersionMismatch { .. } | Error::WrongType => NOT_MET,
             Error::TooLarge { .. } | Error::CrossShard { .. } | Error::InvalidArgument(_) => USAGE,
+            Error::Unavailable { cause, .. } if matches!(cause.kind, FailureKind::Address) => USAGE,
             _ => UNAVAILABLE,
         },
     }

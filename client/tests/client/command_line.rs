@@ -1,0 +1,252 @@
+//! The `lockstep` program: output, exit codes, scripts.
+
+use std::{
+    io::Write,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::fake::{Action, Fake};
+
+/// A way to run the program against a cluster.
+struct Shell {
+    cluster: String,
+}
+
+impl Shell {
+    fn new(fake: &Fake) -> Shell {
+        Shell { cluster: fake.addresses().join(",") }
+    }
+
+    /// Runs the program to its end with `input` as standard input.
+    async fn run_with(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+        command.env("LOCKSTEP_CLUSTER", &self.cluster).env_remove("NO_COLOR").args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = input.to_vec();
+        // The fake cluster runs on this test's only thread, so waiting for the program is another thread's business.
+        tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            // A program that does not read its input closes it; that is no failure of the test.
+            let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+            let output = child.wait_with_output().unwrap();
+            writer.join().unwrap();
+            output
+        })
+        .await
+        .unwrap()
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        self.run_with(arguments, b"").await
+    }
+
+    /// Runs the program and checks its exit code, standard output, and that standard error contains a text.
+    #[track_caller]
+    fn check(&self, arguments: &[&str], code: i32, stdout: &str, stderr: &str) -> impl Future<Output = ()> {
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let shell = Shell { cluster: self.cluster.clone() };
+        let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
+        async move {
+            let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let output = shell.run(&words).await;
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), stdout, "{arguments:?}");
+            assert!(errors.contains(&stderr), "{arguments:?}: {errors}");
+        }
+    }
+}
+
+async fn start() -> (Fake, Shell) {
+    let fake = Fake::start(1, 1).await;
+    let shell = Shell::new(&fake);
+    (fake, shell)
+}
+
+fn json_lines(output: &Output) -> Vec<Value> {
+    String::from_utf8(output.stdout.clone()).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn values_of_any_bytes_go_in_and_come_out_as_they_are() {
+    let (_fake, shell) = start().await;
+    let value: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    assert!(shell.run_with(&["put", "key", "-"], &value).await.status.success());
+    let output = shell.run(&["get", "key"]).await;
+    assert_eq!((output.status.code(), output.stdout == value), (Some(0), true));
+}
+
+#[tokio::test]
+async fn every_command_answers_and_a_missing_key_is_exit_code_1() {
+    let (_fake, shell) = start().await;
+    shell.check(&["get", "key"], 1, "", "(nil) key").await;
+    shell.check(&["put", "key", "value"], 0, "OK version 2, copies 2\n", "").await;
+    shell.check(&["get", "key", "--show-version"], 0, "value", "version 2").await;
+    shell.check(&["exists", "key"], 0, "true\n", "").await;
+    shell.check(&["exists", "none"], 1, "false\n", "").await;
+    shell.check(&["ttl", "key"], 0, "never\n", "").await;
+    shell.check(&["expire", "key", "90s"], 0, "OK version 4, copies 2\n", "").await;
+    shell.check(&["ttl", "key"], 0, "90000\n", "").await;
+    shell.check(&["expire", "key", "never"], 0, "OK version 6, copies 2\n", "").await;
+    shell.check(&["expire", "none", "1s"], 1, "", "(nil) none").await;
+    shell.check(&["ttl", "none"], 1, "", "(nil) none").await;
+    shell.check(&["incr", "sum"], 0, "1\n", "").await;
+    shell.check(&["incr", "sum", "-5"], 0, "-4\n", "").await;
+    shell.check(&["incr", "key"], 1, "", "not a decimal").await;
+    shell.check(&["cas", "key", "6", "-7"], 0, "OK version 16, copies 2\n", "").await;
+    shell.check(&["cas", "key", "6", "other"], 1, "", "version is 16").await;
+    shell.check(&["mput", "{7}a", "1", "{7}b", "-2"], 0, "OK version 20, copies 2\n", "").await;
+    shell.check(&["mget", "{7}a", "{7}b"], 0, "{7}a\t1\n{7}b\t-2\n", "").await;
+    shell.check(&["mget", "{7}a", "none"], 1, "{7}a\t1\n", "(nil) none").await;
+    shell.check(&["del", "key"], 0, "OK version 22, copies 2\n", "").await;
+    shell.check(&["del", "key"], 1, "", "(nil) key").await;
+}
+
+#[tokio::test]
+async fn json_is_one_object_per_answer() {
+    let (_fake, shell) = start().await;
+    assert!(shell.run_with(&["put", "bytes", "-"], b"\xff\x00").await.status.success());
+    let answers = json_lines(&shell.run(&["put", "key", "a\tb", "--output", "json"]).await);
+    assert_eq!(answers, [json!({"version": 4, "copies": 2})]);
+    let answers = json_lines(&shell.run(&["--output", "json", "get", "key"]).await);
+    assert_eq!(answers, [json!({"key": "key", "value": "a\tb", "version": 4})]);
+    let answers = json_lines(&shell.run(&["mget", "bytes", "none", "--output", "json"]).await);
+    assert_eq!(
+        answers,
+        [json!({"key": "bytes", "value_hex": "ff00", "version": 2}), json!({"key": "none", "value": null})]
+    );
+    let answers = json_lines(&shell.run(&["ttl", "key", "--output", "json"]).await);
+    assert_eq!(answers, [json!({"ttl_ms": null})]);
+}
+
+#[tokio::test]
+async fn a_scan_prints_lines_stops_at_its_limit_and_goes_on_from_its_cursor() {
+    let (_fake, shell) = start().await;
+    let mut script = String::new();
+    for number in 0..20 {
+        script += &format!("put key-{number} \"a\\tb\"\nput other-{number} x\n");
+    }
+    assert!(shell.run_with(&[], script.as_bytes()).await.status.success());
+    let output = shell.run(&["scan"]).await;
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(lines.lines().count(), 40);
+    assert!(lines.lines().any(|line| line == "key-7\ta\\tb"), "{lines}");
+    let output = shell.run(&["scan", "--keys", "--prefix", "key-"]).await;
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().filter(|line| line.starts_with("key-")).count(), 20);
+
+    let mut found = std::collections::BTreeSet::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..5 {
+        let mut arguments = vec!["scan", "--keys", "--limit", "9"];
+        arguments.extend(cursor.as_deref().into_iter().flat_map(|cursor| ["--cursor", cursor]));
+        let output = shell.run(&arguments).await;
+        found.extend(String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned));
+        let note = String::from_utf8(output.stderr).unwrap();
+        cursor = note.trim().strip_prefix("more: --cursor ").map(str::to_owned);
+    }
+    assert_eq!((found.len(), cursor), (40, None));
+}
+
+#[tokio::test]
+async fn wrong_command_lines_are_exit_code_2_and_nothing_is_sent() {
+    let fake = Fake::start(1, 3).await;
+    let shell = Shell::new(&fake);
+    shell.check(&["frobnicate"], 2, "", "frobnicate").await;
+    shell.check(&["put", "key"], 2, "", "<VALUE>").await;
+    shell.check(&["cas", "key", "x", "value"], 2, "", "invalid value").await;
+    shell.check(&["put", "key", "value", "--ttl", "5 parsecs"], 2, "", "500ms").await;
+    shell.check(&["--timeout", "0s", "get", "key"], 2, "", "timeout").await;
+    shell.check(&["get", ""], 2, "", "at least one byte").await;
+    shell.check(&["mput", "a", "1", "b"], 2, "", "no value").await;
+    shell.check(&["mput", "a", "1", "b", "2", "c", "3", "d", "4"], 2, "", "hash tag").await;
+    shell.check(&["scan", "--cursor", "x"], 2, "", "shard:slot:position").await;
+    shell.check(&["--cluster", "nonsense", "get", "key"], 2, "", "host:port").await;
+    let output = shell.run_with(&["put", "key", "-"], &vec![0; (1 << 20) + 1]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(fake.state().seen, []);
+}
+
+#[tokio::test]
+async fn no_answer_is_exit_code_3() {
+    let mut fake = Fake::single(|_| Action::Ignore).await;
+    let shell = Shell::new(&fake);
+    shell.check(&["--timeout", "200ms", "get", "key"], 3, "", "no answer within 200 ms").await;
+    fake.stop(0).await;
+    shell.check(&["--timeout", "200ms", "get", "key"], 3, "", "unavailable (not executed)").await;
+    shell.check(&["--timeout", "200ms", "status"], 3, "", "unavailable").await;
+}
+
+#[tokio::test]
+async fn a_script_runs_to_its_end_and_the_first_failure_is_its_exit_code() {
+    let (fake, shell) = start().await;
+    let script =
+        b"put a 'one two'  # a comment\n\n# another\nget a\nget none\nfrobnicate\nput b \"\\x00\\xff\"\nget b\n";
+    let output = shell.run_with(&[], script).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"OK version 2, copies 2\none two\nOK version 3, copies 2\n\x00\xff\n");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("(nil) none") && errors.contains("frobnicate"), "{errors}");
+    assert!(!errors.contains("lockstep>"), "{errors}");
+
+    let output = shell.run_with(&[], b"get 'open\nquit\nput never x\n").await;
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(fake.state().machine.value(b"never"), None);
+    assert_eq!(shell.run_with(&[], b"put c -\n").await.status.code(), Some(2));
+    // The last line needs no newline.
+    assert_eq!(shell.run_with(&[], b"get a").await.stdout, b"one two\n");
+    assert_eq!(shell.run_with(&[], b"").await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_script_explains_the_commands() {
+    let (_fake, shell) = start().await;
+    let output = shell.run_with(&[], b"help\nhelp scan\n").await;
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(help.contains("compare") || help.contains("cas"), "{help}");
+    assert!(help.contains("--cursor") && help.contains("quit"), "{help}");
+}
+
+#[tokio::test]
+async fn status_is_a_table_with_a_line_per_server_and_shard() {
+    let mut fake = Fake::start(3, 2).await;
+    let shell = Shell::new(&fake);
+    fake.stop(1).await;
+    let output = shell.run(&["status"]).await;
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{table}");
+    assert!(!table.contains('\x1b'), "{table}");
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let header = "server address shard role view op commit applied lag in-sync connections uptime";
+    assert_eq!(rows[0].join(" "), header);
+    let addresses = fake.addresses();
+    assert_eq!(rows[1].join(" "), format!("0 {} 0 primary 0 70 60 50 0 yes 4 1m 1s", addresses[0]));
+    assert_eq!(rows[2].join(" "), format!("1 {} 0 unreachable - - - - 10 yes - -", addresses[1]));
+    assert_eq!(rows[3].join(" "), format!("2 {} 0 backup 0 72 60 50 20 no 4 1m 1s", addresses[2]));
+    assert_eq!(rows.iter().filter(|row| row.len() > 3 && row[3] == "unreachable").count(), 2);
+    assert!(table.contains("server 1 shard 1: cannot connect"), "{table}");
+
+    let answers = json_lines(&shell.run(&["status", "--output", "json"]).await);
+    let servers = answers[0]["servers"].as_array().unwrap();
+    assert_eq!((servers.len(), &servers[0]["replica"]["role"]), (6, &json!("primary")));
+    assert_eq!(servers[1]["replica"], Value::Null);
+
+    fake.stop(0).await;
+    let output = shell.run(&["status"]).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("shard 0 has no primary"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("backup"));
+}
+
+#[tokio::test]
+async fn ping_measures_every_shard() {
+    let fake = Fake::start(1, 2).await;
+    let shell = Shell::new(&fake);
+    let answers = json_lines(&shell.run(&["ping", "-n", "2", "--output", "json"]).await);
+    let shards: Vec<u64> = answers.iter().map(|answer| answer["shard"].as_u64().unwrap()).collect();
+    assert_eq!(shards, [0, 1, 0, 1]);
+    shell.check(&["ping", "--shard", "9"], 2, "", "no such shard").await;
+}
