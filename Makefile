@@ -15,13 +15,13 @@ build: ## Build the three programs, optimised
 	$(CARGO) build --release --locked -p lockstep-server -p lockstep-client -p lockstep-loadgen
 
 reproduce: build ## The main job: start real clusters of 1 to 5 servers, load them, measure, plot (under ten minutes)
-	$(BIN)/lockstep-loadgen reproduce --results $(RESULTS)
+	scripts/reproduce.sh quick $(RESULTS) $(BIN)
 
 reproduce-full: build ## The same with 1 to 7 servers, more repeats and longer runs (about an hour and a half)
-	$(BIN)/lockstep-loadgen reproduce --full --results $(RESULTS)
+	scripts/reproduce.sh full $(RESULTS) $(BIN)
 
 smoke: build ## A minute of what reproduce does, into a temporary folder
-	$(BIN)/lockstep-loadgen reproduce --smoke --results $$(mktemp -d)
+	scripts/reproduce.sh smoke $$(mktemp -d) $(BIN)
 
 test: ## Run all tests
 	$(CARGO) test --workspace --locked

@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of the harness")]
 
+pub mod workload;
+
 use std::{
     fs::File,
     io::{Read, Write},
@@ -132,8 +134,7 @@ impl Cluster {
 
     /// The servers' addresses, as `--peers` and clients take them.
     pub fn addresses(&self) -> String {
-        let addresses: Vec<String> =
-            self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+        let addresses: Vec<String> = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
         addresses.join(",")
     }
 
