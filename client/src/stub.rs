@@ -29,7 +29,7 @@ pub struct Entry {
 /// What is known about a write that was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The key's version from this write on: the write's log position.
+    /// The key's version from now on: the log position of the write that made its value. After a delete: of the delete.
     pub version: u64,
     /// Number of servers on which the write was durable when it was answered.
     pub copies: u8,

@@ -29,7 +29,10 @@ const NUMBERS: [usize; 8] = [0, 2, 4, 5, 6, 7, 8, 10];
 pub fn render(lines: &[ServerStatus]) -> String {
     let is_colored = has_color(&io::stdout());
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(HEADER.map(|name| styled(name.to_owned(), None, is_colored)));
+    table.load_style(presets::NOTHING).set_header(HEADER.map(|name| {
+        let cell = Cell::new(name);
+        if is_colored { cell.add_attribute(Attribute::Bold) } else { cell }
+    }));
     if !is_colored {
         table.force_no_tty();
     }
@@ -109,7 +112,6 @@ fn styled(text: String, color: Option<Color>, is_colored: bool) -> Cell {
     let cell = Cell::new_owned(text);
     match color {
         Some(color) if is_colored => cell.fg(color),
-        None if is_colored => cell.add_attribute(Attribute::Reset),
         _ => cell,
     }
 }
