@@ -25,12 +25,20 @@ struct State {
     in_flight: BTreeMap<u64, (u64, Vec<u8>)>,
     next_id: u64,
     bad_sector: Option<u64>,
+    writes_left: Option<usize>,
 }
 
 impl FaultyFile {
     pub(crate) fn new(size: usize) -> FaultyFile {
-        let state = State { durable: vec![0; size], in_flight: BTreeMap::new(), next_id: 0, bad_sector: None };
-        FaultyFile { state: RefCell::new(state) }
+        FaultyFile {
+            state: RefCell::new(State {
+                durable: vec![0; size],
+                in_flight: BTreeMap::new(),
+                next_id: 0,
+                bad_sector: None,
+                writes_left: None,
+            }),
+        }
     }
 
     /// Begins a write; it becomes durable with [`FaultyFile::complete`] and may otherwise be lost, or survive in part.
@@ -49,18 +57,33 @@ impl FaultyFile {
         state.durable[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
     }
 
-    /// The power goes: of the writes in flight, those atoms survive for which `survives(write, atom)` says so.
-    pub(crate) fn crash(&self, mut survives: impl FnMut(u64, usize) -> bool) {
+    /// The power goes: of the writes in flight, those atoms survive for which `survives(write, atom)` says so; where the
+    /// others were to go, the disk holds what it held before.
+    pub(crate) fn crash(&self, survives: impl FnMut(u64, usize) -> bool) {
+        self.crash_with(survives, |_| {});
+    }
+
+    /// As [`FaultyFile::crash`], but the atoms that do not survive are damaged.
+    pub(crate) fn crash_with_damage(&self, survives: impl FnMut(u64, usize) -> bool) {
+        self.crash_with(survives, |atom| atom.iter_mut().for_each(|byte| *byte ^= 0x55));
+    }
+
+    fn crash_with(&self, mut survives: impl FnMut(u64, usize) -> bool, lose: impl Fn(&mut [u8])) {
         let mut state = self.state.borrow_mut();
+        state.writes_left = None;
         let in_flight = std::mem::take(&mut state.in_flight);
         for (id, (offset, bytes)) in in_flight {
             for (atom, piece) in bytes.chunks(ATOM_SIZE).enumerate() {
-                if survives(id, atom) {
-                    let start = offset as usize + atom * ATOM_SIZE;
-                    state.durable[start..start + piece.len()].copy_from_slice(piece);
-                }
+                let start = offset as usize + atom * ATOM_SIZE;
+                let place = &mut state.durable[start..start + piece.len()];
+                if survives(id, atom) { place.copy_from_slice(piece) } else { lose(place) }
             }
         }
+    }
+
+    /// After this many more writes the process is killed: the next one fails, and nothing can be synced any more.
+    pub(crate) fn kill_after_writes(&self, count: usize) {
+        self.state.borrow_mut().writes_left = Some(count);
     }
 
     /// Flips one bit.
@@ -76,6 +99,11 @@ impl FaultyFile {
     /// Reading this byte fails from now on.
     pub(crate) fn fail_reads_of(&self, byte: u64) {
         self.state.borrow_mut().bad_sector = Some(byte);
+    }
+
+    /// The number that the next write will have.
+    pub(crate) fn next_write(&self) -> u64 {
+        self.state.borrow().next_id
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -106,11 +134,19 @@ impl BlockFile for FaultyFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let left = self.state.borrow().writes_left;
+        if left == Some(0) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        self.state.borrow_mut().writes_left = left.map(|left| left - 1);
         self.submit(bytes, offset);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
+        if self.state.borrow().writes_left == Some(0) {
+            return Err(ErrorKind::Interrupted.into());
+        }
         let ids: Vec<u64> = self.state.borrow().in_flight.keys().copied().collect();
         ids.into_iter().for_each(|id| self.complete(id));
         Ok(())

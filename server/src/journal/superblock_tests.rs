@@ -91,27 +91,20 @@ fn two_whole_copies_that_contradict_each_other_are_refused() {
     assert!(matches!(read(&file), Err(SuperblockReadError::Contradiction { sequence: 5 })));
 }
 
+/// Which copies of a step survive a crash, by the bits of a number.
+fn survives(survivors: u32) -> impl Fn(u64, usize) -> bool {
+    move |_, atom| survivors >> (atom * ATOM_SIZE / SECTOR_SIZE) & 1 == 1
+}
+
 /// Writes the steps up to `step`, and lets the power go during that one: those copies of it survive whose bit is set,
-/// and the others are old, or torn if `is_torn`.
+/// and the others are old, or damaged if `is_torn`.
 fn crash_in_step(file: &FaultyFile, write: &SuperblockWrite, step: usize, survivors: u32, is_torn: bool) {
     for done in &write.steps[..step] {
         file.complete(file.submit(&done.bytes, done.offset));
     }
-    let Some(torn) = write.steps.get(step) else { return };
-    file.submit(&torn.bytes, torn.offset);
-    if is_torn {
-        let old = file.bytes();
-        file.crash(|_, atom| survivors >> (atom * ATOM_SIZE / SECTOR_SIZE) & 1 == 1);
-        for copy in 0..COPIES_PER_STEP {
-            if survivors >> copy & 1 == 0 {
-                let place = torn.offset as usize + copy * SECTOR_SIZE;
-                assert_eq!(file.bytes()[place..place + SECTOR_SIZE], old[place..place + SECTOR_SIZE]);
-                file.rot(place as u64 + 40);
-            }
-        }
-    } else {
-        file.crash(|_, atom| survivors >> (atom * ATOM_SIZE / SECTOR_SIZE) & 1 == 1);
-    }
+    let Some(cut_off) = write.steps.get(step) else { return };
+    file.submit(&cut_off.bytes, cut_off.offset);
+    if is_torn { file.crash_with_damage(survives(survivors)) } else { file.crash(survives(survivors)) }
 }
 
 #[test]
@@ -132,40 +125,24 @@ fn a_crash_at_any_point_of_a_write_leaves_the_old_or_the_new_one() {
 
 #[test]
 fn what_a_start_has_seen_is_never_lost_by_a_crash_in_the_next_one() {
-    // A write is cut off; the next start reads, and is cut off while it repairs; the start after that must see at least as much.
-    for survivors in 0..1 << COPIES_PER_STEP {
-        for repair_step in 0..=SUPERBLOCK_STEPS {
-            for repair_survivors in 0..1 << COPIES_PER_STEP {
-                let file = disk([5; SUPERBLOCK_COPIES]);
-                let pool = Pool::new(0);
-                crash_in_step(&file, &SuperblockWrite::new(&superblock(6), &pool), 0, survivors, true);
-                let reading = read(&file).expect("a crash leaves two whole copies");
-                crash_in_repair(&file, &reading, repair_step, repair_survivors);
-                let again = read(&file).expect("a crash leaves two whole copies");
-                assert_eq!(again.superblock, reading.superblock);
-            }
-        }
-    }
-}
-
-fn crash_in_repair(file: &FaultyFile, reading: &SuperblockReading, step: usize, survivors: u32) {
-    let write = SuperblockWrite::new(&reading.superblock, &Pool::new(0));
-    for (index, written) in write.steps.iter().enumerate().take(step + 1) {
-        for within in 0..COPIES_PER_STEP {
-            let copy = index * COPIES_PER_STEP + within;
-            if reading.is_current(copy) {
-                continue;
-            }
-            let id = file.submit(&written.bytes[..SECTOR_SIZE], (copy * SECTOR_SIZE) as u64);
-            if index < step || survivors >> within & 1 == 1 {
-                file.complete(id);
-            } else {
-                file.crash(|_, _| false);
-                if reading.copies[copy].is_ok() {
-                    rot(file, copy);
-                }
-            }
-        }
+    // A write is cut off; the next start reads, and is killed while it repairs; the start after that must see as much.
+    let sets = || 0..1 << COPIES_PER_STEP;
+    for (step, survivors, writes, kept) in (0..SUPERBLOCK_STEPS)
+        .flat_map(|step| sets().map(move |survivors| (step, survivors)))
+        .flat_map(|(step, survivors)| (0..=SUPERBLOCK_COPIES).map(move |writes| (step, survivors, writes)))
+        .flat_map(|(step, survivors, writes)| sets().map(move |kept| (step, survivors, writes, kept)))
+    {
+        let file = disk([5; SUPERBLOCK_COPIES]);
+        crash_in_step(&file, &SuperblockWrite::new(&superblock(6), &Pool::new(0)), step, survivors, true);
+        let reading = read(&file).expect("a crash leaves two whole copies");
+        file.kill_after_writes(writes);
+        let first_write = file.next_write();
+        let is_repaired = repair(&file, &reading).is_ok();
+        // Every write of a repair is one copy.
+        file.crash_with_damage(|write, _| kept >> ((write - first_write) % 2) & 1 == 1);
+        let again = read(&file).expect("a crash leaves two whole copies");
+        assert_eq!(again.superblock, reading.superblock);
+        assert!(!is_repaired || again.is_complete());
     }
 }
 
