@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::Ending;
 use super::bench::{meta, result_folder};
-use super::progress::Progress;
+use super::progress::{Progress, Steps};
 use crate::calibrate::Calibration;
 use crate::cli::CalibrateCommand;
 use crate::cluster::data_root_default;
@@ -20,7 +20,7 @@ pub(super) fn calibrate(command: &CalibrateCommand) -> anyhow::Result<Ending> {
     let warmup = Duration::from_millis(500);
     let spec = load.spec(Vec::new(), 1, Pacing::Saturate, warmup, *duration).map_err(anyhow::Error::msg)?;
     let started_at = SystemTime::now();
-    let progress = Progress::new(1, false);
+    let progress = Progress::new(1, Steps::Runs);
     progress.say("measuring round trips and synced writes");
     let mut calibration = Calibration::measure(&data_root, *duration)?;
     progress.say("measuring the generator against a server that only answers");

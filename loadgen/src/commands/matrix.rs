@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 
 use super::Ending;
 use super::bench::{Target, measure, meta, preload, result_folder, warn_of_memory_disk, write_plots};
-use super::progress::{Progress, one_line};
+use super::progress::{Progress, Steps, one_line};
 use super::stop::stop_on_signals;
 use crate::cli::MatrixCommand;
 use crate::cluster::ClusterSpec;
@@ -35,7 +35,7 @@ pub(super) fn matrix(command: &MatrixCommand) -> anyhow::Result<Ending> {
     }
     surroundings.push(load_words(&spec));
     let stop = stop_on_signals()?;
-    let folder = result_folder(result, "matrix")?;
+    let folder = result_folder(result, &short_name(command))?;
     let started_at = SystemTime::now();
     let mut matrix = Matrix { scenario: surroundings.join(", "), runs: Vec::new(), stopped_early: false };
     let bench = Bench { command, spec: &spec, folder: &folder, stop: &stop };
@@ -90,6 +90,19 @@ fn plan(command: &MatrixCommand) -> anyhow::Result<MatrixPlan> {
     })
 }
 
+/// What tells this matrix from others in a list of folders.
+fn short_name(command: &MatrixCommand) -> String {
+    let counts = &command.servers.0;
+    let mut name = format!("matrix-n{}-{}", counts[0], counts[counts.len() - 1]);
+    for durability in &command.durability {
+        name += &format!("-{durability}");
+    }
+    if let Some(delay) = command.cluster.link_delay {
+        name += &format!("-links-{}", humantime::format_duration(delay));
+    }
+    name
+}
+
 fn is_unique<T: Ord + Clone>(values: &[T]) -> bool {
     let mut sorted = values.to_vec();
     sorted.sort();
@@ -113,7 +126,7 @@ impl Bench<'_> {
     /// Measures everything, or as much as it can; an error means that it made no sense to go on.
     fn measure_all(&self, plan: &MatrixPlan, matrix: &mut Matrix) -> anyhow::Result<()> {
         let order = plan.order(self.spec.seed);
-        let progress = Progress::new(order.len() as u64, false);
+        let progress = Progress::new(order.len() as u64, Steps::Runs);
         let mut failures = 0;
         for (index, (cell, repeat)) in order.iter().enumerate() {
             if self.stop.is_set() {

@@ -7,30 +7,39 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::record::{IntervalRow, Summary};
 use crate::report::{rate_text, time_text};
 
-/// Progress over a number of steps: seconds of a run, or runs of a matrix.
+/// What a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Steps {
+    /// A second of the one run that there is. Without a terminal, each interval of it is a line.
+    Seconds,
+    /// A run out of many. Without a terminal, each of them is a line.
+    Runs,
+}
+
+/// Progress over a number of steps.
 pub(super) struct Progress {
     /// None where nobody could see a bar.
     bar: Option<ProgressBar>,
-    live_lines: bool,
+    steps: Steps,
 }
 
 impl Progress {
-    /// Progress over `steps` steps. Without a terminal, each interval of a run is a line if `live_lines`.
-    pub(super) fn new(steps: u64, live_lines: bool) -> Self {
+    /// Progress over `count` steps.
+    pub(super) fn new(count: u64, steps: Steps) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{bar:24.cyan/blue} {pos}/{len} {wide_msg}")
                 .expect("the template is a constant that is right");
-            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
             bar.with_style(style)
         });
-        Self { bar, live_lines }
+        Self { bar, steps }
     }
 
     /// Says what is going on now.
     pub(super) fn say(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
-            None if self.live_lines => eprintln!("{what}"),
+            None if self.steps == Steps::Seconds => eprintln!("{what}"),
             None => {}
         }
     }
@@ -38,8 +47,13 @@ impl Progress {
     /// Shows an interval of the current run.
     pub(super) fn show(&self, what: &str, row: &IntervalRow) {
         match &self.bar {
-            Some(bar) => bar.set_message(format!("{what}  {}", live(row))),
-            None if self.live_lines => eprintln!("{:>7.1} s  {}", row.start_s + row.length_s, live(row)),
+            Some(bar) => {
+                bar.set_message(format!("{what}  {}", live(row)));
+                if self.steps == Steps::Seconds {
+                    bar.set_position((row.start_s + row.length_s).round() as u64);
+                }
+            }
+            None if self.steps == Steps::Seconds => eprintln!("{:>7.1} s  {}", row.start_s + row.length_s, live(row)),
             None => {}
         }
     }

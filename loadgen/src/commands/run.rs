@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Ending;
 use super::bench::{Measured, Target, measure, preload, result_folder, warn_of_memory_disk};
-use super::progress::{Progress, table};
+use super::progress::{Progress, Steps, table};
 use super::stop::stop_on_signals;
 use crate::cli::{LoadCommand, ResultOptions, RunCommand, loading};
 use crate::drive::{Pacing, RunSpec, StopFlag};
@@ -18,7 +18,7 @@ pub(super) fn run(command: &RunCommand) -> anyhow::Result<Ending> {
         .spec(target.targets.clone(), shards, pacing.pacing(), pacing.warmup, pacing.duration)
         .map_err(anyhow::Error::msg)?;
     let stop = stop_on_signals()?;
-    let progress = Progress::new(seconds(pacing.warmup + pacing.duration), true);
+    let progress = Progress::new(seconds(pacing.duration), Steps::Seconds);
     progress.say("starting servers");
     let target = Target::open(target, cluster, &stop)?;
     warn_of_memory_disk(&target, &progress);
@@ -39,7 +39,7 @@ pub(super) fn load(command: &LoadCommand) -> anyhow::Result<Ending> {
         .spec(target.targets.clone(), cluster.common.shards, Pacing::Saturate, Duration::ZERO, unused)
         .map_err(anyhow::Error::msg)?;
     let stop = stop_on_signals()?;
-    let progress = Progress::new(1, true);
+    let progress = Progress::new(1, Steps::Seconds);
     progress.say("starting servers");
     let target = Target::open(target, cluster, &stop)?;
     warn_of_memory_disk(&target, &progress);

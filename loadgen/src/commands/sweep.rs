@@ -2,7 +2,7 @@
 
 use super::Ending;
 use super::bench::{Target, measure, meta, preload, result_folder, warn_of_memory_disk, write_plots};
-use super::progress::{Progress, one_line};
+use super::progress::{Progress, Steps, one_line};
 use super::stop::stop_on_signals;
 use crate::cli::SweepCommand;
 use crate::drive::{Pacing, RunSpec};
@@ -18,7 +18,7 @@ pub(super) fn sweep(command: &SweepCommand) -> anyhow::Result<Ending> {
         .spec(target.targets.clone(), cluster.common.shards, Pacing::Saturate, *warmup, *duration)
         .map_err(anyhow::Error::msg)?;
     let stop = stop_on_signals()?;
-    let progress = Progress::new(rates.0.len() as u64, false);
+    let progress = Progress::new(rates.0.len() as u64, Steps::Runs);
     progress.say("starting servers");
     let target = Target::open(target, cluster, &stop)?;
     warn_of_memory_disk(&target, &progress);

@@ -151,6 +151,7 @@ mod tests {
             offered_per_s: Some(100.0),
             achieved_per_s: 100.0,
             elapsed_s: 1.0,
+            planned_s: Some(1.0),
             counts: Counts { ok: 100, ..Counts::default() },
             response: latency,
             reads: Latency::default(),

@@ -162,10 +162,7 @@ impl Collector {
 
     /// Which third of the plan an interval belongs to; answers after the end of the plan belong to the last.
     fn third_of(&self, index: u64) -> Option<usize> {
-        if self.window.end_ns == u64::MAX {
-            return None;
-        }
-        let planned = (self.window.end_ns - self.window.start_ns) / self.window.interval_ns.max(1);
+        let planned = self.window.planned_ns()? / self.window.interval_ns.max(1);
         (planned >= 3).then(|| (index * 3 / planned).min(2) as usize)
     }
 
@@ -176,8 +173,8 @@ impl Collector {
                 self.close(index, &merged, watch);
             }
         }
-        let end_ns = if self.window.end_ns == u64::MAX { 0 } else { self.window.end_ns };
-        self.record.elapsed_ns = self.last_done_ns.max(end_ns).saturating_sub(self.window.start_ns);
+        let answered_ns = self.last_done_ns.saturating_sub(self.window.start_ns);
+        self.record.elapsed_ns = answered_ns.max(self.window.planned_ns().unwrap_or(0));
         if self.third_of(0).is_some() {
             self.record.thirds = Some(self.third_histograms.map(|third| Latency::of(&third.response())));
         }

@@ -48,6 +48,11 @@ impl Window {
         let end_ns = duration_ns.map_or(u64::MAX, |duration| warmup_ns.saturating_add(duration));
         Self { start_ns: warmup_ns, end_ns, interval_ns }
     }
+
+    /// For how long requests are intended; `None` when the run ends by itself.
+    pub fn planned_ns(&self) -> Option<u64> {
+        (self.end_ns != u64::MAX).then(|| self.end_ns - self.start_ns)
+    }
 }
 
 /// A fresh pair: one recorder for each thread, and the collector that they feed. The collector's

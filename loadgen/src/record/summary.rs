@@ -58,6 +58,8 @@ pub struct Summary {
     pub achieved_per_s: f64,
     /// From the end of the warm-up to the end of the plan or the last answer, whichever was later, in seconds.
     pub elapsed_s: f64,
+    /// For how long requests were intended after the warm-up, in seconds; none when the run ended by itself.
+    pub planned_s: Option<f64>,
     /// Requests by outcome.
     pub counts: Counts,
     /// From the intended time to the answer: what a user would have seen.
@@ -87,6 +89,7 @@ impl Summary {
             offered_per_s,
             achieved_per_s,
             elapsed_s,
+            planned_s: record.window.planned_ns().map(|planned_ns| planned_ns as f64 / 1e9),
             counts: record.counts,
             response: Latency::of(&record.histograms.response()),
             reads: Latency::of(&record.histograms.reads),

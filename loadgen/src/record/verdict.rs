@@ -174,6 +174,7 @@ mod tests {
             offered_per_s: Some(10_000.0),
             achieved_per_s: 9_990.0,
             elapsed_s: 15.0,
+            planned_s: Some(15.0),
             counts: Counts { ok: 150_000, ..Counts::default() },
             response: latency(400.0, 2000.0),
             reads: Latency::default(),

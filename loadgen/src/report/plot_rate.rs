@@ -27,9 +27,24 @@ pub fn latency_against_rate(title: &str, scenario: &str, runs: &[Summary]) -> Re
     })
 }
 
+/// Rates in equal ratios would crowd at the left of a linear axis.
+fn is_wide(points: &[(f64, &Summary)]) -> bool {
+    let highest = points.iter().map(|(rate, _)| *rate).fold(0.0, f64::max);
+    points.iter().any(|(rate, _)| highest > 8.0 * rate)
+}
+
+fn axis(points: &[(f64, &Summary)], values: impl Iterator<Item = f64> + Clone, title: &str) -> Axis {
+    let highest = values.clone().fold(1.0, f64::max);
+    if is_wide(points) {
+        let lowest = values.filter(|value| *value > 0.0).fold(highest, f64::min);
+        Axis::log(lowest * 0.8, highest * 1.15, rate_text, format!("{title}, logarithmic"))
+    } else {
+        Axis::linear(0.0, highest * 1.04, 7, title).named(rate_text)
+    }
+}
+
 fn rate_axis(points: &[(f64, &Summary)]) -> Axis {
-    let highest = points.iter().map(|(rate, _)| *rate).fold(1.0, f64::max);
-    Axis::linear(0.0, highest * 1.04, 7, "offered rate (requests/s)").named(rate_text)
+    axis(points, points.iter().map(|(rate, _)| *rate), "offered rate (requests/s)")
 }
 
 fn draw_latency(area: &DrawingArea<SVGBackend<'_>, Shift>, points: &[(f64, &Summary)]) -> Result<(), PlotError> {
@@ -57,10 +72,13 @@ fn draw_latency(area: &DrawingArea<SVGBackend<'_>, Shift>, points: &[(f64, &Summ
 }
 
 fn draw_achieved(area: &DrawingArea<SVGBackend<'_>, Shift>, points: &[(f64, &Summary)]) -> Result<(), PlotError> {
-    let Some(highest) = points.iter().map(|(rate, _)| *rate).max_by(f64::total_cmp) else { return Ok(()) };
-    let y = Axis::linear(0.0, highest * 1.04, 6, "answered (requests/s)").named(rate_text);
+    let rates = points.iter().map(|(rate, _)| *rate);
+    let Some(highest) = rates.clone().max_by(f64::total_cmp) else { return Ok(()) };
+    let lowest = rates.clone().fold(highest, f64::min);
+    let values = rates.chain(points.iter().map(|(_, run)| run.achieved_per_s));
+    let y = axis(points, values, "answered (requests/s)");
     let mut panel = Panel::new(area, rate_axis(points), y, LABEL_WIDTH)?;
-    panel.line(&[(0.0, 0.0), (highest, highest)], QUIET, 1, Stroke::Dotted)?;
+    panel.line(&[(lowest, lowest), (highest, highest)], QUIET, 1, Stroke::Dotted)?;
     panel.name((highest, highest), "as offered", String::new(), QUIET);
     let line: Vec<_> = points.iter().map(|(rate, run)| (*rate, run.achieved_per_s)).collect();
     panel.line(&line, series_color(0), 2, Stroke::Solid)?;
@@ -71,4 +89,63 @@ fn draw_achieved(area: &DrawingArea<SVGBackend<'_>, Shift>, points: &[(f64, &Sum
         panel.name(*last, "answered", format!("at most {}/s", rate_text(most)), series_color(0));
     }
     panel.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Counts, Latency, Verdict};
+
+    fn run(offered: f64, achieved: f64, void: bool) -> Summary {
+        let mut verdict = Verdict::valid();
+        if void {
+            verdict.object("made up".to_owned());
+        }
+        let latency =
+            Latency { count: 9, p50_us: offered / 10.0, p99_us: offered, p999_us: 2.0 * offered, ..Latency::default() };
+        Summary {
+            scenario: String::new(),
+            verdict,
+            offered_per_s: Some(offered),
+            achieved_per_s: achieved,
+            elapsed_s: 1.0,
+            planned_s: Some(1.0),
+            counts: Counts::default(),
+            response: latency,
+            reads: Latency::default(),
+            writes: latency,
+            service: latency,
+            lateness: Latency::default(),
+            thirds: None,
+            processes: Vec::new(),
+        }
+    }
+
+    fn has_text(svg: &str, text: &str) -> bool {
+        svg.lines().any(|line| line.trim() == text)
+    }
+
+    #[test]
+    fn saturation_is_told_and_void_points_are_hollow() {
+        let runs = [run(10_000.0, 10_000.0, false), run(20_000.0, 20_000.0, false), run(40_000.0, 25_000.0, true)];
+        let svg = latency_against_rate("t", "s", &runs).expect("it can be drawn");
+        assert!(has_text(&svg, "at most 25k/s") && has_text(&svg, "as offered"));
+        assert!(has_text(&svg, "offered rate (requests/s)"), "a narrow range of rates has a linear axis");
+        let hollow = svg.lines().filter(|line| line.starts_with("<circle") && line.contains("fill=\"none\"")).count();
+        assert_eq!(hollow, 5, "one per line of both panels");
+    }
+
+    #[test]
+    fn a_wide_range_of_rates_has_a_logarithmic_axis() {
+        let runs = [run(1_000.0, 1_000.0, false), run(100_000.0, 90_000.0, false)];
+        let svg = latency_against_rate("t", "s", &runs).expect("it can be drawn");
+        assert!(has_text(&svg, "offered rate (requests/s), logarithmic"));
+    }
+
+    #[test]
+    fn runs_without_a_rate_are_left_out() {
+        let full = Summary { offered_per_s: None, ..run(1_000.0, 1_000.0, false) };
+        let svg = latency_against_rate("t", "s", &[full]).expect("it can be drawn");
+        assert_eq!(svg.matches("<circle").count(), 0);
+    }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::read::{percentiles, time_points};
-use super::{PercentileCurve, PlotError, ServerSeries, latency_against_rate, latency_against_servers};
+use super::{PercentileCurve, PlotError, ServerSeries, TimePoint, latency_against_rate, latency_against_servers};
 use super::{percentile_curves, time_series};
 use crate::matrix::Matrix;
 use crate::record::Summary;
@@ -42,12 +42,23 @@ pub fn plots_of_run(folder: &Path, summary: &Summary) -> Result<Vec<Plot>, Plots
     let curves = [curve("response", "response.hgrm", false)?, curve("service", "service.hgrm", true)?];
     let scenario = described(summary);
     let percentile_plot = percentile_curves("Latency by percentile", &scenario, &curves)?;
-    let points = time_points(&folder.join("timeseries.csv"))?;
+    let mut points = time_points(&folder.join("timeseries.csv"))?;
+    leave_out_the_last_answers(&mut points, summary);
     let time_plot = time_series("Throughput and latency over time", &scenario, summary.offered_per_s, &points)?;
     Ok(vec![
         Plot { name: "percentiles.svg".to_owned(), svg: percentile_plot },
         Plot { name: "timeseries.svg".to_owned(), svg: time_plot },
     ])
+}
+
+/// The few answers that come in just after the end of the plan would look like a collapse of the throughput. When they
+/// take more than one interval they show a backlog, and stay.
+fn leave_out_the_last_answers(points: &mut Vec<TimePoint>, summary: &Summary) {
+    let Some(planned_s) = summary.planned_s else { return };
+    let after = points.iter().filter(|point| point.start_s > planned_s - 1e-6).count();
+    if after == 1 && points.len() > 1 {
+        points.pop();
+    }
 }
 
 fn described(summary: &Summary) -> String {

@@ -46,25 +46,29 @@ fn a_round_trip_takes_two_delays() {
     let delay = Duration::from_millis(3);
     let (server, _proxy, mut client) = link(delay);
     let echo = echo(server);
+    // On busy cores most round trips take longer. One quick one shows that the proxy itself does not add more.
+    let deadline = Instant::now() + PATIENCE;
     let mut quickest = Duration::MAX;
-    for round in 0..30u8 {
+    let mut rounds = 0;
+    while rounds < 20 || (quickest > 2 * delay + Duration::from_millis(2) && Instant::now() < deadline) {
         let sent = Instant::now();
-        client.write_all(&[round]).expect("the proxy takes it");
+        let message = [rounds as u8];
+        client.write_all(&message).expect("the proxy takes it");
         let mut answer = [0];
         client.read_exact(&mut answer).expect("an answer comes");
-        assert_eq!(answer, [round]);
+        assert_eq!(answer, message);
         assert!(sent.elapsed() >= 2 * delay, "an answer came before both delays were over");
         quickest = quickest.min(sent.elapsed());
+        rounds += 1;
     }
-    // The quickest of many is free of other programs' noise: what is left is the proxy's own lateness.
-    assert!(quickest < 2 * delay + Duration::from_millis(2), "even the quickest took {quickest:?}");
+    assert!(quickest <= 2 * delay + Duration::from_millis(2), "even the quickest took {quickest:?}");
     client.shutdown(Shutdown::Write).expect("it is connected");
-    assert_eq!(echo.join().expect("the echo ends"), 30);
+    assert_eq!(echo.join().expect("the echo ends"), rounds);
 }
 
 #[test]
 fn bytes_arrive_in_order_and_pieces_do_not_wait_for_each_other() {
-    let delay = Duration::from_millis(100);
+    let delay = Duration::from_millis(500);
     let (server, _proxy, mut client) = link(delay);
     let sent = bytes(16 * 1024 * 1024);
     let expected = sent.clone();
@@ -81,8 +85,8 @@ fn bytes_arrive_in_order_and_pieces_do_not_wait_for_each_other() {
     let mut received = Vec::new();
     stream.read_to_end(&mut received).expect("the end of the stream is passed on");
     assert!(received == expected, "{} bytes, not as sent", received.len());
-    // A delay per piece of at most 256 KiB would add up to more than six seconds.
-    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
+    // A delay per piece of at most 256 KiB would add up to more than half a minute.
+    assert!(begun.elapsed() < Duration::from_secs(20), "took {:?}", begun.elapsed());
     sender.join().expect("it has sent everything");
 }
 

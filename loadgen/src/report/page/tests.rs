@@ -24,6 +24,7 @@ fn summary(void: bool) -> Summary {
         offered_per_s: Some(1000.0),
         achieved_per_s: 998.0,
         elapsed_s: 1.0,
+        planned_s: Some(1.0),
         counts: Counts { ok: 998, unknown: 2, ..Counts::default() },
         response: latency,
         reads: Latency::default(),
