@@ -86,7 +86,6 @@ impl Engine {
         groups: usize,
     ) -> Self {
         let shards = usize::from(spec.shards);
-        let window = if spec.workload.reads() { WINDOW } else { spec.in_flight.next_power_of_two() };
         let values = ValueMaker::new(spec.seed);
         let end_ns = recorder.window().end_ns;
         let arrivals = match spec.pacing {
@@ -100,7 +99,7 @@ impl Engine {
                 timeout_ns: spec.timeout.as_nanos() as u64,
                 is_verifying: spec.verify,
             },
-            lanes: (0..groups * shards).map(|lane| Lane::new(lane / shards, window.min(WINDOW))).collect(),
+            lanes: (0..groups * shards).map(|lane| Lane::new(lane / shards, WINDOW)).collect(),
             frames: FrameMaker::new(spec.key_layout, values, spec.values.max as usize),
             values,
             ledger,
@@ -187,8 +186,7 @@ impl Engine {
         let shards = self.bounds.shards;
         let shard = if shards == 1 { 0 } else { shard_of_key(self.frames.key(op.key_index), shards) };
         let lane = group * usize::from(shards) + usize::from(shard);
-        let asked = Asked { op, intended_ns, noticed_ns, sent_ns: None, is_second_step: false };
-        self.lanes[lane].queue.push_back(asked);
+        self.lanes[lane].queue.push_back(Asked::new(op, intended_ns, noticed_ns));
         self.group_open[group] += 1;
         self.open += 1;
         self.touch(lane);
@@ -227,8 +225,8 @@ impl Engine {
     fn write_down(&mut self, asked: &Asked, done_ns: u64, outcome: Outcome) {
         let timing = Timing {
             intended_ns: asked.intended_ns,
-            noticed_ns: asked.noticed_ns,
-            sent_ns: asked.sent_ns.unwrap_or(asked.noticed_ns),
+            noticed_ns: asked.noticed_ns(),
+            sent_ns: asked.waits_since_ns(),
             done_ns,
         };
         let side = if asked.op.kind == OpKind::Read { Side::Read } else { Side::Write };
@@ -238,7 +236,7 @@ impl Engine {
     /// Gives up what has waited too long. True for a lane whose connection should be replaced, for it is the likely cause.
     pub(super) fn expire(&mut self, lane: usize, now_ns: u64) -> bool {
         let bound_ns = now_ns.saturating_sub(self.bounds.timeout_ns);
-        let is_late = |asked: &Asked| asked.sent_ns.unwrap_or(asked.noticed_ns) < bound_ns;
+        let is_late = |asked: &Asked| asked.waits_since_ns() < bound_ns;
         let state = &self.lanes[lane];
         if !state.queue.front().is_some_and(is_late)
             && !state.ring.oldest().is_some_and(|oldest| is_late(&oldest.asked))
@@ -274,7 +272,7 @@ impl Engine {
 
     /// The session is gone: what was sent under it may or may not have happened. Reads are sent again.
     pub(super) fn forget_session(&mut self, lane: usize, now_ns: u64) {
-        self.give_up(lane, now_ns, |asked| asked.is_write() && asked.sent_ns.is_some());
+        self.give_up(lane, now_ns, |asked| asked.is_write() && asked.sent_ns().is_some());
         self.lanes[lane].session = 0;
     }
 
@@ -303,8 +301,7 @@ impl Engine {
             && let Some(op) = self.source.next()
         {
             self.arrivals.as_mut().expect("there is a plan").next();
-            let asked = Asked { op, intended_ns, noticed_ns: intended_ns, sent_ns: None, is_second_step: false };
-            self.write_down(&asked, now_ns, Outcome::Unknown);
+            self.write_down(&Asked::new(op, intended_ns, intended_ns), now_ns, Outcome::Unknown);
         }
     }
 

@@ -1,24 +1,77 @@
 //! Requests without an answer yet, found by their sequence.
 
-use crate::plan::Op;
+use crate::plan::{Op, OpKind};
 
-/// A request that is to be sent or has been.
+/// A request that is to be sent or has been. Kept small, for thousands are in flight and each is touched twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asked {
     /// What it does.
     pub(super) op: Op,
     /// When the plan wanted it sent, in nanoseconds since the start of the run.
     pub(super) intended_ns: u64,
-    /// When the generator took notice of it.
-    pub(super) noticed_ns: u64,
-    /// When its first frame was handed to the kernel; `None` while it waits.
-    pub(super) sent_ns: Option<u64>,
+    /// [`UNSENT`] while it waits, then [`Asked::sent_ns`].
+    sent_or_unsent_ns: u64,
+    /// How long after that the generator took notice of it; four seconds at most, which is late enough.
+    noticed_after_ns: u32,
     /// Whether it is a read-modify-write whose get has been answered.
-    pub(super) is_second_step: bool,
+    is_second_step: bool,
 }
 
-/// A request that has a sequence.
+/// Later than any run lasts.
+const UNSENT: u64 = u64::MAX;
+
+impl Asked {
+    /// A request that waits to be sent.
+    #[inline]
+    pub(super) fn new(op: Op, intended_ns: u64, noticed_ns: u64) -> Self {
+        let noticed_after_ns = noticed_ns.saturating_sub(intended_ns).min(u64::from(u32::MAX)) as u32;
+        Self { op, intended_ns, sent_or_unsent_ns: UNSENT, noticed_after_ns, is_second_step: false }
+    }
+
+    /// When the generator took notice of it.
+    #[inline]
+    pub(super) fn noticed_ns(&self) -> u64 {
+        self.intended_ns + u64::from(self.noticed_after_ns)
+    }
+
+    /// When its first frame was handed to the kernel, if it was.
+    #[inline]
+    pub(super) fn sent_ns(&self) -> Option<u64> {
+        (self.sent_or_unsent_ns != UNSENT).then_some(self.sent_or_unsent_ns)
+    }
+
+    /// A frame of it is handed to the kernel; the first one counts.
+    #[inline]
+    pub(super) fn mark_sent(&mut self, now_ns: u64) {
+        self.sent_or_unsent_ns = self.sent_or_unsent_ns.min(now_ns);
+    }
+
+    /// The put of a read-modify-write whose get has been answered.
+    #[inline]
+    pub(super) fn second_step(self) -> Self {
+        Self { is_second_step: true, ..self }
+    }
+
+    /// Whether its next frame is a write.
+    #[inline]
+    pub(super) fn is_write(&self) -> bool {
+        match self.op.kind {
+            OpKind::Read => false,
+            OpKind::Update | OpKind::Insert => true,
+            OpKind::ReadModifyWrite => self.is_second_step,
+        }
+    }
+
+    /// The moment that its time-out counts from.
+    #[inline]
+    pub(super) fn waits_since_ns(&self) -> u64 {
+        self.sent_ns().unwrap_or_else(|| self.noticed_ns())
+    }
+}
+
+/// A request that has a sequence. One cache line.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
 pub(super) struct InFlight {
     /// The request.
     pub(super) asked: Asked,
@@ -27,6 +80,8 @@ pub(super) struct InFlight {
     /// For reads with an audit: the version that was acknowledged before the read was sent.
     pub(super) version_floor: u64,
 }
+
+const _: () = assert!(size_of::<Option<InFlight>>() == 64, "one cache line");
 
 /// The requests of one session, in a ring indexed by sequence.
 ///
@@ -104,11 +159,10 @@ impl InFlightRing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::OpKind;
 
     fn asked(key_index: u64) -> Asked {
         let op = Op { kind: OpKind::Update, key_index, value_len: 1, nonce: 1 };
-        Asked { op, intended_ns: 0, noticed_ns: 0, sent_ns: None, is_second_step: false }
+        Asked::new(op, 0, 0)
     }
 
     #[test]

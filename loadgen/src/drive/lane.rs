@@ -6,10 +6,10 @@ use lockstep_proto::Operation;
 use lockstep_proto::request::{RequestParts, encode_request};
 
 use super::inflight::{Asked, InFlight, InFlightRing};
-use crate::plan::{KeyLayout, OpKind, ValueMaker};
+use crate::plan::{KeyLayout, ValueMaker};
 
 /// A write to the kernel stops growing here: enough to spread its cost over many requests, little enough for the cache.
-const WRITE_SIZE_MAX: usize = 256 * 1024;
+pub(super) const WRITE_SIZE_MAX: usize = 256 * 1024;
 
 /// One session. It outlives its connection: after a loss the same requests are sent again under the same sequences.
 #[derive(Debug)]
@@ -78,23 +78,11 @@ impl Lane {
         }
         while out.len() < WRITE_SIZE_MAX && self.open < open_max && self.ring.has_room() {
             let Some(mut asked) = self.queue.pop_front() else { break };
-            asked.sent_ns.get_or_insert(now_ns);
+            asked.mark_sent(now_ns);
             let version_floor = if asked.is_write() { 0 } else { floor(asked.op.key_index) };
             let sequence = self.ring.push(asked, version_floor);
             self.open += 1;
             frames.append(&asked, sequence, self.session, out);
-        }
-    }
-}
-
-impl Asked {
-    /// Whether its next frame is a write.
-    #[inline]
-    pub(super) fn is_write(&self) -> bool {
-        match self.op.kind {
-            OpKind::Read => false,
-            OpKind::Update | OpKind::Insert => true,
-            OpKind::ReadModifyWrite => self.is_second_step,
         }
     }
 }

@@ -6,7 +6,7 @@ use lockstep_proto::request::FrameError;
 
 use super::engine::Engine;
 use super::handshake::view_of;
-use super::inflight::{Asked, InFlight};
+use super::inflight::InFlight;
 use crate::plan::OpKind;
 use crate::record::Outcome;
 
@@ -63,7 +63,7 @@ impl Engine {
         let outcome = self.judge_read(&taken, reply);
         if taken.asked.op.kind == OpKind::ReadModifyWrite && outcome != Outcome::Corrupt {
             // The same request, counted once: its put follows its get.
-            self.lanes[lane].queue.push_back(Asked { is_second_step: true, ..taken.asked });
+            self.lanes[lane].queue.push_back(taken.asked.second_step());
             self.touch(lane);
         } else {
             self.end(group, &taken.asked, now_ns, outcome);

@@ -1,9 +1,14 @@
 //! One generating thread: a ring, and on it a task per connection that sends, one that reads, and one that keeps time.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
@@ -14,6 +19,7 @@ use lockstep_proto::reply::ReplyHeader;
 use super::StopFlag;
 use super::engine::{Engine, Next, Tally};
 use super::handshake::{Finder, HandshakeError, greet, register, shard_address};
+use super::lane::WRITE_SIZE_MAX;
 use super::notify::Notify;
 use super::replies::After;
 use super::ring;
@@ -36,16 +42,23 @@ const PACING_GRAIN: Duration = Duration::from_micros(10);
 /// The state that the tasks of a thread share.
 pub(super) struct Worker {
     engine: RefCell<Engine>,
-    /// One per lane: there is something to send, or the connection is broken.
+    /// One per lane: there is a rest to write, or something to send again, or the connection is broken.
     wakes: Vec<Notify>,
     /// There is room for what the pacer holds back.
     room: Notify,
-    /// The present connection of each lane.
-    links: Vec<RefCell<Option<Rc<TcpStream>>>>,
-    /// Write buffers, the one used last on top, for it is the one in the cache.
-    buffers: RefCell<Vec<Vec<u8>>>,
+    links: Vec<RefCell<Link>>,
+    /// Frames on their way to the kernel; one for all lanes, so that it stays in the cache.
+    frames: RefCell<Vec<u8>>,
     started: Instant,
     is_over: Cell<bool>,
+}
+
+/// The present connection of a lane.
+#[derive(Default)]
+struct Link {
+    stream: Option<Rc<TcpStream>>,
+    /// What the socket had no room for. Until it is written, nothing else is sent.
+    rest: Vec<u8>,
 }
 
 /// A lane's first connection, made before the run starts.
@@ -141,8 +154,8 @@ pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, s
         engine: RefCell::new(engine),
         wakes: (0..lanes).map(|_| Notify::default()).collect(),
         room: Notify::default(),
-        links: (0..lanes).map(|_| RefCell::new(None)).collect(),
-        buffers: RefCell::default(),
+        links: (0..lanes).map(|_| RefCell::default()).collect(),
+        frames: RefCell::default(),
         started,
         is_over: Cell::new(false),
     });
@@ -178,16 +191,52 @@ impl Worker {
         self.started.elapsed().as_nanos() as u64
     }
 
-    /// Wakes the lanes that have got something to send, but for `own`, which is awake, and the pacer if there is room.
+    /// Sends what a lane has to send, and then what other lanes have got meanwhile.
     #[inline]
-    fn wake_touched(&self, engine: &mut Engine, own: Option<usize>) {
-        for lane in engine.touched.drain(..) {
-            if Some(lane) != own {
-                self.wakes[lane].set();
+    fn pump(&self, engine: &mut Engine, lane: usize) {
+        self.send(engine, lane);
+        self.pump_touched(engine, Some(lane));
+    }
+
+    /// Sends what lanes have got since the last look, but for `done`, and lets the pacer go on if there is room.
+    #[inline]
+    fn pump_touched(&self, engine: &mut Engine, done: Option<usize>) {
+        while let Some(lane) = engine.touched.pop() {
+            if Some(lane) != done {
+                self.send(engine, lane);
             }
         }
         if engine.take_pacer_wake() {
             self.room.set();
+        }
+    }
+
+    /// Hands a lane's frames to the kernel at once: one system call is less than a submission and its completion. Only what
+    /// the socket has no room for waits on the ring.
+    fn send(&self, engine: &mut Engine, lane: usize) {
+        let mut link = self.links[lane].borrow_mut();
+        let mut frames = self.frames.borrow_mut();
+        while let Some(stream) = &link.stream
+            && link.rest.is_empty()
+        {
+            frames.clear();
+            engine.fill(lane, self.now_ns(), &mut frames);
+            if frames.is_empty() {
+                return;
+            }
+            match send_now(stream, &frames) {
+                Ok(sent) if sent == frames.len() && sent < WRITE_SIZE_MAX => return,
+                Ok(sent) if sent == frames.len() => {}
+                Ok(sent) => {
+                    link.rest.extend_from_slice(&frames[sent..]);
+                    self.wakes[lane].set();
+                }
+                Err(_) => {
+                    // The reader sees the end of the connection and says why.
+                    let _ = stream.shutdown(Shutdown::Both);
+                    return;
+                }
+            }
         }
     }
 
@@ -196,9 +245,10 @@ impl Worker {
         let Opened { mut stream, mut finder, session } = opened;
         self.engine.borrow_mut().lanes[lane].session = session;
         loop {
-            *self.links[lane].borrow_mut() = Some(stream.clone());
+            *self.links[lane].borrow_mut() = Link { stream: Some(stream.clone()), rest: Vec::new() };
             let reader = tokio_uring::spawn(self.clone().read_lane(lane, stream.clone()));
-            self.write_lane(lane, &stream).await;
+            self.pump(&mut self.engine.borrow_mut(), lane);
+            self.write_rests(lane, &stream).await;
             self.break_link(lane);
             let (reason, after) = reader.await.expect("a reading task does not panic");
             if self.is_over.get() {
@@ -249,36 +299,28 @@ impl Worker {
 
     /// Ends what is going on on a lane's connection.
     fn break_link(&self, lane: usize) {
-        if let Some(stream) = self.links[lane].borrow_mut().take() {
+        if let Some(stream) = self.links[lane].borrow_mut().stream.take() {
             // It may be gone already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    fn is_broken(&self, lane: usize) -> bool {
-        self.links[lane].borrow().is_none()
-    }
-
-    /// Writes whatever there is to send, one write at a time, until the connection breaks.
-    async fn write_lane(&self, lane: usize, stream: &TcpStream) {
-        while !self.is_broken(lane) {
-            let mut buffer = self.buffers.borrow_mut().pop().unwrap_or_default();
-            {
-                let mut engine = self.engine.borrow_mut();
-                engine.fill(lane, self.now_ns(), &mut buffer);
-                self.wake_touched(&mut engine, Some(lane));
-            }
-            if buffer.is_empty() {
-                self.buffers.borrow_mut().push(buffer);
-                self.wakes[lane].wait().await;
-                continue;
-            }
-            let (written, mut buffer) = stream.write_all(buffer).await;
-            buffer.clear();
-            self.buffers.borrow_mut().push(buffer);
-            if written.is_err() {
+    /// Writes what the socket had no room for, and sends what could not be sent meanwhile, until the connection breaks.
+    async fn write_rests(&self, lane: usize, stream: &TcpStream) {
+        loop {
+            self.wakes[lane].wait().await;
+            let rest = self.links[lane].borrow().rest.clone();
+            if !rest.is_empty() && stream.write_all(rest).await.0.is_err() {
                 return;
             }
+            {
+                let mut link = self.links[lane].borrow_mut();
+                if link.stream.is_none() {
+                    return;
+                }
+                link.rest.clear();
+            }
+            self.pump(&mut self.engine.borrow_mut(), lane);
         }
     }
 
@@ -302,19 +344,18 @@ impl Worker {
                 Ok(_) => {}
                 Err(error) => return (error.to_string(), After::Stay),
             }
-            let (consumed, after) = {
+            let consumed = {
                 let mut engine = self.engine.borrow_mut();
-                let taken_in = engine.on_bytes(lane, &buffer, self.now_ns());
-                self.wake_touched(&mut engine, None);
-                match taken_in {
+                let (consumed, after) = match engine.on_bytes(lane, &buffer, self.now_ns()) {
                     Ok(taken_in) => taken_in,
                     Err(error) => return (format!("what it answers cannot be read: {error}"), After::Stay),
+                };
+                if after != After::Stay {
+                    return ("the server is not the primary, or does not know the session".to_owned(), after);
                 }
+                self.pump(&mut engine, lane);
+                consumed
             };
-            if after != After::Stay {
-                return ("the server is not the primary, or does not know the session".to_owned(), after);
-            }
-            self.wakes[lane].set();
             keep_rest(&mut buffer, consumed);
         }
     }
@@ -327,9 +368,7 @@ impl Worker {
                 let mut engine = self.engine.borrow_mut();
                 engine.tick(now_ns);
                 let next = engine.pull_due(now_ns);
-                for lane in engine.touched.drain(..) {
-                    self.wakes[lane].set();
-                }
+                self.pump_touched(&mut engine, None);
                 next
             };
             match next {
@@ -361,8 +400,18 @@ impl Worker {
                     self.wakes[lane].set();
                 }
             }
-            self.wake_touched(&mut engine, None);
+            self.pump_touched(&mut engine, None);
         }
+    }
+}
+
+/// Sends without waiting. Returns how many bytes the socket took, perhaps none.
+fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the descriptor is open for as long as `stream` is borrowed, for the stream owns it.
+    let socket = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Err(Errno::AGAIN) => Ok(0),
+        other => Ok(other?),
     }
 }
 

@@ -29,8 +29,7 @@ fn a_server_that_comes_back_is_found_again() {
     let again = listener.try_clone().expect("a second handle");
     let role = Role { replica: 0, view: 0, shard: 0, shards: 1, addresses: vec![address] };
     let first = ScriptedServer::serve(listener, role.clone(), |_| Act::Answer);
-    let spec =
-        RunSpec { pacing: Pacing::Rate(2000.0), duration: Duration::from_millis(600), ..spec(address) };
+    let spec = RunSpec { pacing: Pacing::Rate(2000.0), duration: Duration::from_millis(600), ..spec(address) };
     let restarter = std::thread::spawn(move || {
         while first.state(|state| state.seen) < 400 {
             std::thread::yield_now();
@@ -57,12 +56,8 @@ fn the_primary_is_found_from_a_backup_and_followed_to_another_server() {
         _ => Act::Refuse(Status::NotPrimary, 3u64.to_le_bytes().to_vec()),
     });
     let second = ScriptedServer::serve(second, role(1, 3), |_| Act::Answer);
-    let spec = RunSpec {
-        servers: addresses.clone(),
-        pacing: Pacing::Rate(2000.0),
-        connections: 1,
-        ..spec(addresses[0])
-    };
+    let spec =
+        RunSpec { servers: addresses.clone(), pacing: Pacing::Rate(2000.0), connections: 1, ..spec(addresses[0]) };
     let record = run(&spec);
     assert_eq!(record.counts, Counts { ok: 600, ..Counts::default() });
     assert_eq!(first.state(|state| state.executed), 200);

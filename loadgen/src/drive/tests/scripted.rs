@@ -105,9 +105,7 @@ impl ScriptedServer {
     }
 
     /// A server with a role on a listener.
-    pub(super) fn serve(
-        listener: TcpListener, role: Role, script: impl FnMut(Seen) -> Act + Send + 'static,
-    ) -> Self {
+    pub(super) fn serve(listener: TcpListener, role: Role, script: impl FnMut(Seen) -> Act + Send + 'static) -> Self {
         let address = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared {
             role,

@@ -62,8 +62,7 @@ fn saturation_keeps_each_connection_exactly_full() {
 fn an_open_loop_sends_exactly_what_the_plan_says() {
     let server = ScriptedServer::honest();
     for (arrivals, threads) in [(Arrivals::Uniform, 1), (Arrivals::Poisson, 2)] {
-        let spec =
-            RunSpec { pacing: Pacing::Rate(3000.0), arrivals, threads, in_flight: 64, ..spec(server.address) };
+        let spec = RunSpec { pacing: Pacing::Rate(3000.0), arrivals, threads, in_flight: 64, ..spec(server.address) };
         let end_ns = spec.duration.as_nanos() as u64;
         let planned: usize = (0..threads)
             .map(|thread| ArrivalPlan::new(arrivals, 3000.0, thread, threads, spec.seed, end_ns).count())
