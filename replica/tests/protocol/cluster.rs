@@ -2,10 +2,11 @@
 //! finish in any order. What must hold is in [`crate::world`]; here is only what may happen, and that all ends well once
 //! it stops.
 
+use bytes::Bytes;
 use lockstep_replica::{AckPolicy, Config, FanOut, Role};
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
-use crate::world::{World, config};
+use crate::world::{World, config, message::checksum_of};
 
 /// Something that happens. Numbers pick one of what there is, modulo how many there are.
 #[derive(Clone, Copy, Debug)]
@@ -290,14 +291,19 @@ fn crash(world: &mut World, server: u8, landed: u8) {
 
 /// A checkpoint of what is applied and in the journal here; only what every server holds is dropped, so that none falls behind.
 fn checkpoint(world: &mut World, server: u8) {
-    let held_by_all = world.servers.iter().map(|server| server.disk.end()).min().expect("there are servers");
-    let node = &mut world.servers[server as usize];
+    let node = &world.servers[server as usize];
     let op = node.applied().min(node.disk.end());
-    if op > node.disk.checkpoint_op() {
-        node.disk.set_checkpoint(op);
-        let trimmed = node.disk.trim(op.min(held_by_all) + 1);
-        world.input(server, trimmed);
+    if op <= node.disk.checkpoint_op() {
+        return;
     }
+    let is_held_by_all = |(op, message): &(&u64, &Bytes)| {
+        world.servers.iter().all(|server| server.disk.holds(**op, checksum_of(message)))
+    };
+    let held_by_all = node.disk.journal().range(..=op).rev().find(is_held_by_all).map_or(0, |(&op, _)| op);
+    let node = &mut world.servers[server as usize];
+    node.disk.set_checkpoint(op);
+    let trimmed = node.disk.trim(held_by_all + 1);
+    world.input(server, trimmed);
 }
 
 /// Everything works again: within bounded time all servers hold, and have applied, all that was taken in.
