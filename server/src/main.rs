@@ -11,7 +11,7 @@ use std::{
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use lockstep_proto::checksum::cluster_id;
 use lockstep_server::{
-    cli::{Cli, Command, Durability, FormatArgs, InspectArgs, StartArgs, show_size},
+    cli::{Cli, Command, Durability, FormatArgs, InspectArgs, StartArgs, count_of, show_size},
     dev,
     journal::{
         folder::Identity,
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Command::Format(args) => format(&args),
         Command::Start(args) => start(&args),
         Command::Dev(args) => {
-            or_usage(args.validate());
+            or_usage("dev", args.validate());
             uring::check_available().and_then(|()| dev::run(&args))
         }
         Command::Inspect(args) => look(&args),
@@ -42,13 +42,18 @@ fn main() -> ExitCode {
     })
 }
 
-/// Ends the program in the manner of the argument parser if a check over several options has failed.
-fn or_usage<T>(checked: Result<T, String>) -> T {
-    checked.unwrap_or_else(|text| Cli::command().error(ErrorKind::ValueValidation, text).exit())
+/// Ends the program in the manner of the argument parser if a check over several options of `command` has failed.
+fn or_usage<T>(command: &str, checked: Result<T, String>) -> T {
+    checked.unwrap_or_else(|text| {
+        let mut cli = Cli::command();
+        cli.build();
+        let command = cli.find_subcommand_mut(command).expect("the command that was parsed exists");
+        command.error(ErrorKind::ValueValidation, text).exit()
+    })
 }
 
 fn format(args: &FormatArgs) -> anyhow::Result<ExitCode> {
-    or_usage(args.validate());
+    or_usage("format", args.validate());
     let identity =
         Identity { cluster: cluster_id(&args.cluster), replica: args.id, servers: args.servers, shards: args.shards };
     let is_shown = io::stderr().is_terminal();
@@ -69,20 +74,19 @@ fn format(args: &FormatArgs) -> anyhow::Result<ExitCode> {
     }
     result?;
     println!(
-        "{}: formatted for server {} of {} in cluster `{}`, {} shard{}, journal of {} each",
+        "{}: formatted for server {} of {} in cluster `{}`, {}, journal of {} each",
         args.data_dir.display(),
         args.id,
         args.servers,
         args.cluster,
-        args.shards,
-        if args.shards == 1 { "" } else { "s" },
+        count_of(args.shards.into(), "shard"),
         show_size(args.journal_size)
     );
     Ok(ExitCode::SUCCESS)
 }
 
 fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
-    let options = or_usage(args.validate());
+    let options = or_usage("start", args.validate());
     telemetry::init(options.log_format)?;
     if args.stop_with_parent {
         supervise::stop_with_parent()?;
@@ -97,11 +101,11 @@ fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
     }
     let listeners = supervise::Listeners::bind(&options, &identity)?;
     info!(
-        "server {} of {} in cluster {:032x}, {} shards, ack {}, fan-out {}, durability {}",
+        "server {} of {} in cluster {:032x}, {}, ack {}, fan-out {}, durability {}",
         identity.replica,
         identity.servers,
         identity.cluster,
-        identity.shards,
+        count_of(identity.shards.into(), "shard"),
         options.ack.name(),
         options.fanout.name(),
         options.durability.name()

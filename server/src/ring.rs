@@ -63,7 +63,7 @@ pub async fn write_at(file: Rc<impl AsRawFd + 'static>, bytes: Bytes, offset: u6
         written if written == size => Ok(()),
         written => Err(io::Error::new(
             io::ErrorKind::WriteZero,
-            format!("short write: {written} of {size} bytes at offset {offset}"),
+            format!("only {written} of {size} bytes could be written at offset {offset}: is there no space left?"),
         )),
     }
 }

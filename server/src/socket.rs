@@ -92,7 +92,10 @@ async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>) {
     if hello.role == Role::Client.to_wire() {
         serve_client(&shard, &stream, rest).await;
     } else {
+        let connections = &shard.metrics.server_connections;
+        connections.set(connections.get() + 1);
         serve_replica(&shard, &stream, hello.replica, rest).await;
+        connections.set(connections.get() - 1);
     }
 }
 

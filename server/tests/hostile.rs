@@ -23,7 +23,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use zerocopy::IntoBytes;
 
 fn connect(cluster: &Cluster) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", cluster.servers[0].port)).unwrap();
+    let stream = TcpStream::connect((cluster.servers[0].host.as_str(), cluster.servers[0].port)).unwrap();
     stream.set_read_timeout(Some(harness::DEADLINE)).unwrap();
     stream.set_write_timeout(Some(harness::DEADLINE)).unwrap();
     stream

@@ -18,7 +18,17 @@ fn run(arguments: &[&str]) -> Output {
 fn format(folder: &Path, cluster: &str, id: &str, servers: &str) -> Output {
     let folder = folder.to_str().unwrap();
     run(&[
-        "format", "--data-dir", folder, "--cluster", cluster, "--id", id, "--servers", servers, "--journal-size", "16MiB",
+        "format",
+        "--data-dir",
+        folder,
+        "--cluster",
+        cluster,
+        "--id",
+        id,
+        "--servers",
+        servers,
+        "--journal-size",
+        "16MiB",
     ])
 }
 
@@ -63,7 +73,7 @@ fn a_folder_in_use_and_a_port_in_use_are_refused() {
     assert_refused(&again.output().unwrap(), &[cluster.servers[0].folder.to_str().unwrap()]);
 
     let other = Cluster::format(Spec::of(1));
-    let taken = TcpListener::bind(("127.0.0.1", other.servers[0].port)).unwrap();
+    let taken = TcpListener::bind((other.servers[0].host.as_str(), other.servers[0].port)).unwrap();
     let port = other.servers[0].port.to_string();
     assert_refused(&other.start_command(0).output().unwrap(), &[&port, "in use"]);
     drop(taken);
@@ -99,9 +109,7 @@ fn a_server_of_another_cluster_does_not_join() {
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(format(&folder, "another", "2", "3").status.success());
     cluster.start_server(2);
-    harness::wait_for("the foreign server to be told", || {
-        cluster.log(2).contains("belongs to cluster").then_some(())
-    });
+    harness::wait_for("the foreign server to be told", || cluster.log(2).contains("belongs to cluster").then_some(()));
     put_within(&cluster.addresses(), "key", "value", Duration::from_secs(30)).unwrap();
 }
 
@@ -122,11 +130,8 @@ impl SmallDisk {
     fn mount(size: &str) -> Option<SmallDisk> {
         let folder = temporary_folder();
         let options = format!("size={size}");
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(folder.path())
-            .status()
-            .ok()?;
+        let status =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status().ok()?;
         status.success().then_some(SmallDisk(folder))
     }
 }
@@ -146,7 +151,17 @@ fn a_disk_that_is_full_ends_format_and_a_running_server_with_one_line() {
     let folder = disk.0.path().join("data");
     let path = folder.to_str().unwrap();
     let too_large = run(&[
-        "format", "--data-dir", path, "--cluster", "c", "--id", "0", "--servers", "1", "--journal-size", "64MiB",
+        "format",
+        "--data-dir",
+        path,
+        "--cluster",
+        "c",
+        "--id",
+        "0",
+        "--servers",
+        "1",
+        "--journal-size",
+        "64MiB",
     ]);
     assert_refused(&too_large, &["space"]);
 
@@ -165,7 +180,7 @@ fn a_disk_that_is_full_ends_format_and_a_running_server_with_one_line() {
         }
     }
     let status = cluster.wait_for_exit(0);
-    assert_eq!(status.code(), Some(1), "{}", cluster.log(0));
+    assert_eq!(status.code(), Some(1), "{status}\n{}", cluster.log(0));
     assert!(cluster.log(0).contains("space"), "{}", cluster.log(0));
 }
 

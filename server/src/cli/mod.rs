@@ -20,7 +20,7 @@ pub use address::Address;
 pub use start::{
     Ack, BATCH_BYTES_MIN, Durability, FanOut, LogFormat, PIPELINE_LIMIT, Pinning, StartArgs, StartOptions, TuningArgs,
 };
-pub use units::{parse_size, parse_time, show_size, show_time};
+pub use units::{count_of, parse_size, parse_time, show_size, show_time};
 
 /// The server of Lockstep: a replicated, durable, linearizable key-value store.
 ///

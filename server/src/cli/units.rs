@@ -39,6 +39,11 @@ pub fn show_time(time: Duration) -> String {
     humantime::format_duration(time).to_string()
 }
 
+/// A number of things as it is said in messages: `1 shard`, `3 shards`.
+pub fn count_of(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

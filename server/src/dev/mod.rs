@@ -19,7 +19,7 @@ use self::{
     member::{Member, check_health, describe_end},
     ports::ServerPorts,
 };
-use crate::cli::{DevArgs, show_size};
+use crate::cli::{DevArgs, count_of, show_size};
 
 /// Name of every cluster that is made here.
 const CLUSTER: &str = "dev";
@@ -53,7 +53,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     let mut members: Vec<Member> = (0..).zip(ports).map(|(id, ports)| Member::new(id, ports, &folder.path)).collect();
     if !folder.has_data() {
         let total = args.journal_size * u64::from(args.servers) * u64::from(args.shards);
-        eprintln!("formatting {} servers, {} of journals", args.servers, show_size(total));
+        eprintln!("formatting {}, {} of journals", count_of(args.servers.into(), "server"), show_size(total));
     }
     for member in &members {
         member.prepare(args)?;
@@ -122,13 +122,8 @@ fn introduce(args: &DevArgs, folder: &Folder, members: &[Member], peers: &str) -
     let mut out = io::stdout().lock();
     let (bold, plain) = if out.is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     let kept = if folder.is_temporary { "removed at the end" } else { "kept" };
-    writeln!(
-        out,
-        "cluster `{CLUSTER}`: {} servers, {} shards, data in {} ({kept})\n",
-        args.servers,
-        args.shards,
-        folder.path.display()
-    )?;
+    let (servers, shards) = (count_of(args.servers.into(), "server"), count_of(args.shards.into(), "shard"));
+    writeln!(out, "cluster `{CLUSTER}`: {servers} with {shards}, data in {} ({kept})\n", folder.path.display())?;
     for member in members {
         let admin = format!("http://127.0.0.1:{}", member.ports.admin);
         writeln!(out, "  server {}  {}  admin {admin}/status", member.id, member.address())?;
@@ -171,7 +166,7 @@ fn watch_health(servers: Vec<ServerPorts>, events: Sender<Event>) {
     });
 }
 
-/// Tells what happens until the last server has ended. Whether that was asked for and every server ended well.
+/// Tells what happens until the last server has ended. Whether that was asked for, and those that ran then ended well.
 fn supervise(members: &mut [Member], events: &Receiver<Event>) -> bool {
     let screen = Screen::new();
     let mut is_stopping = false;
@@ -183,12 +178,12 @@ fn supervise(members: &mut [Member], events: &Receiver<Event>) -> bool {
             Event::Ready(elapsed) => screen.say(&format!("ready after {:.1} s", elapsed.as_secs_f64())),
             Event::Ended(id, status) => {
                 members[id as usize].set_ended();
-                is_sound &= is_stopping && status.success();
-                if !is_stopping {
+                if is_stopping && !status.success() {
+                    is_sound = false;
+                    screen.say(&format!("server {id} {}", describe_end(status)));
+                } else if !is_stopping {
                     let running = members.iter().filter(|member| member.is_running()).count();
                     screen.say(&format!("server {id} {}; {running} go on", describe_end(status)));
-                } else if !status.success() {
-                    screen.say(&format!("server {id} {}", describe_end(status)));
                 }
             }
             Event::Stop => {
@@ -201,7 +196,7 @@ fn supervise(members: &mut [Member], events: &Receiver<Event>) -> bool {
             }
         }
     }
-    is_sound
+    is_stopping && is_sound
 }
 
 /// Standard error, with each server's lines marked, and coloured on a terminal.

@@ -30,7 +30,7 @@ impl Role {
     }
 }
 
-/// What a shard knows of another server.
+/// What a shard knows of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerSnapshot {
     /// The server's id.
@@ -104,7 +104,7 @@ pub struct ShardStatus {
     pub journal_size_bytes: u64,
     /// Milliseconds since the shard was started.
     pub uptime_ms: u64,
-    /// The other servers.
+    /// Every server, by id, this one included.
     pub peers: Vec<PeerSnapshot>,
 }
 

@@ -89,9 +89,11 @@ pub async fn connect_loop(shard: Rc<Shard>, peer: Rc<Peer>) {
                 last_failure.clear();
                 let connected = Instant::now();
                 peer.is_connected.set(true);
+                shard.metrics.server_connections.set(shard.metrics.server_connections.get() + 1);
                 shard.step(Input::PeerConnected(peer.id));
                 carry_messages(&stream, &peer).await;
                 peer.is_connected.set(false);
+                shard.metrics.server_connections.set(shard.metrics.server_connections.get() - 1);
                 peer.queue.borrow_mut().clear();
                 peer.queue_bytes.set(0);
                 shard.step(Input::PeerDisconnected(peer.id));

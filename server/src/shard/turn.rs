@@ -71,6 +71,7 @@ fn carry_out(shard: &Rc<Shard>, core: &mut Core, now: Now, output: Output) {
             let header = MessageHeader::view(&message).expect("a prepare has a header");
             core.metrics.batch_ops.record(u64::from(header.request_count.get()));
             core.metrics.batch_bytes.record(u64::from(header.size.get()));
+            core.metrics.pipeline_depths.record(op.saturating_sub(core.machine.applied));
             disk::write_prepare(shard, core, now, op, message);
         }
         Output::ReadJournal { peer, op } => disk::read_prepare(shard, core, now, peer, op),

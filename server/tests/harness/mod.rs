@@ -12,6 +12,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -41,11 +42,22 @@ pub fn server_binary() -> &'static str {
     env!("CARGO_BIN_EXE_lockstep-server")
 }
 
-/// Ports that were free a moment ago: `count` of them in a row.
-fn free_ports(count: u16) -> u16 {
+/// A loopback address of a cluster's own.
+///
+/// Connections that other tests open come from 127.0.0.1, so none of them can take a port here while its server is
+/// down.
+fn own_host() -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let process = std::process::id();
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed) % 250 + 1;
+    format!("127.{}.{}.{number}", process % 250 + 1, process / 250 % 250 + 1)
+}
+
+/// Ports that are free on `host`: `count` of them in a row.
+fn free_ports(host: &str, count: u16) -> u16 {
     wait_for("free ports in a row", || {
-        let first = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-        (first..first.checked_add(count)?).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()).then_some(first)
+        let first = TcpListener::bind((host, 0)).ok()?.local_addr().ok()?.port();
+        (first..first.checked_add(count)?).all(|port| TcpListener::bind((host, port)).is_ok()).then_some(first)
     })
 }
 
@@ -79,6 +91,8 @@ impl Spec {
 pub struct Server {
     /// Its id.
     pub id: u8,
+    /// Its address, without a port.
+    pub host: String,
     /// Port of its first shard.
     pub port: u16,
     /// Port of its admin endpoints.
@@ -101,12 +115,14 @@ impl Cluster {
     /// Formats all servers' folders; none is started.
     pub fn format(spec: Spec) -> Cluster {
         let folder = tempfile::Builder::new().prefix("lockstep-test-").tempdir_in(scratch_folder()).unwrap();
+        let host = own_host();
         let servers = (0..spec.servers)
             .map(|id| {
                 let server = Server {
                     id,
-                    port: free_ports(spec.shards),
-                    admin: free_ports(1),
+                    host: host.clone(),
+                    port: free_ports(&host, spec.shards),
+                    admin: free_ports(&host, 1),
                     folder: folder.path().join(format!("server-{id}")),
                     process: None,
                 };
@@ -134,7 +150,8 @@ impl Cluster {
 
     /// The servers' addresses, as `--peers` and clients take them.
     pub fn addresses(&self) -> String {
-        let addresses: Vec<String> = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+        let addresses: Vec<String> =
+            self.servers.iter().map(|server| format!("{}:{}", server.host, server.port)).collect();
         addresses.join(",")
     }
 
@@ -143,7 +160,7 @@ impl Cluster {
         let server = &self.servers[id as usize];
         let mut command = Command::new(server_binary());
         command.arg("start").arg("--data-dir").arg(&server.folder).args(["--peers", &self.addresses()]);
-        command.args(["--admin", &format!("127.0.0.1:{}", server.admin), "--no-pin"]).args(&self.spec.options);
+        command.args(["--admin", &format!("{}:{}", server.host, server.admin), "--no-pin"]).args(&self.spec.options);
         command
     }
 
@@ -168,7 +185,7 @@ impl Cluster {
                 if let Some(status) = self.poll_exit(id) {
                     panic!("server {id} ended with {status}:\n{}", self.log(id));
                 }
-                (get(self.servers[id as usize].admin, "/healthz")?.0 == 200).then_some(())
+                (get(&self.servers[id as usize], "/healthz")?.0 == 200).then_some(())
             });
         }
     }
@@ -206,14 +223,14 @@ impl Cluster {
 
     /// `/status` of a server's shard.
     pub fn status(&self, id: u8, shard: usize) -> Option<Value> {
-        let (_, body) = get(self.servers[id as usize].admin, "/status")?;
+        let (_, body) = get(&self.servers[id as usize], "/status")?;
         let status: Value = serde_json::from_str(&body).ok()?;
         status.get("shards").unwrap_or(&status).get(shard).cloned()
     }
 
     /// One sample of a server's `/metrics`: the line that starts with `name` and holds all of `labels`.
     pub fn metric(&self, id: u8, name: &str, labels: &[&str]) -> Option<f64> {
-        let (_, body) = get(self.servers[id as usize].admin, "/metrics")?;
+        let (_, body) = get(&self.servers[id as usize], "/metrics")?;
         let is_wanted = |line: &&str| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
                 && labels.iter().all(|label| line.contains(label))
@@ -236,7 +253,7 @@ impl Cluster {
                 .servers
                 .iter()
                 .map(|server| {
-                    let (_, body) = get(server.admin, &format!("/state-hash?shard={shard}"))?;
+                    let (_, body) = get(server, &format!("/state-hash?shard={shard}"))?;
                     let hash: Value = serde_json::from_str(&body).ok()?;
                     Some((hash["applied"].as_u64()?, hash["hash"].as_str()?.to_string()))
                 })
@@ -278,9 +295,9 @@ pub fn scratch_folder() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// A GET over plain HTTP: status and body.
-pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+/// A GET from a server's admin port, over plain HTTP: status and body.
+pub fn get(server: &Server, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect((server.host.as_str(), server.admin)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
