@@ -59,6 +59,14 @@ impl Target {
         self.own().map(Cluster::servers).unwrap_or_default()
     }
 
+    /// How many servers must be alive for a run to have any sense: a commit quorum, and the idle ones of a control.
+    fn needed(&self) -> usize {
+        let Some(cluster) = self.own() else { return 0 };
+        let ClusterSpec { servers, replicating, .. } = *cluster.spec();
+        let quorum = if replicating == 2 { 2 } else { replicating.div_ceil(2) };
+        servers - replicating + quorum
+    }
+
     /// The end of the log of the server with this name.
     fn log_tail(&self, name: &str) -> String {
         let index = self.servers().iter().position(|server| server.name == name);
@@ -102,12 +110,12 @@ pub(super) fn preload(spec: &RunSpec, target: &Target, stop: &StopFlag, progress
         ..loading(spec)
     };
     let events = EventLog::new();
-    let (record, ended) = watched(stop, &target.servers(), &events, |stop| {
+    let (record, ended) = watched(stop, &target.servers(), target.needed(), &events, |stop| {
         drive(&spec, DriveContext { stop, events: events.clone(), processes: &[], watch: &mut |_| {} })
     });
     let counts = record.context("cannot load the keys")?.counts;
-    if let Some(server) = ended {
-        bail!("{server} ended while keys were being loaded; its log ends with:\n{}", target.log_tail(&server));
+    if let Some(server) = ended.first() {
+        bail!("{server} ended while keys were being loaded; its log ends with:\n{}", target.log_tail(server));
     }
     if counts.ok < spec.keys && !stop.is_set() {
         bail!(
@@ -134,7 +142,7 @@ pub(super) fn measure(
     let mut processes = vec![ProcessRef::own("generator")];
     processes.extend(target.own().map(Cluster::processes).unwrap_or_default());
     let events = EventLog::new();
-    let (record, ended) = watched(stop, &target.servers(), &events, |stop| {
+    let (record, ended) = watched(stop, &target.servers(), target.needed(), &events, |stop| {
         let watch = &mut |row: &IntervalRow| progress.show(what, row);
         drive(spec, DriveContext { stop, events: events.clone(), processes: &processes, watch })
     });
@@ -144,7 +152,7 @@ pub(super) fn measure(
     if stop.is_set() {
         summary.verdict.object("it was interrupted before its end".to_owned());
     }
-    if let Some(server) = ended {
+    for server in ended {
         let tail = target.log_tail(&server);
         progress.line(&format!("{server} ended during the run; its log ends with:\n{tail}"));
         summary.verdict.object(format!("{server} ended during the run"));

@@ -76,7 +76,8 @@ impl ProcessUsage {
             pid: process.pid,
             user_s: (after.user_s - before.user_s).max(0.0),
             system_s: (after.system_s - before.system_s).max(0.0),
-            rss_max_bytes: after.rss_max_bytes,
+            // A process that has ended but was not waited for has CPU times but no memory any more.
+            rss_max_bytes: before.rss_max_bytes.max(after.rss_max_bytes),
         }
     }
 }
