@@ -169,7 +169,7 @@ pub(super) fn meta(spec: &RunSpec, cluster: Option<&Cluster>, started_at: System
         seed: spec.seed,
         started_at: utc(started_at),
         loadgen_version: env!("CARGO_PKG_VERSION").to_owned(),
-        checkout: Checkout::around(&std::env::current_dir()?),
+        checkout: checkout(),
         machine: Machine::this(),
         data_file_system: cluster.and_then(Cluster::data_file_system),
         load: serde_json::to_value(spec)?,
@@ -199,9 +199,16 @@ pub(super) fn write_plots(folder: &ResultFolder, plots: &[Plot]) -> anyhow::Resu
     Ok(())
 }
 
+/// The checkout that this program was built in, as far as that can be told: around the program or else around the folder
+/// it was started in.
+fn checkout() -> Option<Checkout> {
+    let program = std::env::current_exe().ok()?;
+    Checkout::around(program.parent()?).or_else(|| Checkout::around(&std::env::current_dir().ok()?))
+}
+
 /// Makes the folder of a result that begins now.
 pub(super) fn result_folder(options: &ResultOptions, scenario: &str) -> anyhow::Result<ResultFolder> {
-    let checkout = Checkout::around(&std::env::current_dir()?);
+    let checkout = checkout();
     let scenario = options.name.as_deref().unwrap_or(scenario);
     let name = folder_name(SystemTime::now(), checkout.as_ref(), scenario);
     Ok(ResultFolder::create(&options.results, &name)?)
