@@ -1,24 +1,18 @@
 //! Requests that write.
-//!
-//! A batch is worked on in windows: hash all keys of a window and ask for their buckets' memory, then ask for the entries'
-//! memory, then carry the requests out one after the other. So a window waits for memory about twice, not twice for
-//! each request. What was asked for is a hint only: every request searches again, since those before it may have changed
-//! what it finds.
+
+use std::convert::Infallible;
 
 use lockstep_proto::{
     operation::{Operation, Status},
     request::Request,
-    slot::slot_of,
 };
 
 use crate::{
+    ahead::{Probe, WINDOW},
     entry::EntryHeader,
     slab::Handle,
-    store::{Probe, Store},
+    store::Store,
 };
-
-/// Keys for which memory is asked for together. Their entries must fit the first-level cache.
-pub(crate) const WINDOW: usize = 32;
 
 /// Expired keys that one request makes room to remove. More than one, so that a store in which every request makes a key
 /// that expires still shrinks.
@@ -73,57 +67,14 @@ impl Store {
         results.clear();
         results.reserve(requests.len());
         self.sweep(timestamp_ns, SWEEP_PER_REQUEST * requests.len() + SWEEP_PER_BATCH);
-        let mut probes = [Probe::default(); WINDOW];
-        for window in requests.chunks(WINDOW) {
-            self.prefetch_writes(window.iter().map(|(_, request)| request.key()), &mut probes);
-            for (&(revision, request), &probe) in window.iter().zip(&probes) {
-                results.push(self.apply_one(Moment { timestamp_ns, revision }, &request, probe));
-            }
-        }
-    }
-
-    /// Hashes up to [`WINDOW`] keys and asks for the memory that writing them will touch. An empty key, of a request that has
-    /// none, does no harm.
-    pub(crate) fn prefetch_writes<'a>(
-        &self,
-        keys: impl Iterator<Item = &'a [u8]> + Clone,
-        probes: &mut [Probe; WINDOW],
-    ) {
-        let mut count = 0;
-        for (probe, key) in probes.iter_mut().zip(keys.clone()) {
-            *probe = Probe { hash: self.hash(key), slot: None };
-            self.table.prefetch(probe.hash);
-            count += 1;
-        }
-        let mut is_any_absent = false;
-        for (probe, key) in probes[..count].iter_mut().zip(keys) {
-            if !self.prefetch_entry(probe.hash) {
-                let slot = slot_of(key);
-                self.slots.prefetch_push(slot, 0);
-                probe.slot = Some(slot);
-                is_any_absent = true;
-            }
-        }
-        if is_any_absent {
-            for stage in 1..=2 {
-                let slots = probes[..count].iter().filter_map(|probe| probe.slot);
-                slots.for_each(|slot| self.slots.prefetch_push(slot, stage));
-            }
-        }
-    }
-
-    /// Hashes up to [`WINDOW`] keys and asks for the memory that reading them will touch.
-    #[inline]
-    pub(crate) fn prefetch_keys<'a>(&self, keys: impl Iterator<Item = &'a [u8]>, hashes: &mut [u64; WINDOW]) {
-        let mut count = 0;
-        for (hash, key) in hashes.iter_mut().zip(keys) {
-            *hash = self.hash(key);
-            self.table.prefetch(*hash);
-            count += 1;
-        }
-        for &hash in &hashes[..count] {
-            self.prefetch_entry(hash);
-        }
+        let Ok(()) = self.write_ahead(
+            requests,
+            |(_, request)| request.key(),
+            |store, (revision, request), probe| {
+                results.push(store.apply_one(Moment { timestamp_ns, revision: *revision }, request, probe));
+                Ok::<(), Infallible>(())
+            },
+        );
     }
 
     /// Removes the longest expired keys, at most `count`.
@@ -143,7 +94,7 @@ impl Store {
         let key = request.key();
         match request.operation() {
             Operation::Put => {
-                let found = self.find_live(moment.timestamp_ns, probe.hash, key);
+                let found = self.find_live(moment.timestamp_ns, probe, key);
                 self.write(moment, probe, key, found, request.value(), moment.expiry_ns(request.ttl_ms()))
             }
             Operation::Delete => self.delete(moment, probe, key),
@@ -157,10 +108,10 @@ impl Store {
 
     /// Finds a key that exists. One that has expired is removed on the way.
     #[inline]
-    fn find_live(&mut self, now_ns: u64, hash: u64, key: &[u8]) -> Option<Handle> {
-        let handle = self.find(hash, key)?;
+    fn find_live(&mut self, now_ns: u64, probe: Probe, key: &[u8]) -> Option<Handle> {
+        let handle = self.find_probed(probe, key)?;
         if self.entry(handle).is_expired(now_ns) {
-            self.remove(hash, handle);
+            self.remove(probe.hash, handle);
             return None;
         }
         Some(handle)
@@ -193,7 +144,7 @@ impl Store {
     }
 
     fn delete(&mut self, moment: Moment, probe: Probe, key: &[u8]) -> WriteResult {
-        let Some(handle) = self.find_live(moment.timestamp_ns, probe.hash, key) else {
+        let Some(handle) = self.find_live(moment.timestamp_ns, probe, key) else {
             return self.missing(key, Status::NotFound);
         };
         self.remove(probe.hash, handle);
@@ -202,7 +153,7 @@ impl Store {
 
     fn compare_and_set(&mut self, moment: Moment, probe: Probe, request: &Request<'_>) -> WriteResult {
         let key = request.key();
-        let found = self.find_live(moment.timestamp_ns, probe.hash, key);
+        let found = self.find_live(moment.timestamp_ns, probe, key);
         let version = found.map_or(0, |handle| self.entry(handle).header.version());
         if version == request.expected_version() {
             return self.write(moment, probe, key, found, request.value(), moment.expiry_ns(request.ttl_ms()));
@@ -215,7 +166,7 @@ impl Store {
 
     /// The time-to-live stays as it is.
     fn increment(&mut self, moment: Moment, probe: Probe, key: &[u8], delta: i64) -> WriteResult {
-        let found = self.find_live(moment.timestamp_ns, probe.hash, key);
+        let found = self.find_live(moment.timestamp_ns, probe, key);
         let (number, expiry_ns, version) = match found {
             None => (Some(0), 0, 0),
             Some(handle) => {
@@ -234,7 +185,7 @@ impl Store {
     }
 
     fn expire(&mut self, moment: Moment, probe: Probe, key: &[u8], expiry_ns: u64) -> WriteResult {
-        let Some(handle) = self.find_live(moment.timestamp_ns, probe.hash, key) else {
+        let Some(handle) = self.find_live(moment.timestamp_ns, probe, key) else {
             return self.missing(key, Status::NotFound);
         };
         self.set_expiry(probe.hash, handle, expiry_ns);
@@ -256,19 +207,26 @@ impl Store {
         if !self.has_room(size) {
             return WriteResult::new(Status::Busy, 0);
         }
-        let mut probes = [Probe::default(); WINDOW];
+        let mut window: [(&[u8], &[u8]); WINDOW] = [(&[], &[]); WINDOW];
         let mut items = request.multi_put_items();
         let mut count = WINDOW;
         while count == WINDOW {
-            self.prefetch_writes(items.map(|(key, _)| key), &mut probes);
             count = 0;
-            // The array goes first: zip would swallow an item after the last probe.
-            for (&probe, (key, value)) in probes.iter().zip(items.by_ref()) {
+            // The array goes first: zip would swallow an item after its last place.
+            for (place, item) in window.iter_mut().zip(items.by_ref()) {
+                *place = item;
                 count += 1;
-                let found = self.find_live(moment.timestamp_ns, probe.hash, key);
-                let result = self.write(moment, probe, key, found, value, expiry_ns);
-                assert_eq!(result.status, Status::Ok, "nothing is refused after the check");
             }
+            let Ok(()) = self.write_ahead(
+                &window[..count],
+                |(key, _)| key,
+                |store, (key, value), probe| {
+                    let found = store.find_live(moment.timestamp_ns, probe, key);
+                    let result = store.write(moment, probe, key, found, value, expiry_ns);
+                    assert_eq!(result.status, Status::Ok, "nothing is refused after the check");
+                    Ok::<(), Infallible>(())
+                },
+            );
         }
         WriteResult::new(Status::Ok, moment.revision)
     }

@@ -26,7 +26,8 @@
 //! | `slab` | memory for entries, and the 32-bit handles that say where one is |
 //! | `table` | from a key's hash to its handle |
 //! | `slots` | the keys of each slot in the order of their creation |
-//! | `apply` | requests that write, as a batch, with memory asked for ahead |
+//! | `apply` | requests that write |
+//! | `ahead` | requests of a batch on an assembly line, so that memory is asked for ahead |
 //! | `read` | requests that read |
 //! | `checkpoint`, `load`, `hash` | the state as a stream, and as a number |
 //! | `prefetch` | the only unsafe code: hints to the processor |
@@ -47,6 +48,7 @@
 //!
 //! Read [`Store`], then `store.rs` and `apply.rs`.
 
+mod ahead;
 mod apply;
 mod checkpoint;
 mod entry;

@@ -8,12 +8,12 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::{
-    apply::WINDOW,
+    ahead::{Probe, WINDOW},
     checkpoint::{STREAM_MAGIC, StreamHeader, StreamTrailer, TRAILER_MAGIC},
     entry::{Entry, EntryHeader},
     hash::ContentHash,
     slab::Handle,
-    store::{Probe, Store, StoreConfig},
+    store::{Store, StoreConfig},
 };
 
 /// Why a stream cannot be loaded. Whatever the reason, the checkpoint is of no use: take an older one or another server's.
@@ -60,8 +60,21 @@ pub struct Loader {
     stage: Stage,
     /// The beginning of an item that is not complete.
     partial: Vec<u8>,
+    content: Content,
+}
+
+/// What the entries add up to.
+#[derive(Default)]
+struct Content {
     hash: ContentHash,
     expiring: usize,
+}
+
+impl Content {
+    fn add(&mut self, item: &[u8]) {
+        self.hash.add(item);
+        self.expiring += usize::from(Entry::of(item).header.expiry_ns() != 0);
+    }
 }
 
 impl Loader {
@@ -71,13 +84,7 @@ impl Loader {
     ///
     /// If the shard is not below the number of shards.
     pub fn new(config: StoreConfig) -> Loader {
-        Loader {
-            store: Store::new(config),
-            stage: Stage::Header,
-            partial: Vec::new(),
-            hash: ContentHash::new(),
-            expiring: 0,
-        }
+        Loader { store: Store::new(config), stage: Stage::Header, partial: Vec::new(), content: Content::default() }
     }
 
     /// Takes the next piece of the stream.
@@ -106,7 +113,7 @@ impl Loader {
         };
         self.order_lists()?;
         // Two expiring keys of equal creation number would be one in the index.
-        if self.expiring != self.store.expiry.len() {
+        if self.content.expiring != self.store.expiry.len() {
             return Err(LoadError::Damaged("two keys have the same creation number"));
         }
         Ok((self.store, state_hash))
@@ -160,11 +167,22 @@ impl Loader {
                 (*item, bytes) = (entry, rest);
                 count += 1;
             }
-            let mut probes = [Probe::default(); WINDOW];
-            self.store.prefetch_writes(window[..count].iter().map(|item| Entry::of(item).key()), &mut probes);
-            window[..count].iter().zip(probes).try_for_each(|(item, probe)| self.take_entry(item, probe))?;
+            self.place_entries(&window[..count])?;
         }
         Ok(bytes)
+    }
+
+    fn place_entries(&mut self, items: &[&[u8]]) -> Result<(), LoadError> {
+        let content = &mut self.content;
+        self.store.write_ahead(
+            items,
+            |item| Entry::of(item).key(),
+            |store, item, probe| {
+                place_entry(store, item, probe)?;
+                content.add(item);
+                Ok(())
+            },
+        )
     }
 
     /// Size of the item that begins with `bytes`, as far as they tell. More than there are bytes if they do not tell all.
@@ -190,10 +208,7 @@ impl Loader {
     fn take_item(&mut self, item: &[u8]) -> Result<(), LoadError> {
         match self.stage {
             Stage::Header => self.take_header(item),
-            Stage::Entries { .. } if is_entry(item) => {
-                let key = Entry::of(item).key();
-                self.take_entry(item, Probe { hash: self.store.hash(key), slot: None })
-            }
+            Stage::Entries { .. } if is_entry(item) => self.place_entries(&[item]),
             Stage::Entries { count } => self.take_trailer(item, count),
             Stage::Done { .. } => Err(LoadError::Damaged("something follows the trailer")),
             Stage::Failed(error) => Err(error),
@@ -220,37 +235,15 @@ impl Loader {
         Ok(())
     }
 
-    fn take_entry(&mut self, item: &[u8], probe: Probe) -> Result<(), LoadError> {
-        let entry = Entry::of(item);
-        let header = entry.header;
-        let slot = probe.slot.unwrap_or_else(|| slot_of(entry.key()));
-        if header.slot() != slot || !self.store.slots.slots().contains(&header.slot()) {
-            return Err(LoadError::Damaged("a key is in a slot that is not its own or not this shard's"));
-        }
-        if header.creation() == 0 || header.creation() >= self.store.creation_next {
-            return Err(LoadError::Damaged("a creation number is out of range"));
-        }
-        if !self.store.has_room(item.len()) {
-            return Err(LoadError::Damaged("it holds more than a store may"));
-        }
-        if self.store.find(probe.hash, entry.key()).is_some() {
-            return Err(LoadError::Damaged("a key is there twice"));
-        }
-        self.hash.add(item);
-        self.expiring += usize::from(header.expiry_ns() != 0);
-        self.store.place(probe.hash, header, entry.key(), entry.value());
-        Ok(())
-    }
-
     fn take_trailer(&mut self, item: &[u8], count: u64) -> Result<(), LoadError> {
         let trailer = StreamTrailer::read_from_bytes(item).map_err(|_| LoadError::Truncated)?;
         if trailer.magic.get() != TRAILER_MAGIC || trailer.reserved.get() != 0 {
             return Err(LoadError::Damaged("a key is empty"));
         }
-        if trailer.count.get() != count || self.hash.count() != count {
+        if trailer.count.get() != count || self.content.hash.count() != count {
             return Err(LoadError::Damaged("it does not hold as many keys as it says"));
         }
-        let state_hash = self.hash.finish(self.store.creation_next);
+        let state_hash = self.content.hash.finish(self.store.creation_next);
         if trailer.state_hash.get() != state_hash {
             return Err(LoadError::StateHash);
         }
@@ -273,6 +266,27 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+/// Adds a whole entry to a store that is being loaded.
+fn place_entry(store: &mut Store, item: &[u8], probe: Probe) -> Result<(), LoadError> {
+    let entry = Entry::of(item);
+    let header = entry.header;
+    let slot = probe.slot.unwrap_or_else(|| slot_of(entry.key()));
+    if header.slot() != slot || !store.slots.slots().contains(&slot) {
+        return Err(LoadError::Damaged("a key is in a slot that is not its own or not this shard's"));
+    }
+    if header.creation() == 0 || header.creation() >= store.creation_next {
+        return Err(LoadError::Damaged("a creation number is out of range"));
+    }
+    if !store.has_room(item.len()) {
+        return Err(LoadError::Damaged("it holds more than a store may"));
+    }
+    if store.find_probed(probe, entry.key()).is_some() {
+        return Err(LoadError::Damaged("a key is there twice"));
+    }
+    store.place(probe.hash, header, entry.key(), entry.value());
+    Ok(())
 }
 
 /// Whether a whole item is an entry, and not the trailer, which has zero where an entry has its key's size.

@@ -18,10 +18,12 @@ pub(crate) fn prefetch<T>(target: &T) {
 /// Asks for the first cache lines of `bytes`.
 #[inline(always)]
 pub(crate) fn prefetch_bytes(bytes: &[u8]) {
-    for line in bytes.chunks(LINE).take(LINES_MAX) {
-        prefetch_line(line.as_ptr());
+    for start in (0..LINE * LINES_MAX).step_by(LINE) {
+        if let Some(first) = bytes.get(start) {
+            prefetch_line(first);
+        }
     }
-    // A block that does not begin at a line's start reaches one line further than its size says.
+    // A block that does not begin at a line's start reaches into one line more.
     if let Some(last) = bytes.get(..LINE * LINES_MAX).unwrap_or(bytes).last() {
         prefetch_line(last);
     }

@@ -12,7 +12,7 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
-use crate::{apply::WINDOW, entry::Entry, store::Store};
+use crate::{ahead::WINDOW, entry::Entry, store::Store};
 
 /// A scan's reply ends once its body is this large, in bytes: far below the bound, so that one scan does not hold up others.
 const SCAN_BODY_SIZE: usize = 256 << 10;
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// Asks for the memory that `requests` will touch, so that answering them one after the other does not wait for
-    /// it. Worth it for groups of about 4 to 32 reads; of more, the rest is left out.
+    /// it. Worth it for groups of about 4 to 64 reads; of more, the rest is left out.
     pub fn prefetch_reads(&self, requests: &[Request<'_>]) {
         self.prefetch_keys(requests.iter().map(Request::key), &mut [0; WINDOW]);
     }

@@ -1,6 +1,6 @@
 //! The keys of each slot in the order of their creation: what scans, checkpoints and hashes go by.
 //!
-//! A slot's list is a row of blocks of at most 512 items, so that neither growth nor clearing away of removed keys ever
+//! A slot's list is a row of blocks of at most 128 items, so that neither growth nor clearing away of removed keys ever
 //! moves more than a block's worth of memory, even when all keys of the store carry one hash tag. A removed key leaves a
 //! hole; a block that is half holes is compacted, and joined to a neighbour if both are small.
 
@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::{prefetch::prefetch, slab::Handle};
 
 /// Largest number of items in a block.
-const BLOCK_ITEMS_MAX: usize = 512;
+const BLOCK_ITEMS_MAX: usize = 128;
 
 /// A block with fewer items than this is not worth compacting.
 const BLOCK_ITEMS_COMPACTED: usize = 8;
@@ -125,7 +125,10 @@ impl SlotLists {
             self.items_capacity += block.items.capacity() - capacity;
             return;
         }
-        let block = Block { items: vec![item], live: 1 };
+        // The first block grows by doubling; behind a full one another full one is likely.
+        let mut items = Vec::with_capacity(if list.is_empty() { 4 } else { BLOCK_ITEMS_MAX });
+        items.push(item);
+        let block = Block { items, live: 1 };
         self.blocks += 1;
         self.items_capacity += block.items.capacity();
         list.push(block);
@@ -266,7 +269,7 @@ mod tests {
                 assert_equal(&lists, &model, creation + 1);
             }
         }
-        assert!(lists.blocks <= 2 && lists.items_capacity < 100, "{} {}", lists.blocks, lists.items_capacity);
+        assert!(lists.blocks <= 2 && lists.items_capacity < 300, "{} {}", lists.blocks, lists.items_capacity);
         for (&creation, &old) in &model.clone() {
             assert_eq!(lists.find(7, creation), old);
             lists.replace(7, creation, handle(creation + 100_000));

@@ -9,6 +9,7 @@ use lockstep_proto::{
 };
 
 use crate::{
+    ahead::Probe,
     checkpoint::Checkpoint,
     entry::{Attributes, Entry, EntryHeader, header_mut, write_entry},
     hash::ContentHash,
@@ -58,14 +59,6 @@ impl MemoryUse {
     pub fn total(&self) -> usize {
         self.entries + self.table + self.slots + self.expiry
     }
-}
-
-/// What is known of a key before its request's turn comes.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Probe {
-    pub hash: u64,
-    /// The key's slot, if it was needed.
-    pub slot: Option<u16>,
 }
 
 /// The keys and values of one shard.
@@ -168,16 +161,6 @@ impl Store {
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<Handle> {
         self.table.find(hash, |handle| self.entry(handle).key() == key)
-    }
-
-    /// Asks for the memory of the entry that a search for `hash` will look at. Returns whether there is one.
-    #[inline]
-    pub(crate) fn prefetch_entry(&self, hash: u64) -> bool {
-        let found = self.table.find(hash, |_| true);
-        if let Some(handle) = found {
-            prefetch_bytes(self.slab.bytes(handle));
-        }
-        found.is_some()
     }
 
     /// Whether the key belongs to this shard.

@@ -5,8 +5,8 @@
 //!
 //! A segment is 128 groups of one cache line: seven buckets and a line of bookkeeping. A key belongs to the group its hash
 //! says, and to the next one with room when that is full; each group counts the keys that went past it, so that a search
-//! ends at the first group that nobody went past, and a removal leaves no trace. A bucket keeps 32 bits of the hash next to
-//! the handle, and the group keeps each key's own group: enough to split a segment without touching a single entry.
+//! ends at the first group that nobody went past, and a removal leaves no trace. The group keeps 32 bits of each key's hash, its
+//! handle, and the group it belongs to: enough to split a segment without touching a single entry.
 
 use crate::{prefetch::prefetch, slab::Handle};
 
@@ -23,17 +23,30 @@ const DEPTH_MAX: u8 = 32;
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Group {
+    /// The high half of the hash of the key in each bucket.
+    tags: [u32; BUCKETS],
+    /// The handle in each bucket; zero when it is empty.
+    handles: [u32; BUCKETS],
     /// The group that the key in each bucket belongs to.
     homes: [u8; BUCKETS],
     /// Keys that belong to this group or one before it and lie behind it; 255 stands for that many or more, for good.
     passed: u8,
-    /// Tag in the high half, handle in the low half; zero when empty.
-    buckets: [u64; BUCKETS],
 }
 
 const _: () = assert!(size_of::<Group>() == 64);
 
-const GROUP_EMPTY: Group = Group { homes: [0; BUCKETS], passed: 0, buckets: [0; BUCKETS] };
+const GROUP_EMPTY: Group = Group { tags: [0; BUCKETS], handles: [0; BUCKETS], homes: [0; BUCKETS], passed: 0 };
+
+/// The buckets for which a comparison holds, a bit for each. All seven are compared without a branch, because which one it
+/// will be is a coin toss that the processor would lose.
+#[inline]
+fn matching(values: &[u32; BUCKETS], wanted: u32) -> u32 {
+    let mut matching = 0;
+    for (index, &value) in values.iter().enumerate() {
+        matching |= u32::from(value == wanted) << index;
+    }
+    matching
+}
 
 struct Segment {
     groups: Box<[Group; GROUPS]>,
@@ -47,12 +60,15 @@ impl Segment {
         Segment { groups: Box::new([GROUP_EMPTY; GROUPS]), keys: 0, depth }
     }
 
-    fn insert(&mut self, home: usize, bucket: u64) {
+    fn insert(&mut self, home: usize, tag: u32, handle: u32) {
         let mut at = home;
         for _ in 0..GROUPS {
             let group = &mut self.groups[at];
-            if let Some(index) = group.buckets.iter().position(|&bucket| bucket == 0) {
-                group.buckets[index] = bucket;
+            let empty = matching(&group.handles, 0);
+            if empty != 0 {
+                let index = empty.trailing_zeros() as usize;
+                group.tags[index] = tag;
+                group.handles[index] = handle;
                 group.homes[index] = home as u8;
                 self.keys += 1;
                 return;
@@ -63,16 +79,21 @@ impl Segment {
         panic!("a segment of the table is over-full: thousands of keys have one hash");
     }
 
-    /// Group and index of the bucket for which `is_match` holds, among those that `home` may have put there.
+    /// Group and index of the bucket with `tag` and a handle for which `is_match` holds, among those that `home` may have put
+    /// there.
     #[inline]
-    fn position(&self, home: usize, mut is_match: impl FnMut(u64) -> bool) -> Option<(usize, usize)> {
+    fn position(&self, home: usize, tag: u32, mut is_match: impl FnMut(Handle) -> bool) -> Option<(usize, usize)> {
         let mut at = home;
         for _ in 0..GROUPS {
             let group = &self.groups[at];
-            for (index, &bucket) in group.buckets.iter().enumerate() {
-                if bucket != 0 && is_match(bucket) {
+            let mut candidates = matching(&group.tags, tag);
+            while candidates != 0 {
+                let index = candidates.trailing_zeros() as usize;
+                // An empty bucket has a tag too.
+                if Handle::from_bits(group.handles[index]).is_some_and(&mut is_match) {
                     return Some((at, index));
                 }
+                candidates &= candidates - 1;
             }
             if group.passed == 0 {
                 return None;
@@ -83,7 +104,7 @@ impl Segment {
     }
 
     fn remove(&mut self, home: usize, (at, index): (usize, usize)) {
-        self.groups[at].buckets[index] = 0;
+        self.groups[at].handles[index] = 0;
         self.keys -= 1;
         let mut passed = home;
         while passed != at {
@@ -98,15 +119,15 @@ impl Segment {
     /// Divides the keys by the next bit of their hashes: those with a zero stay, those with a one are returned.
     fn split(&mut self) -> Segment {
         assert!(self.depth < DEPTH_MAX, "a segment of the table cannot be split: too many keys have one hash");
-        let bit = 63 - u32::from(self.depth);
+        let bit = 31 - u32::from(self.depth);
         let depth = self.depth + 1;
         let old = std::mem::replace(self, Segment::new(depth));
         let mut sibling = Segment::new(depth);
         for group in old.groups.iter() {
-            for (&bucket, &home) in group.buckets.iter().zip(&group.homes) {
-                if bucket != 0 {
-                    let half = if bucket >> bit & 1 == 0 { &mut *self } else { &mut sibling };
-                    half.insert(home as usize, bucket);
+            for ((&tag, &handle), &home) in group.tags.iter().zip(&group.handles).zip(&group.homes) {
+                if handle != 0 {
+                    let half = if tag >> bit & 1 == 0 { &mut *self } else { &mut sibling };
+                    half.insert(home as usize, tag, handle);
                 }
             }
         }
@@ -120,13 +141,8 @@ fn home_of(hash: u64) -> usize {
 }
 
 #[inline]
-fn bucket_of(hash: u64, handle: Handle) -> u64 {
-    hash & 0xFFFF_FFFF_0000_0000 | u64::from(handle.to_bits())
-}
-
-#[inline]
-fn handle_of(bucket: u64) -> Option<Handle> {
-    Handle::from_bits(bucket as u32)
+fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
 /// The table of all keys.
@@ -136,11 +152,12 @@ pub(crate) struct Table {
     directory: Vec<u32>,
     depth: u8,
     keys: usize,
+    changes: u64,
 }
 
 impl Table {
     pub fn new() -> Table {
-        Table { segments: vec![Segment::new(0)], directory: vec![0], depth: 0, keys: 0 }
+        Table { segments: vec![Segment::new(0)], directory: vec![0], depth: 0, keys: 0, changes: 0 }
     }
 
     /// Number of keys.
@@ -167,19 +184,18 @@ impl Table {
         prefetch(&self.segments[self.segment_of(hash)].groups[home_of(hash)]);
     }
 
+    /// Number of changes so far: as long as it stays the same, so does what a search finds.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// The handle of the key with this hash for which `is_match` holds.
     #[inline]
-    pub fn find(&self, hash: u64, mut is_match: impl FnMut(Handle) -> bool) -> Option<Handle> {
+    pub fn find(&self, hash: u64, is_match: impl FnMut(Handle) -> bool) -> Option<Handle> {
         let segment = &self.segments[self.segment_of(hash)];
-        let mut found = None;
-        segment.position(home_of(hash), |bucket| {
-            if bucket >> 32 != hash >> 32 {
-                return false;
-            }
-            found = handle_of(bucket).filter(|&handle| is_match(handle));
-            found.is_some()
-        })?;
-        found
+        let (at, index) = segment.position(home_of(hash), tag_of(hash), is_match)?;
+        Handle::from_bits(segment.groups[at].handles[index])
     }
 
     /// Adds a key that is not there yet.
@@ -189,8 +205,9 @@ impl Table {
             self.split(segment, hash);
             segment = self.segment_of(hash);
         }
-        self.segments[segment].insert(home_of(hash), bucket_of(hash, handle));
+        self.segments[segment].insert(home_of(hash), tag_of(hash), handle.to_bits());
         self.keys += 1;
+        self.changes += 1;
     }
 
     /// Removes a key.
@@ -201,11 +218,10 @@ impl Table {
     pub fn remove(&mut self, hash: u64, handle: Handle) {
         let segment = self.segment_of(hash);
         let segment = &mut self.segments[segment];
-        let home = home_of(hash);
-        let bucket = bucket_of(hash, handle);
-        let place = segment.position(home, |other| other == bucket).expect("the key to remove is in the table");
-        segment.remove(home, place);
+        let place = segment.position(home_of(hash), tag_of(hash), |other| other == handle);
+        segment.remove(home_of(hash), place.expect("the key to remove is in the table"));
         self.keys -= 1;
+        self.changes += 1;
     }
 
     /// Notes that a key's entry has moved.
@@ -216,10 +232,10 @@ impl Table {
     pub fn replace(&mut self, hash: u64, old: Handle, new: Handle) {
         let segment = self.segment_of(hash);
         let segment = &mut self.segments[segment];
-        let bucket = bucket_of(hash, old);
-        let place = segment.position(home_of(hash), |other| other == bucket);
+        let place = segment.position(home_of(hash), tag_of(hash), |other| other == old);
         let (at, index) = place.expect("the key that moved is in the table");
-        segment.groups[at].buckets[index] = bucket_of(hash, new);
+        segment.groups[at].handles[index] = new.to_bits();
+        self.changes += 1;
     }
 
     fn split(&mut self, segment: usize, hash: u64) {

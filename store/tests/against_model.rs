@@ -62,14 +62,14 @@ proptest! {
     fn the_content_hash_tells_different_contents_apart(batches in batches(KEYS, 20)) {
         let mut store = Store::new(config(1, 0, 1));
         let mut model = Model::new(0, 1);
-        let mut seen: Vec<(Vec<_>, u64, u128)> = Vec::new();
+        let mut seen: Vec<(_, u64, u128)> = Vec::new();
         for batch in &batches {
             // Without expiry the model knows exactly which entries are in the store.
             let mut batch = batch.clone();
             batch.elapsed_ms = 0;
             let (frames, _) = model.apply_batch(&batch);
             apply(&mut store, model.now_ns, &frames);
-            let content: Vec<_> = model.entries.clone().into_iter().collect();
+            let content = model.entries.clone();
             for (other, creations, hash) in &seen {
                 let is_equal = *other == content && *creations == model.creations;
                 prop_assert_eq!(is_equal, *hash == store.content_hash());

@@ -68,9 +68,9 @@ pub fn key_bytes(key: u8) -> Vec<u8> {
 
 fn value() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
-        4 => (0u64..1000).prop_map(|number| number.to_string().into_bytes()),
-        4 => proptest::collection::vec(any::<u8>(), 0..200),
-        2 => (any::<u8>(), 0usize..6000).prop_map(|(byte, size)| vec![byte; size]),
+        12 => (0u64..1000).prop_map(|number| number.to_string().into_bytes()),
+        12 => proptest::collection::vec(any::<u8>(), 0..200),
+        6 => (any::<u8>(), 0usize..6000).prop_map(|(byte, size)| vec![byte; size]),
         1 => (any::<u8>(), 120_000usize..160_000).prop_map(|(byte, size)| vec![byte; size]),
     ]
 }
@@ -108,6 +108,13 @@ pub struct ModelEntry {
     pub expiry_ns: Option<u64>,
 }
 
+/// The versions of the keys that exist.
+pub type Versions = BTreeMap<Vec<u8>, u64>;
+
+fn expected_version(before: &Versions, key: u8, offset: u64) -> u64 {
+    before.get(&key_bytes(key)).copied().unwrap_or(0) + offset
+}
+
 /// The naive store.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -128,11 +135,11 @@ impl Model {
     pub fn apply_batch(&mut self, batch: &Batch) -> (Vec<(u64, Vec<u8>)>, Vec<WriteResult>) {
         self.now_ns += batch.elapsed_ms * MS;
         self.remove_expired();
-        let before = self.clone();
+        let before: Versions = self.entries.iter().map(|(key, entry)| (key.clone(), entry.version)).collect();
         let (mut frames, mut results) = (Vec::new(), Vec::new());
         for command in &batch.commands {
             self.revision += 1;
-            frames.push((self.revision, before.frame(command)));
+            frames.push((self.revision, command_frame(command, &before)));
             let (status, version, value) = self.apply(command, &before);
             results.push(WriteResult { status, version, value });
         }
@@ -150,10 +157,6 @@ impl Model {
 
     pub fn version(&self, key: &[u8]) -> u64 {
         self.entries.get(key).map_or(0, |entry| entry.version)
-    }
-
-    fn expected_version(&self, key: u8, offset: u64) -> u64 {
-        self.version(&key_bytes(key)) + offset
     }
 
     fn expiry_ns(&self, ttl_ms: Option<u64>) -> Option<u64> {
@@ -176,7 +179,7 @@ impl Model {
         (Status::Ok, self.revision, 0)
     }
 
-    fn apply(&mut self, command: &Command, before: &Model) -> (Status, u64, u64) {
+    fn apply(&mut self, command: &Command, before: &Versions) -> (Status, u64, u64) {
         let absent = |model: &Model, key: &[u8], status| if model.is_own(key) { status } else { Status::WrongShard };
         match command {
             Command::Put { key, value, ttl_ms } => self.put(&key_bytes(*key), value, self.expiry_ns(*ttl_ms)),
@@ -187,7 +190,7 @@ impl Model {
             Command::CompareAndSet { key, offset, value, ttl_ms } => {
                 let name = key_bytes(*key);
                 let version = self.version(&name);
-                if version == before.expected_version(*key, *offset) {
+                if version == expected_version(before, *key, *offset) {
                     return self.put(&name, value, self.expiry_ns(*ttl_ms));
                 }
                 (absent(self, &name, Status::VersionMismatch), version, 0)
@@ -234,40 +237,41 @@ impl Model {
         }
     }
 
-    fn frame(&self, command: &Command) -> Vec<u8> {
-        let number = |number: u64| number.to_le_bytes().to_vec();
-        let ttl = |ttl_ms: &Option<u64>| ttl_ms.map_or(Vec::new(), number);
-        match command {
-            Command::Put { key, value, ttl_ms } => {
-                write_frame(Operation::Put, ttl_ms.is_some(), &key_bytes(*key), &ttl(ttl_ms), value)
-            }
-            Command::Delete { key } => write_frame(Operation::Delete, false, &key_bytes(*key), &[], &[]),
-            Command::CompareAndSet { key, offset, value, ttl_ms } => {
-                let arguments = [number(self.expected_version(*key, *offset)), ttl(ttl_ms)].concat();
-                write_frame(Operation::CompareAndSet, ttl_ms.is_some(), &key_bytes(*key), &arguments, value)
-            }
-            Command::Increment { key, delta } => {
-                write_frame(Operation::Increment, false, &key_bytes(*key), &delta.to_le_bytes(), &[])
-            }
-            Command::MultiPut { items, ttl_ms } => {
-                let mut body = Vec::new();
-                for (key, value) in items {
-                    MultiPutItems::push(&key_bytes(*key), value, &mut body);
-                }
-                write_frame(Operation::MultiPut, ttl_ms.is_some(), &[], &ttl(ttl_ms), &body)
-            }
-            Command::Expire { key, ttl_ms } => {
-                write_frame(Operation::Expire, false, &key_bytes(*key), &number(ttl_ms.unwrap_or(0)), &[])
-            }
-        }
-    }
-
     /// Keys in the order in which a scan must give them, with where the scan stands at each.
     pub fn scan_order(&self) -> Vec<(u16, u64, Vec<u8>)> {
         let mut order: Vec<_> =
             self.entries.iter().map(|(key, entry)| (slot_of(key), entry.creation, key.clone())).collect();
         order.sort();
         order
+    }
+}
+
+/// The frame that asks for a command. Compare-and-sets expect versions as they are before the batch.
+fn command_frame(command: &Command, before: &Versions) -> Vec<u8> {
+    let number = |number: u64| number.to_le_bytes().to_vec();
+    let ttl = |ttl_ms: &Option<u64>| ttl_ms.map_or(Vec::new(), number);
+    match command {
+        Command::Put { key, value, ttl_ms } => {
+            write_frame(Operation::Put, ttl_ms.is_some(), &key_bytes(*key), &ttl(ttl_ms), value)
+        }
+        Command::Delete { key } => write_frame(Operation::Delete, false, &key_bytes(*key), &[], &[]),
+        Command::CompareAndSet { key, offset, value, ttl_ms } => {
+            let arguments = [number(expected_version(before, *key, *offset)), ttl(ttl_ms)].concat();
+            write_frame(Operation::CompareAndSet, ttl_ms.is_some(), &key_bytes(*key), &arguments, value)
+        }
+        Command::Increment { key, delta } => {
+            write_frame(Operation::Increment, false, &key_bytes(*key), &delta.to_le_bytes(), &[])
+        }
+        Command::MultiPut { items, ttl_ms } => {
+            let mut body = Vec::new();
+            for (key, value) in items {
+                MultiPutItems::push(&key_bytes(*key), value, &mut body);
+            }
+            write_frame(Operation::MultiPut, ttl_ms.is_some(), &[], &ttl(ttl_ms), &body)
+        }
+        Command::Expire { key, ttl_ms } => {
+            write_frame(Operation::Expire, false, &key_bytes(*key), &number(ttl_ms.unwrap_or(0)), &[])
+        }
     }
 }
 
