@@ -7,9 +7,10 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use harness::{get, scratch_folder, server_binary, wait_for};
+use harness::{get_from, scratch_folder, server_binary, wait_for};
 use rustix::{
     fs::FlockOperation,
     process::{Pid, Signal, kill_process},
@@ -26,11 +27,17 @@ fn temporary_folder() -> tempfile::TempDir {
 }
 
 impl Dev {
-    /// Starts `dev` on ports that the system chooses. Its temporary folders are made in one of the test's own.
+    /// Starts `dev`. Its temporary folders are made in one of the test's own.
+    ///
+    /// It looks for free ports below those that the system gives to outgoing connections, since one of another test could
+    /// take a port in the moment before a server does; and every time in another place, for the same reason.
     fn start(options: &[&str]) -> Dev {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = std::process::id().wrapping_mul(8) + COUNTER.fetch_add(1, Ordering::Relaxed);
+        let port = format!("--port={}", 10_000 + number % 1000 * 20);
         let folder = temporary_folder();
         let process = Command::new(server_binary())
-            .args(["dev", "--port=0", "--journal-size=16MiB"])
+            .args(["dev", &port, "--journal-size=16MiB"])
             .args(options)
             .env("TMPDIR", folder.path())
             .stdin(Stdio::null())
@@ -109,7 +116,7 @@ fn a_cluster_comes_up_outlives_a_server_and_ends_with_ctrl_c_leaving_nothing() {
     let admin_ports = dev.admin_ports();
     assert_eq!(admin_ports.len(), 3, "{text}");
     for &port in &admin_ports {
-        let (code, status) = get(port, "/status").expect("the admin port answers");
+        let (code, status) = get_from("127.0.0.1", port, "/status").expect("the admin port answers");
         assert_eq!(code, 200);
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         assert_eq!(status.as_array().unwrap().len(), 2, "two shards: {status}");
@@ -119,7 +126,7 @@ fn a_cluster_comes_up_outlives_a_server_and_ends_with_ctrl_c_leaving_nothing() {
     assert_eq!(folders.len(), 1, "{folders:?}");
     kill_process(process_of(&folders[0].join("server-2")), Signal::KILL).unwrap();
     dev.wait_for_line("server 2 was killed by signal 9; 2 go on");
-    assert_eq!(get(admin_ports[0], "/healthz").map(|(code, _)| code), Some(200));
+    assert_eq!(get_from("127.0.0.1", admin_ports[0], "/healthz").map(|(code, _)| code), Some(200));
 
     dev.signal(Signal::INT);
     let status = dev.wait_for_exit();
@@ -138,7 +145,7 @@ fn a_given_folder_is_kept_and_used_again() {
         let mut dev = Dev::start(&options);
         dev.wait_for_line("ready after");
         assert_eq!(dev.read("stderr").contains("formatting"), run == 0);
-        let (_, status) = get(dev.admin_ports()[0], "/status").expect("the admin port answers");
+        let (_, status) = get_from("127.0.0.1", dev.admin_ports()[0], "/status").expect("the admin port answers");
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         let now = status[0]["view"].as_u64().unwrap();
         assert!(now > view, "a primary that starts again begins a later view: {view}, then {now}");
@@ -148,7 +155,7 @@ fn a_given_folder_is_kept_and_used_again() {
         assert!(folder.join("server-1/shard-000/journal").exists());
     }
 
-    let mut other = Dev::start(&[&options[0], "--servers=3"]);
+    let mut other = Dev::start(&[options[0], "--servers=3"]);
     assert_eq!(other.wait_for_exit().code(), Some(1));
     assert!(other.read("stderr").contains("servers"), "{}", other.read("stderr"));
 }

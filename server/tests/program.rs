@@ -117,9 +117,9 @@ fn durability_in_memory_is_warned_about_at_the_start() {
 #[test]
 fn the_admin_port_of_a_real_server_tells_of_its_shard() {
     let cluster = Cluster::start(Spec::of(1));
-    let admin = cluster.servers[0].admin;
-    assert_eq!(get(admin, "/healthz"), Some((200, "shard 0: primary\n".to_owned())));
-    let (code, hash) = get(admin, "/state-hash").unwrap();
+    let server = &cluster.servers[0];
+    assert_eq!(get(server, "/healthz"), Some((200, "shard 0: primary\n".to_owned())));
+    let (code, hash) = get(server, "/state-hash").unwrap();
     let hash: serde_json::Value = serde_json::from_str(&hash).unwrap();
     assert_eq!((code, hash["keys"].as_u64()), (200, Some(0)));
     assert_eq!(cluster.metric(0, "lockstep_role", &["shard=\"0\""]), Some(1.0));

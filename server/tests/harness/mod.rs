@@ -297,7 +297,12 @@ pub fn scratch_folder() -> &'static Path {
 
 /// A GET from a server's admin port, over plain HTTP: status and body.
 pub fn get(server: &Server, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect((server.host.as_str(), server.admin)).ok()?;
+    get_from(&server.host, server.admin, path)
+}
+
+/// A GET over plain HTTP: status and body.
+pub fn get_from(host: &str, port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect((host, port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
