@@ -44,7 +44,8 @@ fn make(store: &[u8], sessions: &[u8], piece_size: usize) -> (FaultyFile, Finish
     let mut end = 0;
     for write in &writes {
         assert_eq!(write.offset, end, "front to back, without gaps");
-        assert!(write.bytes.as_ptr() as usize % SECTOR_SIZE == 0 && write.bytes.len() % SECTOR_SIZE == 0);
+        assert!((write.bytes.as_ptr() as usize).is_multiple_of(SECTOR_SIZE));
+        assert!(write.bytes.len().is_multiple_of(SECTOR_SIZE));
         assert!(write.bytes.len() <= CHUNK_SIZE_MAX);
         end += write.bytes.len() as u64;
         file.complete(file.submit(&write.bytes, write.offset));

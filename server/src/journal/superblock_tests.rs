@@ -156,7 +156,8 @@ fn the_writer_counts_and_has_one_write_in_flight() {
     let file = disk([5; SUPERBLOCK_COPIES]);
     for (index, step) in write.steps.iter().enumerate() {
         assert_eq!(step.offset, (index * COPIES_PER_STEP * SECTOR_SIZE) as u64);
-        assert!(step.bytes.as_ptr() as usize % SECTOR_SIZE == 0 && step.bytes.len() % SECTOR_SIZE == 0);
+        assert!((step.bytes.as_ptr() as usize).is_multiple_of(SECTOR_SIZE));
+        assert!(step.bytes.len().is_multiple_of(SECTOR_SIZE));
         file.complete(file.submit(&step.bytes, step.offset));
     }
     assert_eq!((writer.finish().view.get(), writer.durable().sequence.get()), (20, 6));
