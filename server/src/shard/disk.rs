@@ -130,6 +130,8 @@ pub fn write_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, op: u64, mess
         let checksum = header_of(&message).checksum.get();
         log.push(op, message);
         core.replica.step(now.monotonic_ns, now.wall_ns, Input::JournalWritten { op, checksum });
+        // What that lets the replica say is said at the end of a turn, and this one's has passed.
+        shard.turn.notify();
         return announce_first_op(core, now);
     }
     core.disk.commands.push_back(DiskCommand::Write { op, message, since_ns: now.monotonic_ns });
