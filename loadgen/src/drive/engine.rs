@@ -56,8 +56,7 @@ pub(super) struct Engine {
     pub(super) events: EventLog,
     pub(super) has_reported_fault: bool,
     pub(super) tally: Tally,
-    /// Lanes that have got something to send since the last look.
-    pub(super) touched: Vec<usize>,
+    touched: Vec<usize>,
     /// Whether the pacer waits for an answer.
     pub(super) is_pacer_waiting: bool,
     recorder: Recorder,
@@ -196,9 +195,22 @@ impl Engine {
     /// Marks a lane as having something to send.
     #[inline]
     pub(super) fn touch(&mut self, lane: usize) {
-        if self.touched.last() != Some(&lane) {
+        if !std::mem::replace(&mut self.lanes[lane].is_touched, true) {
             self.touched.push(lane);
         }
+    }
+
+    /// A lane that was marked. It counts as marked until it is [`settle`](Self::settle)d, so that what is asked for while it
+    /// is being filled does not mark it again.
+    #[inline]
+    pub(super) fn pop_touched(&mut self) -> Option<usize> {
+        self.touched.pop()
+    }
+
+    /// Everything that a lane may send now has been sent.
+    #[inline]
+    pub(super) fn settle(&mut self, lane: usize) {
+        self.lanes[lane].is_touched = false;
     }
 
     /// Appends everything that a lane may send now to `out`.

@@ -28,6 +28,8 @@ pub(super) struct Lane {
     pub(super) resend: VecDeque<u64>,
     /// Not before this moment.
     pub(super) resend_at_ns: u64,
+    /// Whether it is on the list of lanes with something to send.
+    pub(super) is_touched: bool,
 }
 
 impl Lane {
@@ -41,6 +43,7 @@ impl Lane {
             queue: VecDeque::new(),
             resend: VecDeque::new(),
             resend_at_ns: 0,
+            is_touched: false,
         }
     }
 

@@ -42,8 +42,10 @@ const PACING_GRAIN: Duration = Duration::from_micros(10);
 /// The state that the tasks of a thread share.
 pub(super) struct Worker {
     engine: RefCell<Engine>,
-    /// One per lane: there is a rest to write, or something to send again, or the connection is broken.
+    /// One per lane: there is a rest to write, or the connection is broken.
     wakes: Vec<Notify>,
+    /// Some lane has something to send.
+    turn_end: Notify,
     /// There is room for what the pacer holds back.
     room: Notify,
     links: Vec<RefCell<Link>>,
@@ -153,6 +155,7 @@ pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, s
     let worker = Rc::new(Worker {
         engine: RefCell::new(engine),
         wakes: (0..lanes).map(|_| Notify::default()).collect(),
+        turn_end: Notify::default(),
         room: Notify::default(),
         links: (0..lanes).map(|_| RefCell::default()).collect(),
         frames: RefCell::default(),
@@ -167,6 +170,7 @@ pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, s
         .enumerate()
         .map(|(lane, opened)| tokio_uring::spawn(worker.clone().serve_lane(lane, opened)))
         .collect();
+    tasks.push(tokio_uring::spawn(worker.clone().end_turns()));
     if worker.engine.borrow().is_open_loop() {
         tasks.push(tokio_uring::spawn(worker.clone().pace()));
     }
@@ -178,6 +182,7 @@ pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, s
         worker.wakes[lane].set();
     }
     worker.room.set();
+    worker.turn_end.set();
     for task in tasks {
         // A task in the middle of an attempt to connect is not waited for; it ends with the runtime.
         let _ = tokio::time::timeout(Duration::from_millis(50), task).await;
@@ -191,23 +196,26 @@ impl Worker {
         self.started.elapsed().as_nanos() as u64
     }
 
-    /// Sends what a lane has to send, and then what other lanes have got meanwhile.
+    /// Marks a lane as having something to send at the end of this turn.
     #[inline]
-    fn pump(&self, engine: &mut Engine, lane: usize) {
-        self.send(engine, lane);
-        self.pump_touched(engine, Some(lane));
+    fn touch(&self, engine: &mut Engine, lane: usize) {
+        engine.touch(lane);
+        self.turn_end.set();
     }
 
-    /// Sends what lanes have got since the last look, but for `done`, and lets the pacer go on if there is room.
-    #[inline]
-    fn pump_touched(&self, engine: &mut Engine, done: Option<usize>) {
-        while let Some(lane) = engine.touched.pop() {
-            if Some(lane) != done {
-                self.send(engine, lane);
+    /// At the end of each turn, when everything that had arrived has been taken in: one write for each lane that has
+    /// something to send. Sending as each lane is read instead would wake the servers for crumbs.
+    async fn end_turns(self: Rc<Self>) {
+        while !self.is_over.get() {
+            self.turn_end.wait().await;
+            let mut engine = self.engine.borrow_mut();
+            while let Some(lane) = engine.pop_touched() {
+                self.send(&mut engine, lane);
+                engine.settle(lane);
             }
-        }
-        if engine.take_pacer_wake() {
-            self.room.set();
+            if engine.take_pacer_wake() {
+                self.room.set();
+            }
         }
     }
 
@@ -247,7 +255,7 @@ impl Worker {
         loop {
             *self.links[lane].borrow_mut() = Link { stream: Some(stream.clone()), rest: Vec::new() };
             let reader = tokio_uring::spawn(self.clone().read_lane(lane, stream.clone()));
-            self.pump(&mut self.engine.borrow_mut(), lane);
+            self.touch(&mut self.engine.borrow_mut(), lane);
             self.write_rests(lane, &stream).await;
             self.break_link(lane);
             let (reason, after) = reader.await.expect("a reading task does not panic");
@@ -320,7 +328,7 @@ impl Worker {
                 }
                 link.rest.clear();
             }
-            self.pump(&mut self.engine.borrow_mut(), lane);
+            self.touch(&mut self.engine.borrow_mut(), lane);
         }
     }
 
@@ -353,7 +361,7 @@ impl Worker {
                 if after != After::Stay {
                     return ("the server is not the primary, or does not know the session".to_owned(), after);
                 }
-                self.pump(&mut engine, lane);
+                self.touch(&mut engine, lane);
                 consumed
             };
             keep_rest(&mut buffer, consumed);
@@ -368,7 +376,7 @@ impl Worker {
                 let mut engine = self.engine.borrow_mut();
                 engine.tick(now_ns);
                 let next = engine.pull_due(now_ns);
-                self.pump_touched(&mut engine, None);
+                self.turn_end.set();
                 next
             };
             match next {
@@ -393,14 +401,14 @@ impl Worker {
             }
             for lane in 0..self.wakes.len() {
                 if engine.has_resend_due(lane, now_ns) {
-                    self.wakes[lane].set();
+                    self.touch(&mut engine, lane);
                 }
                 if tick.is_multiple_of(TICKS_PER_EXPIRY) && engine.expire(lane, now_ns) {
                     self.break_link(lane);
                     self.wakes[lane].set();
                 }
             }
-            self.pump_touched(&mut engine, None);
+            self.turn_end.set();
         }
     }
 }
