@@ -66,10 +66,11 @@ enum Event {
     Retreat {
         friend: u8,
     },
-    /// Server 0 gives a batch to one backup only, and ends before its own disk has it. When it starts again, it finds only the
+    /// Server 0 gives some batches to one backup only, and ends before its own disk has them. When it starts again, it finds only the
     /// others.
     Strand {
         friend: u8,
+        batches: u8,
     },
     /// For a moment all goes well; but the disk of server 0 may do nothing meanwhile.
     Settle {
@@ -126,7 +127,7 @@ fn event() -> impl Strategy<Value = (u8, Event)> {
         4 => (server, landed).prop_map(|(server, landed)| Event::Crash { server, landed }),
         5 => any::<u8>().prop_map(|server| Event::Start { server }),
         4 => any::<u8>().prop_map(|friend| Event::Retreat { friend }),
-        1 => any::<u8>().prop_map(|friend| Event::Strand { friend }),
+        1 => (any::<u8>(), 1u8..4).prop_map(|(friend, batches)| Event::Strand { friend, batches }),
         6 => any::<bool>().prop_map(|is_first_stalled| Event::Settle { is_first_stalled }),
     ];
     (0u8..8, event)
@@ -226,7 +227,7 @@ fn happen(world: &mut World, event: Event) {
             }
         }
         Event::Retreat { friend } => retreat(world, friend, World::connect, World::disconnect),
-        Event::Strand { friend } => strand(world, friend),
+        Event::Strand { friend, batches } => strand(world, friend, batches),
         Event::Settle { is_first_stalled } => {
             world.servers[0].is_disk_stalled = is_first_stalled;
             world.settle();
@@ -253,13 +254,16 @@ fn retreat(world: &mut World, friend: u8, to_friend: fn(&mut World, u8, u8), to_
     }
 }
 
-fn strand(world: &mut World, friend: u8) {
-    if world.primary() != Some(0) || world.offer(0).is_err() {
+fn strand(world: &mut World, friend: u8, batches: u8) {
+    if world.primary() != Some(0) {
         return;
     }
     retreat(world, friend, World::connect, World::disconnect);
     world.servers[0].is_disk_stalled = true;
-    world.settle();
+    for _ in 0..batches {
+        let _ = world.offer(0);
+        world.settle();
+    }
     crash(world, 0, 0);
     world.start(0);
     retreat(world, friend, World::disconnect, World::connect);

@@ -18,7 +18,8 @@
 //! | `turn S..` | everything that has arrived was handed over |
 //! | `disk S [I]` | the disk does all its pending work, or of what it can do the piece at I |
 //! | `deliver A B [N]`, `lose A B [N]` | messages from A to B arrive, in order; or never do |
-//! | `reorder A B`, `repeat A B` | the first two messages change places; the first one will arrive twice |
+//! | `reorder A B`, `delay A B` | the first two messages change places; the first one goes behind all others |
+//! | `repeat A B` | the first message will arrive twice |
 //! | `settle` | everything happens that can happen without time passing |
 //! | `wait T`, `run T` | time passes; `run` settles every 10 ms |
 //! | `checkpoint S OP FIRST` | the state up to an op is durable, and the journal drops what is below another |
@@ -185,6 +186,7 @@ impl Player<'_> {
             ("start", servers) => servers.iter().for_each(|&server| self.world.start(server)),
             ("crash", servers) => servers.iter().for_each(|&server| self.world.crash(server)),
             ("reorder", &[from, to]) => self.world.link(from, to).swap(0, 1),
+            ("delay", &[from, to]) => self.world.link(from, to).rotate_left(1),
             ("repeat", &[from, to]) => self.repeat(from, to),
             ("turn", servers) => servers.iter().for_each(|&server| self.world.input(server, Input::TurnEnd)),
             ("journal", servers) => servers.iter().for_each(|&server| self.print_journal(server)),
