@@ -14,7 +14,7 @@ use lockstep_proto::{
     Operation,
     request::{Request, RequestParts, encode_request},
 };
-use lockstep_store::{CheckpointProgress, Loader, Store, StoreConfig};
+use lockstep_store::{CheckpointProgress, Loader, READS_AHEAD, Store, StoreConfig};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The server's allocator.
@@ -115,7 +115,7 @@ fn read(store: &Store, count: u64, is_prefetched: bool, mut next: impl FnMut(u64
             rest = behind;
         }
         let start = Stopwatch::start();
-        for group in requests.chunks(32) {
+        for group in requests.chunks(READS_AHEAD) {
             if is_prefetched {
                 store.prefetch_reads(group);
             }

@@ -27,7 +27,7 @@
 //! | `table` | from a key's hash to its handle |
 //! | `slots` | the keys of each slot in the order of their creation |
 //! | `apply` | requests that write |
-//! | `ahead` | requests of a batch on an assembly line, so that memory is asked for ahead |
+//! | `ahead` | memory asked for ahead of its use |
 //! | `read` | requests that read |
 //! | `checkpoint`, `load`, `hash` | the state as a stream, and as a number |
 //! | `prefetch` | the only unsafe code: hints to the processor |
@@ -61,6 +61,7 @@ mod slots;
 mod store;
 mod table;
 
+pub use ahead::READS_AHEAD;
 pub use apply::WriteResult;
 pub use checkpoint::CheckpointProgress;
 pub use load::{LoadError, Loader};

@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// Asks for the memory that `requests` will touch, so that answering them one after the other does not wait for
-    /// it. Worth it for groups of about 4 to 64 reads; of more, the rest is left out.
+    /// it. Worth it from about four reads on; of more than [`READS_AHEAD`](crate::READS_AHEAD), the rest is left out.
     pub fn prefetch_reads(&self, requests: &[Request<'_>]) {
         self.prefetch_keys(requests.iter().map(Request::key), &mut [0; WINDOW]);
     }
