@@ -90,6 +90,9 @@ pub struct LoadOptions {
     /// Do not check values that are read.
     #[arg(long)]
     pub no_verify: bool,
+    /// Remember the version of every acknowledged write, and read all of them back after the run (run and load only).
+    #[arg(long)]
+    pub audit: bool,
     /// Do not put all keys once before measuring (only done where the cluster is started by this command).
     #[arg(long)]
     pub no_preload: bool,

@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::watchman::watched;
 use crate::cli::{ClusterOptions, ResultOptions, TargetOptions, loading};
 use crate::cluster::{Cluster, ClusterSpec, Durability};
-use crate::drive::{DriveContext, RunSpec, StopFlag, drive};
+use crate::drive::{DriveContext, RunSpec, StopFlag, drive, drive_audited};
 use crate::record::{
     Checkout, EventLog, IntervalRow, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary, VerdictRules,
     folder_name, utc,
@@ -138,19 +138,42 @@ pub(super) fn measure(
     what: &str,
     progress: &Progress,
 ) -> anyhow::Result<Measured> {
+    measure_audited(spec, target, stop, what, progress, false)
+}
+
+/// Runs `spec` against `target`, and afterwards reads back every acknowledged write, if `is_audited`.
+pub(super) fn measure_audited(
+    spec: &RunSpec,
+    target: &Target,
+    stop: &StopFlag,
+    what: &str,
+    progress: &Progress,
+    is_audited: bool,
+) -> anyhow::Result<Measured> {
     progress.say(what);
     let mut processes = vec![ProcessRef::own("generator")];
     processes.extend(target.own().map(Cluster::processes).unwrap_or_default());
     let events = EventLog::new();
     let (record, ended) = watched(stop, &target.servers(), target.needed(), &events, |stop| {
         let watch = &mut |row: &IntervalRow| progress.show(what, row);
-        drive(spec, DriveContext { stop, events: events.clone(), processes: &processes, watch })
+        let context = DriveContext { stop, events: events.clone(), processes: &processes, watch };
+        if is_audited {
+            drive_audited(spec, context).map(|(record, audit)| (record, Some(audit)))
+        } else {
+            drive(spec, context).map(|record| (record, None))
+        }
     });
-    let record = record?;
+    let (record, audit) = record?;
     let scenario = format!("{}; {}", target.words(), load_words(spec));
     let mut summary = Summary::of(&record, &scenario, spec.offered_per_s(), &VerdictRules::default());
     if stop.is_set() {
         summary.verdict.object("it was interrupted before its end".to_owned());
+    }
+    if let Some(audit) = audit {
+        progress.line(&format!("audit: {audit}"));
+        if !audit.is_clean() {
+            summary.verdict.object(format!("the audit found faults: {audit}"));
+        }
     }
     for server in ended {
         let tail = target.log_tail(&server);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Ending;
-use super::bench::{Measured, Target, measure, preload, result_folder, warn_of_memory_disk};
+use super::bench::{Measured, Target, measure_audited, preload, result_folder, warn_of_memory_disk};
 use super::progress::{Progress, Steps, table};
 use super::stop::stop_on_signals;
 use crate::cli::{LoadCommand, ResultOptions, RunCommand, loading};
@@ -26,7 +26,7 @@ pub(super) fn run(command: &RunCommand) -> anyhow::Result<Ending> {
     if matches!(target, Target::Own(_)) && !load.no_preload {
         preload(&spec, &target, &stop, &progress)?;
     }
-    let measured = measure(&spec, &target, &stop, "running", &progress)?;
+    let measured = measure_audited(&spec, &target, &stop, "running", &progress, load.audit)?;
     drop(progress);
     finish(measured, target, result, "run", &stop)
 }
@@ -44,7 +44,7 @@ pub(super) fn load(command: &LoadCommand) -> anyhow::Result<Ending> {
     let target = Target::open(target, cluster, &stop)?;
     warn_of_memory_disk(&target, &progress);
     let spec = loading(&RunSpec { servers: target.addresses(), ..spec });
-    let measured = measure(&spec, &target, &stop, "loading", &progress)?;
+    let measured = measure_audited(&spec, &target, &stop, "loading", &progress, load.audit)?;
     drop(progress);
     finish(measured, target, result, "load", &stop)
 }

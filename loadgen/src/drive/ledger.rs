@@ -1,5 +1,6 @@
 //! Evidence for every acknowledged write, and what an audit makes of it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// More keys than this are not audited: eight bytes each.
@@ -78,6 +79,21 @@ impl AuditReport {
     /// Whether every acknowledged write that was looked for is there.
     pub fn is_clean(&self) -> bool {
         self.lost == 0 && self.corrupt == 0 && self.unread == 0 && self.overtaken == 0
+    }
+}
+
+impl fmt::Display for AuditReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { keys, lost, corrupt, unread, overtaken, unaudited } = self;
+        write!(
+            out,
+            "{keys} keys with an acknowledged write were read back: {lost} lost, {corrupt} with a wrong value, {unread} \
+             could not be read; {overtaken} reads of the run missed a write acknowledged before"
+        )?;
+        if *unaudited > 0 {
+            write!(out, "; {unaudited} writes of newly inserted keys were beyond what an audit has room for")?;
+        }
+        Ok(())
     }
 }
 

@@ -179,23 +179,28 @@ pub fn drive_audited(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<(R
     // New keys of an inserting workload are audited as far as there is room for as many again.
     let room = (2 * spec.keys).min(AUDITED_KEYS_MAX);
     let ledger = Arc::new(Ledger::new(room));
-    let (record, _) = conduct(spec, Kind::Planned, Some(ledger.clone()), window_of(spec), &mut context)?;
+    let (mut record, _) = conduct(spec, Kind::Planned, Some(ledger.clone()), window_of(spec), &mut context)?;
     let mut report = AuditReport {
         keys: ledger.written(0, 1).count() as u64,
         unaudited: ledger.beyond(),
         overtaken: ledger.take_overtaken(),
         ..AuditReport::default()
     };
-    if report.keys > 0 {
+    if context.stop.is_set() {
+        // Whoever asked to stop does not want to wait for an audit.
+        report.unread = report.keys;
+    } else if report.keys > 0 {
         let reading = RunSpec { pacing: Pacing::Saturate, workload: Workload::C, verify: true, ..spec.clone() };
         let quiet = &mut |_: &IntervalRow| {};
         let mut context =
-            DriveContext { stop: StopFlag::default(), events: context.events.clone(), processes: &[], watch: quiet };
+            DriveContext { stop: context.stop.clone(), events: context.events.clone(), processes: &[], watch: quiet };
         let (read, _) = conduct(&reading, Kind::Audit, Some(ledger.clone()), Window::new(0, None), &mut context)?;
         report.lost = ledger.take_overtaken();
         report.corrupt = read.counts.corrupt;
         report.unread = report.keys - read.counts.ok - read.counts.corrupt;
     }
+    context.events.add("audit", report.to_string());
+    record.events = context.events.snapshot();
     Ok((record, report))
 }
 

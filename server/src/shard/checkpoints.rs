@@ -148,8 +148,7 @@ async fn write_checkpoint(shard: &Rc<Shard>) -> anyhow::Result<FinishedCheckpoin
     {
         let core = &mut *shard.core.borrow_mut();
         let journal_offset = core.disk.ring().context("the journal is gone")?.scan_offset(op + 1);
-        let entry = finished.clone();
-        let change = Box::new(move |superblock: &mut _| entry.enter_into(superblock, journal_offset));
+        let change = Box::new(move |superblock: &mut _| finished.enter_into(superblock, journal_offset));
         disk::persist(shard, core, SuperblockChange::Checkpoint(change));
     }
     installed.notified().await;

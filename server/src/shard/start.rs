@@ -144,11 +144,13 @@ async fn serve(
 async fn finish_in_flight(shard: &Rc<Shard>) {
     let start = Instant::now();
     while start.elapsed() < STOP_TIMEOUT {
-        let core = shard.core.borrow();
-        if core.failure.is_some() || core.is_quiet() {
+        let is_done = {
+            let core = shard.core.borrow();
+            core.failure.is_some() || core.is_quiet()
+        };
+        if is_done {
             break;
         }
-        drop(core);
         shard.turn.notify();
         ring::sleep(Duration::from_millis(2)).await;
     }
