@@ -14,7 +14,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -75,7 +75,25 @@ impl Listeners {
     }
 }
 
+/// How long a port may stay in use after the process that had it was killed.
+///
+/// The kernel takes a dead process's ring apart in the background, and until then its accept holds the listening socket. A
+/// server that is restarted at once must not fail over that.
+const PORT_RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let start = Instant::now();
+    loop {
+        match try_listen(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < PORT_RELEASE_TIMEOUT => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     // A port whose last connections are still winding down can be had again at once after a restart.
     socket.set_reuse_address(true)?;

@@ -42,10 +42,15 @@ mod tests {
         let address = listener.local_addr().expect("it is bound");
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("somebody asks");
-            let mut asked = [0; 1024];
-            let len = stream.read(&mut asked).expect("a request comes");
+            // All of it: closing a connection with unread bytes would reset it and throw the answer away.
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request comes");
+                asked.push(byte[0]);
+            }
             stream.write_all(answer.as_bytes()).expect("it is taken");
-            String::from_utf8_lossy(&asked[..len]).into_owned()
+            String::from_utf8_lossy(&asked).into_owned()
         });
         (address, server)
     }

@@ -313,8 +313,12 @@ pub fn read_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, peer: u8, op: 
         let result = ring::read_at(file, buffer, location.padded_size, location.offset).await;
         let result = result.with_context(|| format!("cannot read op {op} from the journal"));
         let message = result.and_then(|buffer| {
-            // The space may have been used again since: then it is not this prepare any more, and it is gone.
-            let is_it = header_of(&buffer).checksum.get() == location.checksum;
+            // The space may have been used again since, or is just being written: then the prepare is gone.
+            let is_still_there = match &shard.core.borrow().disk.log {
+                Log::Journal { ring, .. } => ring.locate(op) == Some(location),
+                Log::Memory(_) => false,
+            };
+            let is_it = is_still_there && header_of(&buffer).checksum.get() == location.checksum;
             if is_it {
                 check_prepare(&buffer, shard.cluster, shard.shard)
                     .with_context(|| format!("op {op} has rotted in the journal"))?;

@@ -42,10 +42,7 @@ pub fn server_binary() -> &'static str {
     env!("CARGO_BIN_EXE_lockstep-server")
 }
 
-/// A loopback address of a cluster's own.
-///
-/// Connections that other tests open come from 127.0.0.1, so none of them can take a port here while its server is
-/// down.
+/// A loopback address of a cluster's own, so that nobody else listens there.
 fn own_host() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let process = std::process::id();
@@ -54,10 +51,14 @@ fn own_host() -> String {
 }
 
 /// Ports that are free on `host`: `count` of them in a row.
+///
+/// They are below those that the system gives to outgoing connections. A client that tries again and again to reach a server
+/// which is down would otherwise be given the server's own port one day, connect to itself, and hold the port.
 fn free_ports(host: &str, count: u16) -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     wait_for("free ports in a row", || {
-        let first = TcpListener::bind((host, 0)).ok()?.local_addr().ok()?.port();
-        (first..first.checked_add(count)?).all(|port| TcpListener::bind((host, port)).is_ok()).then_some(first)
+        let first = 10_000 + (NEXT.fetch_add(u32::from(count), Ordering::Relaxed) % 20_000) as u16;
+        (first..first + count).all(|port| TcpListener::bind((host, port)).is_ok()).then_some(first)
     })
 }
 
