@@ -1,5 +1,6 @@
-//! Durable appends to a journal, as a shard makes them: a prepare is filled in a buffer of the pool, sealed, placed, and
-//! written through io_uring past the page cache, synced. An iteration is one prepare, from its first byte until it is durable.
+//! Durable appends to a journal, as a shard makes them: a prepare is filled in a buffer of the pool, sealed, placed,
+//! and written through io_uring past the page cache, synced. An iteration is one prepare, from its first byte until it
+//! is durable.
 //!
 //! With several in flight, as many writes are with the disk at a time; then an iteration takes less than any one write.
 
@@ -22,6 +23,7 @@ use lockstep_server::{
         file::DirectFile,
         folder::Identity,
         format::format_folder,
+        lock::FolderLock,
         open::{Expected, open_folder},
         ring::JournalRing,
     },
@@ -53,6 +55,8 @@ struct Journal {
     file: Rc<DirectFile>,
     pool: Pool,
     parent: Cell<u128>,
+    _lock: FolderLock,
+    // Declared last, so that the folder goes only when nothing in it is in use.
     _folder: TempDir,
 }
 
@@ -63,7 +67,8 @@ impl Journal {
         let data = folder.path().join("data");
         let identity = Identity { cluster: CLUSTER, replica: 0, servers: 1, shards: 1 };
         format_folder(&data, &identity, JOURNAL_SIZE, &mut |_| {})?;
-        let shard = open_folder(&data, &Expected::default())?.shards.remove(0);
+        let mut opened = open_folder(&data, &Expected::default())?;
+        let shard = opened.shards.remove(0);
         if !shard.journal.is_direct() {
             eprintln!("note: {} knows no direct I/O: these are no latencies of a disk", build.display());
         }
@@ -72,6 +77,7 @@ impl Journal {
             file: Rc::new(shard.journal),
             pool: Pool::new(POOL_IDLE_MAX),
             parent: Cell::new(0),
+            _lock: opened.lock,
             _folder: folder,
         })
     }

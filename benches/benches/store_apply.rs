@@ -1,5 +1,5 @@
-//! Overwrites of keys at random. A store of 100 thousand keys mostly fits the caches of a server's CPU, one of a million does not.
-//! An iteration is a batch: what one prepare brings.
+//! Overwrites of keys at random. A store of 100 thousand keys mostly fits the caches of a server's CPU, one of a million
+//! does not. An iteration is a batch: what one prepare brings.
 
 use std::cell::OnceCell;
 use std::hint::black_box;
@@ -17,8 +17,8 @@ const STORES: [(&str, u64); 2] = [("100k", 100_000), ("1M", 1_000_000)];
 
 const BATCHES: [usize; 3] = [1, 64, 512];
 
-/// How many different requests are made before they come round again: a multiple of every batch, and enough that the same
-/// entries are not met again soon.
+/// How many different requests are made before they come round again: a multiple of every batch, and enough that the
+/// same entries are not met again soon.
 const REQUESTS: u64 = 1 << 17;
 
 /// A store, and the revision that the next request gets.

@@ -10,9 +10,8 @@
 //! | `journal_append` | durable appends to a journal on the disk of the build, several in flight | one prepare |
 //! | `batching` | three servers on loopback under load, over largest batch, linger and pipeline depth | one request |
 //!
-//! Requests are the same in all of them: puts with keys of 16 and values of 100 bytes. Throughput is always given per
-//! request (or per byte, for checksums), so that the benches can be set side by side: what `batching` says for a request, less what the others say, is
-//! the network, the system calls, and the protocol.
+//! Requests are the same in all of them: puts with keys of 16 and values of 100 bytes. Throughput is always in requests
+//! (or in bytes, for checksums), so that the benches can be set side by side.
 //!
 //! # How to run it
 //!
@@ -24,15 +23,16 @@
 //! cargo bench -p lockstep-benches -- --baseline before                 compares with them
 //! ```
 //!
-//! Nothing is set up for a bench that the filter leaves out: no store is filled, no journal is formatted and no cluster is started.
-//! `journal_append` and `batching` write to `tmp` in the target folder, and remove it all when they are done; if that folder is in memory,
-//! "durable" means nothing. `batching` has Cargo build the server first, unless `LOCKSTEP_SERVER_BIN` names one.
+//! Nothing is set up for a bench that the filter leaves out: no store is filled, no journal is formatted and no cluster
+//! is started. `journal_append` and `batching` write to `tmp` in the target folder and remove all of it when they are
+//! done; if that folder is in memory, "durable" means nothing. `batching` has Cargo build the server first, unless
+//! `LOCKSTEP_SERVER_BIN` names one.
 //!
 //! # What it is not
 //!
-//! Not the place to learn how fast Lockstep is for its users: that takes an open loop, with latency counted from the intended time, and is the work
-//! of `lockstep-loadgen`. The closed loops here compare one build or one setting with another, on one machine. They are also not
-//! tests: `cargo test` builds none of them.
+//! Not the place to learn how fast Lockstep is for its users: that takes an open loop, with latency counted from the
+//! intended time, and is the work of `lockstep-loadgen`. The closed loops here compare one build or one setting with
+//! another, on one machine. They are also not tests: `cargo test` runs none of them.
 //!
 //! # Where to begin
 //!

@@ -5,11 +5,12 @@
 //! - `saturated`: 64 connections that always have 128 requests in flight each. The time is the inverse of the throughput.
 //! - `alone`: one request in flight. The time is what a request waits for its answer, and what a linger costs.
 //!
-//! An iteration is one request. A sample is a window of time in which requests are answered without pause, and its
-//! length over the number of answers is the time of one, which is then taken times the iterations that Criterion asked for. It cannot be the other
-//! way round, with the requests counted off: filling the connections and draining them would be most of a short sample.
+//! An iteration is one request. A sample is a window of time in which requests are answered without pause. Its length
+//! over the number of answers is the time of one, which is then taken times the iterations that Criterion asked for. It
+//! cannot be the other way round, with the requests counted off: filling the connections and draining them would be
+//! most of a short sample.
 //!
-//! Server processes and generator share the machine's CPUs, so a setting that costs the servers less CPU is faster twice over.
+//! Servers and generator share the machine's CPUs, so a setting that costs the servers less CPU gains twice.
 
 mod setting;
 mod stand;
@@ -28,7 +29,7 @@ fn batching(criterion: &mut Criterion) {
     group.sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Elements(1));
     for setting in settings() {
-        // Started by the first of the two loads that the filter lets through, and stopped before the next setting's.
+        // Started by the first of the two loads that the filter lets through; stopped before the next setting's.
         let mut stand: Option<Stand> = None;
         for load in [Load::SATURATED, Load::ALONE] {
             group.bench_function(BenchmarkId::new(setting.to_string(), load.name), |bencher| {

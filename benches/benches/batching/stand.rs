@@ -149,7 +149,7 @@ fn server_bin() -> anyhow::Result<PathBuf> {
     Ok(FOUND.get_or_init(|| path).clone())
 }
 
-/// Builds the server where this program was built. A server from an earlier build would silently be measured in place of this one.
+/// Builds the server where this program was built, so that no earlier build of it is measured in its place.
 fn build_server() -> anyhow::Result<PathBuf> {
     // Cargo makes this folder inside of the one that everything goes to.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("the target folder has no parent")?;
