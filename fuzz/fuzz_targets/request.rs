@@ -19,6 +19,7 @@ fn check(request: &Request<'_>, frame: &[u8]) {
     match request.operation() {
         Operation::CompareAndSet => drop(request.expected_version()),
         Operation::Increment => drop(request.delta()),
+        Operation::MovePrimary => drop(request.move_to()),
         _ => {}
     }
     let mut again = Vec::new();

@@ -70,6 +70,8 @@ byte_enum! {
         Ping = 13,
         /// Describe this server's replica.
         Status = 14,
+        /// Let another server become primary. Asked of the primary, and answered once it has handed over.
+        MovePrimary = 15,
     }
 }
 
@@ -160,7 +162,7 @@ mod tests {
     fn an_operation_is_logged_or_read_or_neither() {
         for &operation in Operation::ALL {
             assert!(!(operation.is_logged() && operation.is_read()), "{operation:?}");
-            let is_neither = matches!(operation, Operation::Ping | Operation::Status);
+            let is_neither = matches!(operation, Operation::Ping | Operation::Status | Operation::MovePrimary);
             assert_eq!(!operation.is_logged() && !operation.is_read(), is_neither, "{operation:?}");
         }
     }

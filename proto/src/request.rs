@@ -11,6 +11,7 @@
 //! | multi-get | none | items: `key_size u16`, key |
 //! | multi-put | none | `[ttl_ms u64]` if flagged, then items: `key_size u16`, `value_size u32`, key, value |
 //! | scan | none | [`crate::items::ScanArguments`] |
+//! | move-primary | none | `server u8`: the one that is to become primary, 255 if any other will do |
 //!
 //! A frame is journalled, sent to the backups and applied as the bytes that arrived: nothing is parsed into another form.
 
@@ -54,6 +55,9 @@ impl RequestHeader {
 pub const FLAG_TTL: u8 = 1;
 /// The read may be answered from this replica's own state, which may be old.
 pub const FLAG_STALE: u8 = 2;
+
+/// The server of a move-primary request that leaves the choice to the primary.
+pub const MOVE_TO_ANY: u8 = u8::MAX;
 
 /// Why a frame is refused. The connection it came on cannot be trusted any more and is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -263,6 +267,16 @@ impl<'a> Request<'a> {
         ScanArguments::ref_from_bytes(self.arguments()).ok()
     }
 
+    /// The server that a move-primary request names; `None` if it leaves the choice to the primary.
+    ///
+    /// # Panics
+    ///
+    /// If the operation is not a move of the primary.
+    pub fn move_to(&self) -> Option<u8> {
+        assert_eq!(self.operation, Operation::MovePrimary);
+        Some(self.arguments()[0]).filter(|&server| server != MOVE_TO_ANY)
+    }
+
     /// Checks everything that the accessors take for granted.
     #[inline]
     fn check_shape(&self) -> Result<(), FrameError> {
@@ -311,6 +325,7 @@ fn check_rest(kind: Rest, rest: &[u8]) -> Result<(), FrameError> {
         Rest::Keys => return MultiGetItems::check(rest),
         Rest::KeysAndValues => return MultiPutItems::check(rest),
         Rest::Delta => rest.len() == 8,
+        Rest::Server => rest.len() == 1,
         Rest::TimeToLive if rest.len() == 8 => match read_u64(rest) {
             0..=TTL_MS_MAX => true,
             ttl_ms => return Err(FrameError::TimeToLive(ttl_ms)),

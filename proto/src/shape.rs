@@ -18,6 +18,7 @@ pub(crate) enum Rest {
     Delta,
     TimeToLive,
     Scan,
+    Server,
 }
 
 /// What the frame of one operation looks like.
@@ -53,6 +54,7 @@ impl Shape {
             Operation::MultiGet => (false, FLAG_STALE, Rest::Keys),
             Operation::MultiPut => (false, FLAG_TTL, Rest::KeysAndValues),
             Operation::Scan => (false, FLAG_STALE, Rest::Scan),
+            Operation::MovePrimary => (false, 0, Rest::Server),
         };
         let has_session = operation.is_logged() && !matches!(operation, Operation::Register);
         let version_size = if matches!(operation, Operation::CompareAndSet) { 8 } else { 0 };

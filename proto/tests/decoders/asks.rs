@@ -4,7 +4,7 @@ use lockstep_proto::{
     Operation,
     items::{MultiGetItems, MultiPutItems, SCAN_KEYS_ONLY, ScanArguments},
     limits::{COUNTER_MAX, ITEMS_MAX, SLOTS, TTL_MS_MAX},
-    request::{FLAG_STALE, FLAG_TTL, Request, RequestParts, encode_request},
+    request::{FLAG_STALE, FLAG_TTL, MOVE_TO_ANY, Request, RequestParts, encode_request},
 };
 use proptest::prelude::*;
 use zerocopy::{
@@ -20,6 +20,7 @@ pub enum Ask {
     Register,
     Ping,
     Status,
+    MovePrimary { server: u8 },
     Delete(Bytes),
     Increment { key: Bytes, delta: i64 },
     Expire { key: Bytes, ttl_ms: u64 },
@@ -43,6 +44,7 @@ impl Ask {
             Ask::Register => Operation::Register,
             Ask::Ping => Operation::Ping,
             Ask::Status => Operation::Status,
+            Ask::MovePrimary { .. } => Operation::MovePrimary,
             Ask::Delete(_) => Operation::Delete,
             Ask::Increment { .. } => Operation::Increment,
             Ask::Expire { .. } => Operation::Expire,
@@ -103,6 +105,7 @@ impl Ask {
         let mut bytes = Vec::new();
         match self {
             Ask::Increment { delta, .. } => bytes.extend(delta.to_le_bytes()),
+            Ask::MovePrimary { server } => bytes.push(*server),
             Ask::Expire { ttl_ms, .. } => bytes.extend(ttl_ms.to_le_bytes()),
             Ask::CompareAndSet { version, ttl_ms, .. } => {
                 bytes.extend(version.to_le_bytes());
@@ -182,6 +185,9 @@ impl Ask {
         match *self {
             Ask::CompareAndSet { version, .. } => assert_eq!(request.expected_version(), version),
             Ask::Increment { delta, .. } => assert_eq!(request.delta(), delta),
+            Ask::MovePrimary { server } => {
+                assert_eq!(request.move_to(), Some(server).filter(|&server| server != MOVE_TO_ANY))
+            }
             _ => {}
         }
         let scan = request
@@ -207,6 +213,7 @@ pub fn ask_everything(request: &Request<'_>) {
     match request.operation() {
         Operation::CompareAndSet => drop(request.expected_version()),
         Operation::Increment => drop(request.delta()),
+        Operation::MovePrimary => drop(request.move_to()),
         _ => {}
     }
 }
@@ -240,6 +247,7 @@ pub fn ask() -> impl Strategy<Value = Ask> {
         Just(Ask::Register),
         Just(Ask::Ping),
         Just(Ask::Status),
+        prop_oneof![any::<u8>(), Just(MOVE_TO_ANY)].prop_map(|server| Ask::MovePrimary { server }),
         key().prop_map(Ask::Delete),
         (key(), any::<i64>()).prop_map(|(key, delta)| Ask::Increment { key, delta }),
         (key(), 0..=TTL_MS_MAX).prop_map(|(key, ttl_ms)| Ask::Expire { key, ttl_ms }),

@@ -86,6 +86,7 @@ pub(super) const fn operation_label(operation: Operation) -> &'static str {
         Operation::TimeToLive => "time_to_live",
         Operation::Ping => "ping",
         Operation::Status => "status",
+        Operation::MovePrimary => "move_primary",
     }
 }
 

@@ -110,6 +110,9 @@ impl Core {
         if operation.is_read() {
             return self.take_read(now, name, connection, request, frame);
         }
+        if operation == Operation::MovePrimary {
+            return self.refuse(connection, request, Status::Unavailable, b"this server cannot hand over yet");
+        }
         let mut replies = connection.replies.borrow_mut();
         let body = if operation == Operation::Status { self.status_body(now) } else { Vec::new() };
         let parts = ReplyParts { status: Status::Ok, operation, copies: 0, sequence: request.sequence(), version: 0 };
