@@ -36,6 +36,7 @@ pub mod items;
 mod layout;
 pub mod limits;
 pub mod message;
+pub mod mutant;
 pub mod operation;
 pub mod reply;
 pub mod request;

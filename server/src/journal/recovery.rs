@@ -165,6 +165,20 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
     ///
     /// If journal size or offset in the superblock are not multiples of the sector size ([`super::open`] checks them).
     pub fn new(file: &'a F, superblock: &Superblock, pool: &Pool) -> Recovery<'a, F> {
+        Recovery::with_in_flight_max(file, superblock, IN_FLIGHT_MAX, pool)
+    }
+
+    /// [`Recovery::new`] of a journal that was written under another bound than [`IN_FLIGHT_MAX`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Recovery::new`].
+    pub fn with_in_flight_max(
+        file: &'a F,
+        superblock: &Superblock,
+        in_flight_max: u64,
+        pool: &Pool,
+    ) -> Recovery<'a, F> {
         let size = superblock.journal_size.get();
         let offset = superblock.journal_offset.get();
         Recovery {
@@ -175,7 +189,7 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
                 shard: superblock.shard.get(),
                 is_commit_local: superblock.servers == 1 && superblock.has_lost_memory == 0,
             },
-            ring: JournalRing::new(size, offset, superblock.checkpoint.get() + 1),
+            ring: JournalRing::with_in_flight_max(size, offset, superblock.checkpoint.get() + 1, in_flight_max),
             end: LogEnd {
                 op: superblock.checkpoint.get(),
                 checksum: superblock.checkpoint_parent.get(),
@@ -236,7 +250,7 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
     fn judge_end(&mut self, op: u64, offset: u64) -> Result<Tail, RecoveryError> {
         let ghosts = self.find_ghosts(op, offset)?;
         for ghost in &ghosts {
-            let is_too_far = ghost.op - op >= IN_FLIGHT_MAX;
+            let is_too_far = ghost.op - op >= self.ring.in_flight_max();
             let is_committed_here = self.origin.is_commit_local && ghost.commit >= op;
             if is_too_far || is_committed_here {
                 return Err(RecoveryError::Rotten { op, offset, later_op: ghost.op });

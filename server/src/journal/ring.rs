@@ -59,7 +59,7 @@ pub enum AppendRefusal {
         free: u64,
     },
     /// As many writes as allowed have not completed yet.
-    #[error("op {op} must wait: {IN_FLIGHT_MAX} journal writes are in flight")]
+    #[error("op {op} must wait: as many journal writes as allowed are in flight")]
     InFlight {
         /// The prepare's op.
         op: u64,
@@ -96,6 +96,7 @@ pub struct JournalRing {
     /// Sum of the padded sizes of the entries that are not released.
     live_bytes: u64,
     durable_op: u64,
+    in_flight_max: u64,
 }
 
 impl JournalRing {
@@ -105,6 +106,17 @@ impl JournalRing {
     ///
     /// If `size` or `offset` is not a multiple of the sector size, or `offset` is not below `size`, or `next_op` is 0.
     pub fn new(size: u64, offset: u64, next_op: u64) -> JournalRing {
+        JournalRing::with_in_flight_max(size, offset, next_op, IN_FLIGHT_MAX)
+    }
+
+    /// [`JournalRing::new`] with another bound than [`IN_FLIGHT_MAX`]: a simulated journal is small, and what the bound
+    /// proves must come up in it.
+    ///
+    /// # Panics
+    ///
+    /// As [`JournalRing::new`], or if no write may be in flight.
+    pub fn with_in_flight_max(size: u64, offset: u64, next_op: u64, in_flight_max: u64) -> JournalRing {
+        assert!(in_flight_max > 0);
         assert!(size.is_multiple_of(SECTOR_SIZE as u64) && offset.is_multiple_of(SECTOR_SIZE as u64));
         assert!(offset < size && next_op > 0);
         JournalRing {
@@ -115,12 +127,18 @@ impl JournalRing {
             released_below: next_op,
             live_bytes: 0,
             durable_op: next_op - 1,
+            in_flight_max,
         }
     }
 
     /// Size of the ring, in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Most writes in flight.
+    pub fn in_flight_max(&self) -> u64 {
+        self.in_flight_max
     }
 
     /// The lowest op that is still there, released or not; the next op if there is none.
@@ -166,7 +184,7 @@ impl JournalRing {
         let op = header.op.get();
         assert_eq!(op, self.last_op() + 1, "the journal has no gaps");
         assert_eq!(padded_size, (header.size.get() as usize).next_multiple_of(SECTOR_SIZE));
-        if op > self.durable_op + IN_FLIGHT_MAX {
+        if op > self.durable_op + self.in_flight_max {
             return Err(AppendRefusal::InFlight { op });
         }
         let needed = padded_size as u64;

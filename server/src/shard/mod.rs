@@ -13,6 +13,7 @@ mod origins;
 pub mod peers;
 mod reads;
 mod recover;
+pub mod replay;
 mod report;
 pub mod requests;
 mod setup;

@@ -1,29 +1,25 @@
 //! From the files of a stopped server back to a shard that can go on.
 
-use std::collections::VecDeque;
-
 use anyhow::{Context, bail, ensure};
-use bytes::Bytes;
-use lockstep_proto::message::MessageHeader;
-use lockstep_replica::{AckPolicy, Config, Recovered, sessions::Sessions};
-use lockstep_store::{Loader, Store, StoreConfig};
+use lockstep_replica::{AckPolicy, Config, Recovered};
+use lockstep_store::StoreConfig;
 use tracing::{info, warn};
 
-use super::{Identity, disk::Disk};
+use super::{
+    Identity,
+    disk::Disk,
+    replay::{ReplaySettings, Replayed, replay},
+};
 use crate::{
     buffers::Pool,
-    checkpoint::{
-        layout::Section,
-        reader::{expected_by, read_checkpoint},
-    },
     cli::{Ack, Durability, FanOut, StartOptions},
     journal::{
         file::{Access, BlockFile, DirectFiles, FileLayer},
         open::OpenedShard,
-        recovery::{RecoveredPrepare, Tail},
+        recovery::Tail,
         superblock::SuperblockWriter,
     },
-    stub::{Machine, NoAnswers},
+    stub::Machine,
 };
 
 /// What a shard starts from.
@@ -83,16 +79,22 @@ pub fn recover(files: OpenedShard, options: &StartOptions, shard: u16, pool: &Po
              other servers is not supported yet: stop all servers, remove their data folders and format them anew"
         );
     }
-    let mut machine = load_checkpoint(&files, options, shard, pool)?;
-    let headers_kept = 2 * options.pipeline_max as usize + 64;
-    let mut replay = Replay { machine: &mut machine, headers: VecDeque::new(), headers_kept, waiting: VecDeque::new() };
-    let mut recovery = files.recovery(pool);
-    while let Some(prepare) = recovery.next_prepare()? {
-        replay.take(prepare);
-    }
-    let (headers, waiting) = (replay.headers, replay.waiting);
-    let journal = recovery.finish()?;
-    match &journal.tail {
+    let settings = ReplaySettings {
+        store: store_config(superblock.shards.get(), shard)?,
+        sessions_max: options.sessions_max as usize,
+        pipeline_max: options.pipeline_max,
+    };
+    let path = files.checkpoint_path();
+    let checkpoint = match &path {
+        Some(path) => {
+            let file = DirectFiles.open(path, Access::Read);
+            Some(file.with_context(|| format!("cannot open checkpoint {}", path.display()))?)
+        }
+        None => None,
+    };
+    let replayed = replay(&superblock, checkpoint.as_ref(), files.recovery(pool), &settings, pool)?;
+    let Replayed { machine, recovered, ring, end, tail } = replayed;
+    match &tail {
         Tail::Clean => {}
         Tail::Torn { op, offset, ghosts } => warn!(
             shard,
@@ -106,22 +108,11 @@ pub fn recover(files: OpenedShard, options: &StartOptions, shard: u16, pool: &Po
         shard,
         checkpoint = superblock.checkpoint.get(),
         applied = machine.applied,
-        op = journal.end.op,
+        op = end.op,
         keys = machine.store.len(),
         view = superblock.view.get(),
         "recovered"
     );
-    let recovered = Recovered {
-        view: superblock.view.get(),
-        log_view: superblock.log_view.get(),
-        commit: machine.applied,
-        commit_checksum: machine.checksum,
-        commit_timestamp_ns: machine.timestamp_ns,
-        revision: machine.revision,
-        headers: headers.into(),
-        suffix: waiting.into_iter().map(|prepare| prepare.message).collect::<Vec<Bytes>>(),
-        journal_first_op: journal.ring.first_op(),
-    };
     let mut writer = SuperblockWriter::new(superblock);
     let disk = if is_memory {
         // Only now is anything lost by the next restart, and it must be known then.
@@ -132,10 +123,10 @@ pub fn recover(files: OpenedShard, options: &StartOptions, shard: u16, pool: &Po
         }
         writer.finish();
         warn!(shard, "durability is memory: a restart of this server loses what it holds, and it cannot rejoin");
-        let bytes_max = usize::try_from(journal.ring.size()).unwrap_or(usize::MAX);
-        Disk::in_memory(bytes_max, journal.end.op, writer, files.superblock_file)
+        let bytes_max = usize::try_from(ring.size()).unwrap_or(usize::MAX);
+        Disk::in_memory(bytes_max, end.op, writer, files.superblock_file)
     } else {
-        Disk::with_journal(journal.ring, files.journal, writer, files.superblock_file)
+        Disk::with_journal(ring, files.journal, writer, files.superblock_file)
     };
     Ok(Recovery { machine, recovered, disk })
 }
@@ -150,67 +141,4 @@ fn store_config(shards: u16, shard: u16) -> anyhow::Result<StoreConfig> {
         *number = u64::from_le_bytes(bytes.try_into()?);
     }
     Ok(StoreConfig { hash_seed, shard, shards })
-}
-
-fn load_checkpoint(files: &OpenedShard, options: &StartOptions, shard: u16, pool: &Pool) -> anyhow::Result<Machine> {
-    let superblock = &files.superblock;
-    let config = store_config(superblock.shards.get(), shard)?;
-    let sessions_max = options.sessions_max as usize;
-    let revision = superblock.checkpoint_revision.get();
-    let (Some(expected), Some(path)) = (expected_by(superblock), files.checkpoint_path()) else {
-        return Ok(Machine::new(Store::new(config), Sessions::new(sessions_max), 0, 0, 0, revision));
-    };
-    let name = path.display().to_string();
-    let file = DirectFiles.open(&path, Access::Read).with_context(|| format!("cannot open checkpoint {name}"))?;
-    let mut loader = Loader::new(config);
-    let mut sessions = Vec::new();
-    read_checkpoint(&file, &expected, pool, &mut |section, bytes| {
-        match section {
-            Section::Store => loader.push(bytes).map_err(|error| error.to_string())?,
-            Section::Sessions => sessions.extend_from_slice(bytes),
-        }
-        Ok(())
-    })
-    .with_context(|| format!("checkpoint {name} is damaged"))?;
-    let (store, state_hash) = loader.finish().with_context(|| format!("checkpoint {name} is damaged"))?;
-    ensure!(state_hash == expected.state_hash, "checkpoint {name} is damaged: its content hash does not match");
-    let sessions =
-        Sessions::decode(&sessions, sessions_max).with_context(|| format!("checkpoint {name} has no sessions"))?;
-    let op = superblock.checkpoint.get();
-    sessions.check_within(op, revision).with_context(|| format!("checkpoint {name} is damaged"))?;
-    Ok(Machine::new(
-        store,
-        sessions,
-        op,
-        superblock.checkpoint_parent.get(),
-        superblock.checkpoint_timestamp_ns.get(),
-        revision,
-    ))
-}
-
-/// Applies what the journal shows to be committed, and keeps the rest for the replica.
-struct Replay<'a> {
-    machine: &'a mut Machine,
-    /// Headers of the last prepares applied.
-    headers: VecDeque<MessageHeader>,
-    headers_kept: usize,
-    /// Prepares that are not known to be committed yet.
-    waiting: VecDeque<RecoveredPrepare>,
-}
-
-impl Replay<'_> {
-    fn take(&mut self, prepare: RecoveredPrepare) {
-        let commit = prepare.header.commit.get();
-        self.waiting.push_back(prepare);
-        while let Some(first) = self.waiting.front()
-            && first.header.op.get() <= commit
-        {
-            self.machine.apply(&first.message, 0, &mut NoAnswers);
-            self.headers.push_back(first.header);
-            if self.headers.len() > self.headers_kept {
-                self.headers.pop_front();
-            }
-            self.waiting.pop_front();
-        }
-    }
 }

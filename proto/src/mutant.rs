@@ -1,0 +1,105 @@
+//! Deliberately wrong variants of the code above and beside this crate, for the simulator to find.
+//!
+//! A test that cannot fail proves nothing. So the code has places where, with the feature `mutants` on and a [`Mutant`]
+//! chosen for the present thread, it does the wrong thing on purpose: `if mutant::is(Mutant::AckBeforeDurable) { .. }`.
+//! `lockstep-sim mutants` runs each of them until a check finds it. Without the feature [`is`] is the constant `false`,
+//! and nothing of this is left in the program.
+
+/// Declares the mutants, with their names and what is wrong with each.
+macro_rules! mutants {
+    ( $( $(#[doc = $wrong:literal])+ $variant:ident, )+ ) => {
+        /// One deliberate fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Mutant { $( $(#[doc = $wrong])+ $variant, )+ }
+
+        impl Mutant {
+            /// Every mutant.
+            pub const ALL: &'static [Mutant] = &[ $( Mutant::$variant, )+ ];
+
+            /// Its name, as the enumeration has it.
+            pub const fn name(self) -> &'static str {
+                match self { $( Mutant::$variant => stringify!($variant), )+ }
+            }
+
+            /// What is wrong with it.
+            pub const fn wrong(self) -> &'static str {
+                match self { $( Mutant::$variant => concat!($($wrong),+).trim_ascii_start(), )+ }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// The journal reuses space as soon as a prepare is durable, without waiting for a checkpoint.
+    ReuseJournalEarly,
+    /// All four copies of the superblock are written in one step, so that a crash can tear all of them.
+    SuperblockInOneStep,
+    /// A superblock with copies out of date is used without repairing them first.
+    SuperblockNotRepaired,
+    /// The superblock counts as durable when its first step is.
+    SuperblockHalfWritten,
+    /// The first whole copy of the superblock counts, not the newest.
+    SuperblockFirstCopy,
+    /// Whole prepares beyond a torn one stay in the journal.
+    GhostsNotErased,
+    /// The sectors of a truncated log are not overwritten.
+    TruncationNotErased,
+    /// A prepare whose body is damaged counts as whole when the journal is read back.
+    BodyNotChecked,
+    /// The journal is read back without looking at the chain of parents.
+    ParentNotChecked,
+    /// A checkpoint is cut in the middle of what it is of: its sessions are of a later op than its keys.
+    CheckpointMixesOps,
+    /// A checkpoint holds no sessions.
+    CheckpointDropsSessions,
+    /// The superblock points to the prepare after the checkpoint one sector too late.
+    CheckpointOffsetWrong,
+    /// A checkpoint becomes current before its own op is durable in the journal.
+    CheckpointBeforeDurable,
+    /// A request that was carried out before is carried out again.
+    DuplicateRunsAgain,
+    /// A session forgets an answer as soon as the next request has begun.
+    SessionWindowOfOne,
+    /// The session used last is evicted, not the one unused for longest.
+    EvictsTheBusiest,
+    /// A key that has expired is still there for a request that writes.
+    ExpiryIgnored,
+    /// Expiry is decided by the applying server's position and not by the timestamp of the prepare.
+    ExpiryByRevision,
+    /// Compare-and-set does not compare.
+    CompareAndSetBlind,
+    /// A checkpoint writes an entry as it is now, not as it was at the cut.
+    CheckpointNotAtCut,
+}
+
+#[cfg(feature = "mutants")]
+mod chosen {
+    use std::cell::Cell;
+
+    use super::Mutant;
+
+    thread_local! {
+        static CHOSEN: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Whether the present thread is to go wrong in this way.
+    #[inline]
+    pub fn is(mutant: Mutant) -> bool {
+        CHOSEN.get() == Some(mutant)
+    }
+
+    /// Makes the present thread go wrong in this way from now on; `None`: in no way.
+    pub fn choose(mutant: Option<Mutant>) {
+        CHOSEN.set(mutant);
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use chosen::{choose, is};
+
+/// Whether the present thread is to go wrong in this way: never, without the feature `mutants`.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn is(_: Mutant) -> bool {
+    false
+}
