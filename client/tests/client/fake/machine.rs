@@ -104,7 +104,9 @@ impl Machine {
                 reply(request, Status::Ok, version, &[])
             }
             (Operation::Expire, Some(found)) => written(self, &found.value, request.ttl_ms()),
-            (Operation::Status, Some(_)) => unreachable!("a status request has no key"),
+            (operation @ (Operation::Status | Operation::MovePrimary), Some(_)) => {
+                unreachable!("{operation:?} has no key")
+            }
         }
     }
 
