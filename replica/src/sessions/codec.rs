@@ -91,32 +91,20 @@ impl Sessions {
     /// Gives the bytes of the table to `take`, piece by piece, each with whether none of its requests is in progress.
     fn encode_pieces(&self, mut take: impl FnMut(&[u8], bool)) {
         let mut piece = Vec::with_capacity(SESSION_SIZE + SESSION_WINDOW * 18);
-        piece.extend_from_slice(&FORMAT.to_le_bytes());
-        for number in [self.sessions_max as u64, self.evicted_total, self.len() as u64] {
-            piece.extend_from_slice(&number.to_le_bytes());
-        }
+        self.encode_head(&mut piece);
         take(&piece, true);
         for (session, window) in self.iter() {
             piece.clear();
-            for number in [session, window.last_op, window.highest()] {
-                piece.extend_from_slice(&number.to_le_bytes());
-            }
-            let count_at = piece.len();
-            piece.extend_from_slice(&[0, 0]);
-            let (mut count, mut is_settled) = (0u16, true);
-            for (age, reply) in window.iter() {
-                let (status, version, value) = match reply {
-                    Some(reply) => (reply.status.to_wire(), reply.version, reply.value),
-                    None => (IN_PROGRESS, 0, 0),
-                };
-                is_settled &= reply.is_some();
-                count += 1;
-                piece.extend_from_slice(&[age, status]);
-                piece.extend_from_slice(&version.to_le_bytes());
-                piece.extend_from_slice(&value.to_le_bytes());
-            }
-            piece[count_at..count_at + 2].copy_from_slice(&count.to_le_bytes());
+            let is_settled = encode_session(session, window, &mut piece);
             take(&piece, is_settled);
+        }
+    }
+
+    /// Appends what comes before the sessions.
+    pub(super) fn encode_head(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&FORMAT.to_le_bytes());
+        for number in [self.sessions_max as u64, self.evicted_total, self.len() as u64] {
+            out.extend_from_slice(&number.to_le_bytes());
         }
     }
 
@@ -176,6 +164,29 @@ impl Sessions {
             None => Ok(()),
         }
     }
+}
+
+/// Appends one session to `out`. Returns whether none of its requests is in progress.
+pub(super) fn encode_session(session: u64, window: &Window, out: &mut Vec<u8>) -> bool {
+    for number in [session, window.last_op, window.highest()] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    let count_at = out.len();
+    out.extend_from_slice(&[0, 0]);
+    let (mut count, mut is_settled) = (0u16, true);
+    for (age, reply) in window.iter() {
+        let (status, version, value) = match reply {
+            Some(reply) => (reply.status.to_wire(), reply.version, reply.value),
+            None => (IN_PROGRESS, 0, 0),
+        };
+        is_settled &= reply.is_some();
+        count += 1;
+        out.extend_from_slice(&[age, status]);
+        out.extend_from_slice(&version.to_le_bytes());
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+    out[count_at..count_at + 2].copy_from_slice(&count.to_le_bytes());
+    is_settled
 }
 
 fn decode_window(session: u64, rest: &mut Rest<'_>) -> Result<Window, SessionsError> {

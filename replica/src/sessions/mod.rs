@@ -36,6 +36,7 @@
 //! **All replicas of a shard must have the same bound on the number of sessions**: with different ones they evict
 //! differently, and their states part. The bound is written with the table, and [`Sessions::decode`] refuses another one.
 
+mod checkpoint;
 mod codec;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ use std::{
     mem::size_of,
 };
 
+pub use checkpoint::SessionsProgress;
 pub use codec::SessionsError;
 use lockstep_proto::{Status, limits::SESSION_WINDOW};
 use window::{Slot, Window};
@@ -91,6 +93,7 @@ pub struct Sessions {
     recent: usize,
     evicted_total: u64,
     slots_total: usize,
+    checkpoint: Option<Box<checkpoint::Checkpoint>>,
 }
 
 impl Sessions {
@@ -109,6 +112,7 @@ impl Sessions {
             recent: 0,
             evicted_total: 0,
             slots_total: 0,
+            checkpoint: None,
         }
     }
 
@@ -144,6 +148,9 @@ impl Sessions {
             return Begin::Unknown;
         };
         debug_assert!(window.last_op <= op, "the log is applied in order");
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.keep(session, window);
+        }
         window.last_op = op;
         let slots_before = window.slots_len();
         let begin = window.begin(sequence);
@@ -199,6 +206,9 @@ impl Sessions {
             if bound < window.last_op {
                 *top = Reverse((window.last_op, session));
                 continue;
+            }
+            if let Some(checkpoint) = &mut self.checkpoint {
+                checkpoint.keep(session, window);
             }
             PeekMut::pop(top);
             self.slots_total -= window.slots_len();

@@ -27,6 +27,43 @@ fn encoded(sessions: &Sessions) -> Vec<u8> {
 }
 
 #[test]
+fn a_checkpoint_gives_out_the_table_as_it_was_at_the_cut() {
+    for budget in [1, 40, 300, 100_000] {
+        let mut sessions = Sessions::new(8);
+        for session in 1..=8 {
+            sessions.register(session * 10, session);
+            for sequence in 1..=session {
+                execute(&mut sessions, session * 10, sequence, 8 + session);
+            }
+        }
+        let (expected, hash) = (encoded(&sessions), sessions.content_hash());
+        sessions.checkpoint_begin();
+        let mut bytes = Vec::new();
+        let mut op = 20;
+        let done = loop {
+            let progress = sessions.checkpoint_step(budget, &mut bytes);
+            // Sessions change, go and come, those that were given out already as well as those that were not.
+            op += 1;
+            for session in [20, 80, 50] {
+                sessions.begin(session, op, op);
+                sessions.finish(session, op, reply(op));
+            }
+            sessions.register(op * 100, op);
+            if let SessionsProgress::Done { hash } = progress {
+                break hash;
+            }
+        };
+        assert_eq!((done, &bytes), (hash, &expected), "pieces of {budget} bytes");
+        assert_ne!(encoded(&sessions), expected);
+        sessions.checkpoint_begin();
+        let expected = encoded(&sessions);
+        bytes.clear();
+        while sessions.checkpoint_step(budget, &mut bytes) == SessionsProgress::More {}
+        assert_eq!(bytes, expected, "nothing is left of the checkpoint before");
+    }
+}
+
+#[test]
 fn a_request_that_comes_again_gets_its_first_answer() {
     let mut sessions = Sessions::new(4);
     sessions.register(7, 1);
