@@ -12,6 +12,7 @@ use crate::{
     flight::{InFlight, State},
     link::Link,
     session::{Lookup, Session},
+    timer::Outage,
 };
 
 impl Link {
@@ -65,6 +66,7 @@ impl Link {
         entry.attempts += 1;
         self.wake.lower(entry.call.deadline);
         self.wake.lower(entry.resend_at(now, self.options.attempt_timeout));
+        self.wake.lower(now + self.options.probe_after);
         if self.owed_since.is_none() {
             self.owed_since = Some(now);
             self.wake.lower(now + self.options.silence_timeout / 2);
@@ -105,12 +107,17 @@ impl Link {
                 if let Ok(view) = reply.body().try_into() {
                     self.view = self.view.max(u64::from_le_bytes(view));
                 }
-                self.refused(sequence, FailureKind::Status(Status::NotPrimary), now, None);
+                entry.state = State::Queued;
                 Err(FailureKind::Status(Status::NotPrimary))
             }
-            status @ (Status::Busy | Status::Unavailable) => {
+            // It cannot serve at present. Somebody else may, and if not, it will be asked again soon.
+            Status::Unavailable => {
+                entry.state = State::Queued;
+                Err(FailureKind::Status(Status::Unavailable))
+            }
+            Status::Busy => {
                 let until = now + self.backoff.pause_after(entry.attempts.saturating_sub(1));
-                self.refused(sequence, FailureKind::Status(status), now, Some(until));
+                self.refused(sequence, FailureKind::Status(Status::Busy), now, until);
                 Ok(())
             }
             Status::UnknownSession => {
@@ -130,8 +137,11 @@ impl Link {
     }
 
     fn on_answer(&mut self, reply: &Reply<'_>) -> Result<(), FailureKind> {
-        self.last_failure = None;
-        self.backoff.reset();
+        if reply.operation() != Operation::Ping {
+            // A ping is answered by servers that cannot do anything else.
+            self.last_failure = None;
+            self.outage = None;
+        }
         self.budget.give();
         if reply.operation() == Operation::Register {
             if reply.status() != Status::Ok || reply.version() == 0 {
@@ -153,15 +163,13 @@ impl Link {
         entry.call.settle(result);
     }
 
-    /// The present attempt was refused without effect. Tries again at `until`, or on the next connection.
-    fn refused(&mut self, sequence: u64, kind: FailureKind, now: Instant, until: Option<Instant>) {
+    /// The present attempt was refused without effect. Tries again at `until`.
+    fn refused(&mut self, sequence: u64, kind: FailureKind, now: Instant, until: Instant) {
         let failure = kind.at(self.peer_name());
         self.last_failure = Some(failure.clone());
         let Lookup::Outstanding(entry) = self.flight.get_mut(sequence) else { return };
-        entry.state = until.map_or(State::Queued, State::Paused);
-        if let Some(until) = until {
-            self.wake.lower(until);
-        }
+        entry.state = State::Paused(until);
+        self.wake.lower(until);
         entry.call.failed_attempts += 1;
         let is_last = entry.call.failed_attempts > self.options.retries_max;
         if is_last {
@@ -216,6 +224,7 @@ impl Link {
         self.ping_at = None;
         self.unsent.clear();
         let now = Instant::now();
+        let is_attempt = self.take_attempt(now);
         let retries_max = self.options.retries_max;
         // What the link asks for itself is asked anew on the next connection if it is still wanted.
         self.flight.take_if(|entry| entry.call.reply.is_none());
@@ -230,22 +239,38 @@ impl Link {
             }
             entry.state = State::Queued;
             entry.is_in_doubt = true;
-            entry.call.failed_attempts += 1;
+            entry.call.failed_attempts += u32::from(is_attempt);
             if entry.call.failed_attempts > retries_max {
-                given_up.push((sequence, failure.clone()));
-            } else if !self.budget.take(now) {
-                given_up.push((sequence, over_budget(&failure)));
+                given_up.push(sequence);
             }
         }
-        for (sequence, failure) in given_up {
+        for sequence in given_up {
             self.give_up(sequence, &failure);
         }
         self.last_failure = Some(failure);
     }
 
+    /// Nobody takes requests. Whether that counts as another attempt of each of them: the loss of a good connection does,
+    /// and after it the passing of time, however often servers are asked meanwhile.
+    fn take_attempt(&mut self, now: Instant) -> bool {
+        match &mut self.outage {
+            Some(outage) => outage.take_attempt(now, &self.backoff),
+            None => {
+                self.outage = Some(Outage::new(now, &self.backoff));
+                true
+            }
+        }
+    }
+
     /// All servers were asked and none of them is a primary that can be reached.
     pub(crate) fn round_failed(&mut self, failure: Failure) {
-        let retries_max = if failure.kind.is_permanent() { 0 } else { self.options.retries_max };
+        let is_attempt = self.take_attempt(Instant::now());
+        let is_permanent = failure.kind.is_permanent();
+        if !is_attempt && !is_permanent {
+            self.last_failure = Some(failure);
+            return;
+        }
+        let retries_max = if is_permanent { 0 } else { self.options.retries_max };
         let is_spent = |call: &mut Call| {
             call.failed_attempts = call.failed_attempts.saturating_add(1);
             call.failed_attempts > retries_max
@@ -351,6 +376,16 @@ impl Link {
         self.ping_at = Some(now);
         self.wake.lower(now + patience);
         Ok(())
+    }
+
+    /// Whether a request has been out for so long that there may be another primary by now.
+    pub(crate) fn is_in_doubt(&mut self, now: Instant) -> bool {
+        let Some(sent_at) = self.flight.oldest_sent_at() else { return false };
+        let doubt_at = sent_at + self.options.probe_after;
+        if doubt_at > now {
+            self.wake.lower(doubt_at);
+        }
+        doubt_at <= now
     }
 
     fn peer_name(&self) -> &str {

@@ -19,6 +19,7 @@ pub struct ClientOptions {
     pub(crate) attempt_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) silence_timeout: Duration,
+    pub(crate) probe_after: Duration,
     pub(crate) retries_max: u32,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
@@ -34,7 +35,8 @@ impl Default for ClientOptions {
             attempt_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),
             silence_timeout: Duration::from_secs(2),
-            retries_max: 10,
+            probe_after: Duration::from_millis(100),
+            retries_max: 64,
             backoff_min: Duration::from_millis(10),
             backoff_max: Duration::from_secs(1),
             retry_budget: 2_048,
@@ -85,13 +87,22 @@ impl ClientOptions {
         self
     }
 
-    /// How many times a request is sent again, or sees all servers tried in vain, before it fails. Default: 10.
+    /// After how long without an answer to a request the other servers are asked, beside waiting on, whether there is a new
+    /// primary by now. Its own connection is given up only for one of a later view. Default: 100 ms.
+    pub fn probe_after(mut self, time: Duration) -> Self {
+        self.probe_after = time.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How many times a request is sent again before it fails. While no server can be found that takes requests, as during
+    /// a failover, the servers are asked far more often; there, each pause that [`ClientOptions::backoff`] would make counts
+    /// as one time. Default: 64, so that the request timeout decides.
     pub fn retries_max(mut self, retries: u32) -> Self {
         self.retries_max = retries;
         self
     }
 
-    /// Bounds of the pause before a retry. The pause is uniform between zero and a ceiling ("full jitter") that starts at
+    /// Bounds of the pause before a request that was refused as too much is sent again. The pause is uniform between zero and a ceiling ("full jitter") that starts at
     /// `min` and doubles up to `max`. Default: 10 ms, 1 s.
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.backoff_min = min.max(Duration::from_millis(1));
@@ -99,9 +110,11 @@ impl ClientOptions {
         self
     }
 
-    /// How many repeats per shard may be outstanding on credit. Each repeat takes one from this budget; five requests
-    /// that succeed give one back, and a tenth of the whole comes back each second. When it is spent, requests fail
-    /// instead of being repeated, so that clients do not keep down a cluster that is trying to get up. Default: 2048.
+    /// How many repeats per shard may be outstanding on credit. Each repeat on an unbroken connection, after a refusal or
+    /// for want of an answer, takes one from this budget; five requests that succeed give one back, and a tenth of the whole
+    /// comes back each second. When it is spent, requests fail instead of being repeated, so that clients do not keep down
+    /// a cluster that is trying to get up. What is sent again to a new primary is not counted: connections are opened at
+    /// a measured pace. Default: 2048.
     pub fn retry_budget(mut self, budget: u32) -> Self {
         self.retry_budget = budget;
         self

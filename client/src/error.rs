@@ -192,6 +192,12 @@ pub enum FailureKind {
         /// The highest view that a server spoke of.
         view: u64,
     },
+    /// While the server owed answers, another one was found to be the primary of a later view.
+    #[error("another server has become the primary, in view {view}")]
+    Superseded {
+        /// The later view.
+        view: u64,
+    },
     /// The server cannot take the request now.
     #[error("cannot take the request now: {0:?}")]
     Status(Status),

@@ -83,6 +83,15 @@ impl Flight {
         self.writes.is_empty() && self.unlogged.is_empty()
     }
 
+    /// When the oldest request that a caller waits for, and that is out, was sent.
+    pub(crate) fn oldest_sent_at(&mut self) -> Option<Instant> {
+        let sent_at = |(_, entry): (u64, &mut InFlight)| match entry.state {
+            State::Sent(at) if entry.call.reply.is_some() => Some(at),
+            _ => None,
+        };
+        self.iter_mut().filter_map(sent_at).min()
+    }
+
     /// Numbers a request. The caller has made sure that the window has room for a write.
     pub(crate) fn insert(&mut self, call: Call, session: u64) -> u64 {
         let entry = InFlight::new(call, session);

@@ -120,6 +120,10 @@ impl Client {
         lockstep_proto::slot::shard_of_key(key, self.shards())
     }
 
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
     pub(crate) fn directory(&self) -> Arc<Directory> {
         self.inner.directory.clone()
     }

@@ -21,6 +21,8 @@
 //!
 //! - **At most once.** A write whose answer is lost is sent again under the same session and sequence; the server then gives
 //!   the first answer. A write is never carried out twice, however often it is sent.
+//! - **A failover is latency.** When the primary dies, falls silent or gives way, requests wait until the next one is found
+//!   and go there, under the same session; they fail only when their timeout passes first.
 //! - **Errors say what is known.** [`Error::outcome`] tells "not executed" from "outcome unknown".
 //! - **Bounds.** Requests and bytes in flight are bounded per shard; beyond the bounds callers wait.
 //! - **Cancelling is safe.** A caller may drop a request's future at any point. A write that was already sent may then
@@ -34,12 +36,13 @@
 //!
 //! From a call down to the bytes:
 //!
-//! - [`stub`](Client): the typed operations; `scan` and `status` are stubs of their own.
+//! - [`stub`](Client): the typed operations; `scan`, `status` and `move_primary` are stubs of their own.
 //! - `handle`: [`Client`] itself, and the bounds that a call passes.
 //! - `link`: one shard's task, a loop over calls, bytes in, bytes out and time. `attempts` decides what becomes of a
 //!   request when it is answered, refused, overdue or cut off; `flight` and `session` keep what is unanswered, and the
 //!   window of sequences.
-//! - `socket`: hello, topology and frames on one connection. `topology`: finding the cluster and a shard's primary.
+//! - `socket`: hello, topology and frames on one connection. `topology`: finding the cluster. `search`: finding a shard's
+//!   primary, the first time and after a failover.
 //! - `timer`: when to look again, how long to pause, when to stop repeating.
 
 mod attempts;
@@ -49,7 +52,9 @@ mod error;
 mod flight;
 mod handle;
 mod link;
+mod move_primary;
 mod scan;
+mod search;
 mod session;
 mod socket;
 mod status;
@@ -60,6 +65,7 @@ mod topology;
 pub use config::ClientOptions;
 pub use error::{Error, Failure, FailureKind, Outcome};
 pub use handle::Client;
+pub use move_primary::Moved;
 pub use scan::{Scan, ScanContent, ScanCursor, ScanEntry, ScanPage};
 pub use status::{PeerReport, ReplicaRole, ReplicaStatus, ServerStatus};
 pub use stub::{Entry, Incremented, Ttl, Written};

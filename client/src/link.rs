@@ -7,7 +7,11 @@
 //! [`crate::attempts`] holds the decisions about what becomes of a request, [`crate::flight`] what is numbered and
 //! unanswered.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc};
+use std::{
+    collections::VecDeque,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use lockstep_proto::decoder::StreamDecoder;
 use tokio::{
@@ -21,9 +25,10 @@ use crate::{
     config::ClientOptions,
     error::{Failure, FailureKind},
     flight::Flight,
+    search::{Search, newer_primary},
     session::Session,
     socket::{Outgoing, PIECE_SIZE, Socket},
-    timer::{Backoff, RetryBudget, Wake},
+    timer::{Backoff, Outage, RetryBudget, Wake},
     topology::Directory,
 };
 
@@ -46,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) wake: Wake,
     pub(crate) backoff: Backoff,
     pub(crate) budget: RetryBudget,
+    /// The time without a server that takes requests; `None` while there is one, as far as is known.
+    pub(crate) outage: Option<Outage>,
     /// The highest view heard of.
     pub(crate) view: u64,
     /// The server that is connected; `None` while there is no connection.
@@ -64,6 +71,8 @@ enum Ended {
     ClientGone,
     /// The connection cannot be used any more.
     Lost(FailureKind),
+    /// Another server is the primary of a later view, and this is a connection to it.
+    Superseded(Box<Socket>),
 }
 
 impl Link {
@@ -85,6 +94,7 @@ impl Link {
             wake: Wake::default(),
             backoff: Backoff::new(options.backoff_min, options.backoff_max),
             budget: RetryBudget::new(options.retry_budget, now),
+            outage: None,
             view: 0,
             peer: None,
             owed_since: None,
@@ -97,6 +107,8 @@ impl Link {
 
     /// Serves calls until the client is gone.
     pub(crate) async fn run(mut self) {
+        let mut search = self.new_search();
+        let mut superseding = None;
         loop {
             if self.is_idle() {
                 // No connection is opened, or opened again, before someone has a use for it.
@@ -105,27 +117,50 @@ impl Link {
                     None => return,
                 }
             }
-            let connected = {
-                let (directory, options) = (self.directory.clone(), self.options.clone());
-                let (shard, view) = (self.shard, self.view);
-                let connecting = async move { directory.connect_primary(shard, view, &options).await };
-                self.while_waiting(connecting).await
+            let connected = match superseding.take() {
+                Some(socket) => Ok(socket),
+                None => {
+                    search.hear_of(self.view);
+                    let is_hurried = self.outage.is_some();
+                    match self.while_waiting(search.round(is_hurried)).await {
+                        Some(result) => result,
+                        None => return,
+                    }
+                }
             };
             match connected {
-                None => return,
-                Some(Err(failure)) => self.round_failed(failure),
-                Some(Ok(socket)) => match self.serve(socket).await {
-                    Ended::ClientGone => return,
-                    Ended::Lost(kind) => self.connection_lost(kind),
-                },
+                Err(failure) => self.round_failed(failure),
+                Ok(socket) => {
+                    let was_good = self.outage.is_none();
+                    let ended = self.serve(socket).await;
+                    let is_first_loss = was_good || self.outage.is_none();
+                    match ended {
+                        Ended::ClientGone => return,
+                        Ended::Superseded(socket) => {
+                            self.connection_lost(FailureKind::Superseded { view: socket.topology.view });
+                            superseding = Some(*socket);
+                        }
+                        Ended::Lost(kind) => self.connection_lost(kind),
+                    }
+                    if superseding.is_some() || is_first_loss {
+                        // Whoever is the primary now may be waiting for us.
+                        continue;
+                    }
+                }
             }
-            if !self.is_idle() {
-                let pause = sleep(self.backoff.pause());
+            if let Some(outage) = &self.outage
+                && !self.is_idle()
+            {
+                let pause = sleep(outage.pause(Instant::now(), &self.backoff));
                 if self.while_waiting(pause).await.is_none() {
                     return;
                 }
             }
         }
+    }
+
+    fn new_search(&self) -> Search {
+        Search::new(self.shard, self.directory.clone(), self.options.clone())
     }
 
     fn is_idle(&self) -> bool {
@@ -166,11 +201,17 @@ impl Link {
         let mut outgoing = Outgoing::default();
         let mut piece = vec![0; PIECE_SIZE].into_boxed_slice();
         let mut alarm = pin!(sleep_until(Instant::now()));
+        // A search for a newer primary, while requests have been unanswered for long.
+        let mut doubt: Option<Pin<Box<dyn Future<Output = Socket> + Send>>> = None;
         let kind = loop {
             if let Err(kind) = self.take_replies(&mut decoder) {
                 break kind;
             }
-            self.encode_what_fits(Instant::now(), &mut outgoing);
+            let now = Instant::now();
+            self.encode_what_fits(now, &mut outgoing);
+            if doubt.is_some() && !self.is_in_doubt(now) {
+                doubt = None;
+            }
             if let Some(at) = self.wake.at()
                 && alarm.deadline() != at
             {
@@ -192,10 +233,17 @@ impl Link {
                     None => return Ended::ClientGone,
                 },
                 () = &mut alarm, if self.wake.at().is_some() => {
-                    self.expire(Instant::now());
-                    if let Err(kind) = self.check_silence(Instant::now()) {
+                    let now = Instant::now();
+                    self.expire(now);
+                    if let Err(kind) = self.check_silence(now) {
                         break kind;
                     }
+                    if self.is_in_doubt(now) && doubt.is_none() {
+                        doubt = Some(Box::pin(newer_primary(self.new_search(), self.view)));
+                    }
+                }
+                socket = async { doubt.as_mut().expect("there is doubt").await }, if doubt.is_some() => {
+                    return Ended::Superseded(Box::new(socket));
                 }
             }
         };

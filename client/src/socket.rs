@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lockstep_proto::{
+    Operation, Status,
     decoder::StreamDecoder,
     hello::{Answer, Hello, Topology},
 };
@@ -58,6 +59,36 @@ impl Socket {
             return Err(FailureKind::Hello { answer: topology.answer, message: topology.text });
         }
         Ok(Socket { address: address.to_owned(), stream, topology, decoder })
+    }
+}
+
+/// An answer to the one question of a connection.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: Status,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Socket {
+    /// Sends one request and waits for its reply; the connection has then done its duty.
+    pub(crate) async fn exchange(mut self, frame: &[u8], operation: Operation) -> Result<Response, FailureKind> {
+        self.stream.write_all(frame).await?;
+        let mut piece = [0; 4096];
+        loop {
+            if let Some(reply) = self.decoder.next_reply()? {
+                if reply.operation() != operation {
+                    let got = reply.operation();
+                    let message = format!("reply to {got:?} where one to {operation:?} was due");
+                    return Err(FailureKind::Protocol(message));
+                }
+                return Ok(Response { status: reply.status(), body: reply.body().to_vec() });
+            }
+            let size = self.stream.read(&mut piece).await?;
+            if size == 0 {
+                return Err(FailureKind::Closed);
+            }
+            self.decoder.push(&piece[..size]);
+        }
     }
 }
 

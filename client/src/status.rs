@@ -7,12 +7,7 @@ use lockstep_proto::{
     items::{PeerStatus, StatusBody},
 };
 use serde::Serialize;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::Semaphore,
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use zerocopy::FromBytes;
 
 use crate::{
@@ -137,7 +132,8 @@ impl Client {
     }
 }
 
-async fn ask(client: &Client, base: &str, shard: u16) -> Result<ReplicaStatus, FailureKind> {
+/// Asks one server about one shard.
+pub(crate) async fn ask(client: &Client, base: &str, shard: u16) -> Result<ReplicaStatus, FailureKind> {
     let options = client.options();
     let directory: Arc<Directory> = client.directory();
     let socket = directory.open(base, shard, &options).await.map_err(|failure| failure.kind)?;
@@ -145,25 +141,14 @@ async fn ask(client: &Client, base: &str, shard: u16) -> Result<ReplicaStatus, F
     timeout(patience, exchange(socket)).await.map_err(|_| FailureKind::Silent(patience))?
 }
 
-async fn exchange(mut socket: Socket) -> Result<ReplicaStatus, FailureKind> {
+async fn exchange(socket: Socket) -> Result<ReplicaStatus, FailureKind> {
     let mut frame = Vec::new();
     Body::empty(Operation::Status).encode(0, 1, &mut frame);
-    socket.stream.write_all(&frame).await?;
-    let mut piece = [0; 4096];
-    loop {
-        if let Some(reply) = socket.decoder.next_reply()? {
-            if reply.status() != Status::Ok || reply.operation() != Operation::Status {
-                return Err(FailureKind::Status(reply.status()));
-            }
-            return read_status(reply.body())
-                .ok_or_else(|| FailureKind::Protocol("the body of the status is malformed".to_owned()));
-        }
-        let size = socket.stream.read(&mut piece).await?;
-        if size == 0 {
-            return Err(FailureKind::Closed);
-        }
-        socket.decoder.push(&piece[..size]);
+    let response = socket.exchange(&frame, Operation::Status).await?;
+    if response.status != Status::Ok {
+        return Err(FailureKind::Status(response.status));
     }
+    read_status(&response.body).ok_or_else(|| FailureKind::Protocol("the body of the status is malformed".to_owned()))
 }
 
 fn read_status(body: &[u8]) -> Option<ReplicaStatus> {

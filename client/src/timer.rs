@@ -54,13 +54,48 @@ impl Backoff {
         self.ceiling(attempts).mul_f64(rand::random_range(0.0..=1.0))
     }
 
-    /// Back to the shortest pauses: something went well.
-    pub(crate) fn reset(&mut self) {
-        self.attempts = 0;
-    }
-
     fn ceiling(&self, attempts: u32) -> Duration {
         self.min.saturating_mul(1 << attempts.min(20)).min(self.max)
+    }
+}
+
+/// A pause between two rounds of a search is a sixteenth of how long the search has lasted: a new primary is then found
+/// with little delay beside the time that it took to come about, and the longer nobody is found, the less is asked.
+const SEARCH_PAUSE_SHARE: u32 = 16;
+
+/// The least pause between two rounds of a search.
+const SEARCH_PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// A time in which no server takes requests: from the loss of the last one that did to the first answer.
+#[derive(Debug)]
+pub(crate) struct Outage {
+    since: Instant,
+    /// How many of the pauses that a [`Backoff`] would make have passed.
+    attempts: u32,
+    next_attempt_at: Instant,
+}
+
+impl Outage {
+    pub(crate) fn new(now: Instant, backoff: &Backoff) -> Outage {
+        Outage { since: now, attempts: 0, next_attempt_at: now + backoff.ceiling(0) }
+    }
+
+    /// The pause before the next round.
+    pub(crate) fn pause(&self, now: Instant, backoff: &Backoff) -> Duration {
+        let elapsed = now.saturating_duration_since(self.since);
+        let ceiling = (elapsed / SEARCH_PAUSE_SHARE).max(SEARCH_PAUSE_MIN).min(backoff.max);
+        // The jitter keeps many clients from asking in step.
+        ceiling.mul_f64(rand::random_range(0.5..=1.0))
+    }
+
+    /// Whether another of the pauses has passed, which counts as an attempt that came to nothing.
+    pub(crate) fn take_attempt(&mut self, now: Instant, backoff: &Backoff) -> bool {
+        if now < self.next_attempt_at {
+            return false;
+        }
+        self.attempts += 1;
+        self.next_attempt_at = now + backoff.ceiling(self.attempts);
+        true
     }
 }
 
@@ -114,15 +149,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn backoff_ceiling_doubles_up_to_its_bound_and_starts_over_after_a_reset() {
+    fn backoff_ceiling_doubles_up_to_its_bound() {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(100));
         let ceilings: Vec<u128> = (0..6).map(|attempts| backoff.ceiling(attempts).as_millis()).collect();
         assert_eq!(ceilings, [10, 20, 40, 80, 100, 100]);
         for attempts in 0..100 {
             assert!(backoff.pause() <= backoff.ceiling(attempts));
         }
-        backoff.reset();
-        assert!(backoff.pause() <= Duration::from_millis(10));
         assert_eq!(backoff.ceiling(u32::MAX), Duration::from_millis(100));
     }
 
@@ -132,6 +165,26 @@ mod tests {
         let pauses: Vec<Duration> = (0..400).map(|_| backoff.pause_after(3)).collect();
         assert!(pauses.iter().any(|pause| pause.as_millis() < 25));
         assert!(pauses.iter().any(|pause| pause.as_millis() > 75));
+    }
+
+    #[test]
+    fn a_search_pauses_briefly_at_first_and_counts_attempts_as_a_backoff_would() {
+        let backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+        let start = Instant::now();
+        let mut outage = Outage::new(start, &backoff);
+        let mut now = start;
+        let (mut rounds, mut attempts) = (0, 0);
+        while now < start + Duration::from_millis(300) {
+            let pause = outage.pause(now, &backoff);
+            let elapsed = now - start;
+            assert!(pause <= (elapsed / 16).max(Duration::from_millis(1)) && pause >= Duration::from_micros(500));
+            now += pause;
+            rounds += 1;
+            attempts += usize::from(outage.take_attempt(now, &backoff));
+        }
+        assert!((50..150).contains(&rounds), "{rounds}");
+        assert!((3..=5).contains(&attempts), "10, 20, 40, 80 and 160 ms: {attempts}");
+        assert!(outage.pause(start + Duration::from_secs(3600), &backoff) <= Duration::from_secs(1));
     }
 
     #[test]

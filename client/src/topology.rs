@@ -1,8 +1,9 @@
-//! Who is in the cluster, and which server is a shard's primary.
+//! Who is in the cluster, and where its shards are.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstep_proto::hello::{Hello, Topology};
+use tokio::task::JoinSet;
 
 use crate::{
     config::ClientOptions,
@@ -52,13 +53,20 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Asks the addresses in turn until one of them answers.
+    /// Asks all addresses at once; the first that answers is believed.
     pub(crate) async fn discover(seeds: Vec<String>, options: &ClientOptions) -> Result<Directory, Failure> {
         let mut last = FailureKind::Address.at("(no address given)");
+        let mut questions = JoinSet::new();
         for seed in &seeds {
-            match Directory::ask(seed, options).await {
-                Ok(cluster) => return Ok(Directory { cluster: Mutex::new(Arc::new(cluster)), seeds }),
-                Err(failure) => last = failure,
+            let (seed, options) = (seed.clone(), options.clone());
+            questions.spawn(async move { Directory::ask(&seed, &options).await });
+        }
+        while let Some(answer) = questions.join_next().await {
+            match answer {
+                Ok(Ok(cluster)) => return Ok(Directory { cluster: Mutex::new(Arc::new(cluster)), seeds }),
+                Ok(Err(failure)) => last = failure,
+                // A question that panicked; it has been printed.
+                Err(_) => {}
             }
         }
         Err(last)
@@ -68,6 +76,11 @@ impl Directory {
         let address = shard_address(seed, 0)?;
         let socket = Socket::open(&address, Hello::client(0, 0, 0), options.connect_timeout).await?;
         Ok(Cluster::from_topology(&socket.topology))
+    }
+
+    /// The addresses that the client was given.
+    pub(crate) fn seeds(&self) -> &[String] {
+        &self.seeds
     }
 
     pub(crate) fn cluster(&self) -> Arc<Cluster> {
@@ -97,108 +110,6 @@ impl Directory {
         }
         Ok(socket)
     }
-
-    /// Finds the primary of a shard and connects to it.
-    ///
-    /// `view` is the highest view heard of so far. The server that it makes the primary is asked first; if that one is
-    /// not the primary, or does not answer, the others are asked, and then the addresses that the client was given, in case
-    /// the servers' own idea of their addresses is no good from here.
-    pub(crate) async fn connect_primary(
-        &self,
-        shard: u16,
-        view: u64,
-        options: &ClientOptions,
-    ) -> Result<Socket, Failure> {
-        let mut search = Search::new(view, self.cluster().servers.len());
-        while let Some(server) = search.next_server() {
-            // Looked up anew for each server, since an answer may have brought other addresses.
-            let base = self.cluster().servers[server].clone();
-            search.heard(self.open(&base, shard, options).await);
-            if let Some(primary) = search.take_certain_primary() {
-                return Ok(primary);
-            }
-        }
-        if search.candidate.is_none() {
-            for seed in &self.seeds {
-                if !self.cluster().servers.contains(seed) {
-                    search.heard(self.open(seed, shard, options).await);
-                }
-            }
-        }
-        search.finish(shard)
-    }
-}
-
-/// One round of asking the servers of a shard.
-struct Search {
-    /// The highest view heard of, in this round or before.
-    view: u64,
-    is_asked: Vec<bool>,
-    /// The connection to the server with the highest view of those that are the primary of their own view.
-    candidate: Option<Socket>,
-    /// The highest view that any server spoke of in this round.
-    view_heard: u64,
-    has_answer: bool,
-    last_failure: Option<Failure>,
-}
-
-impl Search {
-    fn new(view: u64, servers: usize) -> Search {
-        Search {
-            view,
-            is_asked: vec![false; servers],
-            candidate: None,
-            view_heard: 0,
-            has_answer: false,
-            last_failure: None,
-        }
-    }
-
-    /// Whom to ask next: the primary of the highest view, or else who was not asked yet.
-    fn next_server(&mut self) -> Option<usize> {
-        let servers = self.is_asked.len();
-        let primary = (self.view % servers as u64) as usize;
-        let server = (0..servers).map(|offset| (primary + offset) % servers).find(|&server| !self.is_asked[server])?;
-        self.is_asked[server] = true;
-        Some(server)
-    }
-
-    fn heard(&mut self, answer: Result<Socket, Failure>) {
-        let socket = match answer {
-            Ok(socket) => socket,
-            Err(failure) => {
-                self.last_failure = Some(failure);
-                return;
-            }
-        };
-        let topology = &socket.topology;
-        self.has_answer = true;
-        self.view_heard = self.view_heard.max(topology.view);
-        self.view = self.view.max(topology.view);
-        let is_primary = u64::from(topology.replica) == topology.view % u64::from(topology.servers);
-        let is_newest = self.candidate.as_ref().is_none_or(|candidate| candidate.topology.view < topology.view);
-        if is_primary && is_newest {
-            self.candidate = Some(socket);
-        }
-    }
-
-    /// The candidate, if no server can be the primary of a later view as far as is known.
-    fn take_certain_primary(&mut self) -> Option<Socket> {
-        let is_certain = self.candidate.as_ref()?.topology.view >= self.view;
-        if is_certain { self.candidate.take() } else { None }
-    }
-
-    /// The best candidate after everyone was asked. A view heard of in an earlier round does not count against it: it
-    /// may have come from a server that was wrong.
-    fn finish(self, shard: u16) -> Result<Socket, Failure> {
-        match self.candidate {
-            Some(candidate) if candidate.topology.view >= self.view_heard => Ok(candidate),
-            _ => match self.last_failure {
-                Some(failure) if !self.has_answer => Err(failure),
-                _ => Err(FailureKind::NoPrimary { shard, view: self.view }.at("cluster")),
-            },
-        }
-    }
 }
 
 #[cfg(test)]
@@ -219,12 +130,5 @@ mod tests {
         }
         let failure = shard_address("host:65535", 1).unwrap_err();
         assert!(failure.to_string().starts_with("host:65535: not an address"), "{failure}");
-    }
-
-    #[test]
-    fn a_search_begins_at_the_primary_of_the_highest_view_and_asks_everyone_once() {
-        let mut search = Search::new(5, 3);
-        let asked: Vec<usize> = std::iter::from_fn(|| search.next_server()).collect();
-        assert_eq!(asked, [2, 0, 1]);
     }
 }

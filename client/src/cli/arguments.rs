@@ -15,7 +15,7 @@ use lockstep_client::ScanCursor;
     max_term_width = 100,
     after_help = "Exit codes:\n  \
         0  done\n  \
-        1  the key does not exist, or the condition does not hold\n  \
+        1  the key does not exist, or the condition does not hold; move-primary: the primary stays\n  \
         2  the command line does not make sense\n  \
         3  no server answers (in time), or the answer cannot be used\n\n\
         A command file (or pipe) is run to its end; the exit code is that of the first command that failed.\n\
@@ -183,6 +183,18 @@ pub enum Command {
     },
     /// Print what every server says about every shard
     Status,
+    /// Let another server become the primary, for maintenance or to spread the load
+    ///
+    /// Every shard is handed over, one after the other, or the one that is named. Requests in flight are answered as always. A
+    /// server that is the primary already stays it. Exit code 1: a primary keeps its place, and says why.
+    MovePrimary {
+        /// The id of the server that is to become primary; without it each primary chooses the best of the others
+        #[arg(long, value_name = "SERVER")]
+        to: Option<u8>,
+        /// Only this shard
+        #[arg(long)]
+        shard: Option<u16>,
+    },
     /// Measure the time to the primaries and back
     Ping {
         /// How many times

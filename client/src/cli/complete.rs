@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn commands_are_completed_at_the_start_and_after_help() {
         check("ge", 0, &["get"]);
-        check("m", 0, &["mget", "mput"]);
+        check("m", 0, &["mget", "move-primary", "mput"]);
         check("help sta", 5, &["status"]);
         check("q", 0, &["quit"]);
         check("nothing", 0, &[]);
@@ -98,6 +98,7 @@ mod tests {
     fn options_are_completed_after_their_command() {
         check("scan --", 5, &["--cursor", "--help", "--keys", "--limit", "--prefix"]);
         check("put key value --t", 14, &["--ttl"]);
+        check("move-primary --", 13, &["--help", "--shard", "--to"]);
         check("get k --ttl", 6, &[]);
     }
 

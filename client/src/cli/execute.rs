@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lockstep_client::{Client, Entry, ScanContent, ScanCursor, ScanEntry, Ttl, Written};
+use lockstep_client::{Client, Entry, Error, Moved, ScanContent, ScanCursor, ScanEntry, Ttl, Written};
 use lockstep_proto::limits::VALUE_SIZE_MAX;
 use serde_json::{Map, Value, json};
 
@@ -72,6 +72,7 @@ pub async fn execute(session: &mut Session, printer: &Printer, command: Command,
         }
         Command::Ttl { key } => time_to_live(&client, printer, &key).await,
         Command::Status => status(&client, printer).await,
+        Command::MovePrimary { to, shard } => move_primary(&client, printer, to, shard).await,
         Command::Ping { count, shard } => ping(&client, printer, count, shard).await,
     }
 }
@@ -230,6 +231,38 @@ async fn status(client: &Client, printer: &Printer) -> Result<(), Failure> {
         Some(shard) => Err(Failure::Other(format!("shard {shard} has no primary that can be reached"))),
         None => Ok(()),
     }
+}
+
+/// A shard that fails does not keep the others from being moved; the first failure is the command's.
+async fn move_primary(client: &Client, printer: &Printer, to: Option<u8>, shard: Option<u16>) -> Result<(), Failure> {
+    let mut result = Ok(());
+    for shard in shard.map_or(0..client.shards(), |shard| shard..shard.saturating_add(1)) {
+        let moved = match client.move_primary(shard, to).await {
+            Ok(moved) => moved,
+            Err(error) => {
+                let failure = match error {
+                    Error::Refused { message, .. } => Failure::Refused(format!("shard {shard}: {message}")),
+                    other => Failure::from(other),
+                };
+                if result.is_err() {
+                    // Only the first is reported at the end.
+                    printer.note(&format!("shard {shard}: not moved"));
+                }
+                result = result.and(Err(failure));
+                continue;
+            }
+        };
+        let Moved { from, to, view, took, .. } = moved;
+        let text = if from == to {
+            format!("shard {shard}: server {to} is the primary already, view {view}")
+        } else {
+            let took_ms = took.as_secs_f64() * 1e3;
+            format!("shard {shard}: server {to} is the primary now, was server {from}; view {view}, {took_ms:.1} ms")
+        };
+        let took_us = took.as_micros() as u64;
+        printer.answer(&text, &json!({"shard": shard, "from": from, "to": to, "view": view, "time_us": took_us}))?;
+    }
+    result
 }
 
 async fn ping(client: &Client, printer: &Printer, count: u32, shard: Option<u16>) -> Result<(), Failure> {

@@ -19,7 +19,7 @@ pub fn report(result: Result<(), Failure>, printer: &Printer) -> u8 {
     match &failure {
         Failure::NotFound(key) => printer.note(&format!("(nil) {}", super::output::escape(key))),
         Failure::NotMet => {}
-        Failure::Usage(message) => printer.error(message),
+        Failure::Usage(message) | Failure::Refused(message) => printer.error(message),
         Failure::Client(error) => printer.error(&error.to_string()),
         Failure::Other(message) => printer.error(message),
         // Whoever read our output has had enough of it.
@@ -30,7 +30,7 @@ pub fn report(result: Result<(), Failure>, printer: &Printer) -> u8 {
 
 fn code(failure: &Failure) -> u8 {
     match failure {
-        Failure::NotFound(_) | Failure::NotMet => NOT_MET,
+        Failure::NotFound(_) | Failure::NotMet | Failure::Refused(_) => NOT_MET,
         Failure::Usage(_) => USAGE,
         Failure::OutputClosed => OK,
         Failure::Other(_) => UNAVAILABLE,

@@ -7,6 +7,8 @@ use std::io;
 pub enum Failure {
     /// There is no such key.
     NotFound(Vec<u8>),
+    /// The answer is "no", for this reason.
+    Refused(String),
     /// The answer is "no", and was printed.
     NotMet,
     /// The command does not make sense.

@@ -250,3 +250,28 @@ async fn ping_measures_every_shard() {
     assert_eq!(shards, [0, 1, 0, 1]);
     shell.check(&["ping", "--shard", "9"], 2, "", "no such shard").await;
 }
+
+#[tokio::test]
+async fn move_primary_moves_every_shard_or_one_and_says_what_it_did() {
+    let fake = Fake::start(3, 2).await;
+    let shell = Shell::new(&fake);
+    let answers = json_lines(&shell.run(&["move-primary", "--shard", "1", "--output", "json"]).await);
+    assert_eq!(
+        (answers.len(), &answers[0]["shard"], &answers[0]["from"], &answers[0]["to"]),
+        (1, &json!(1), &json!(0), &json!(1))
+    );
+    let output = shell.run(&["move-primary", "--to", "2"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("shard 0: server 2 is the primary now, was server 1; view 2, "), "{text}");
+    // The fake servers' shards share their view.
+    assert_eq!(lines[1], "shard 1: server 2 is the primary already, view 2");
+    assert_eq!(lines.len(), 2);
+
+    shell.check(&["move-primary", "--to", "3"], 2, "", "no such server").await;
+    shell.check(&["move-primary", "--shard", "2"], 2, "", "no such shard").await;
+    shell.check(&["move-primary", "--to", "x"], 2, "", "invalid value").await;
+    fake.hook(|_| Action::Refuse(lockstep_proto::Status::Unavailable));
+    shell.check(&["move-primary", "--to", "0"], 1, "", "shard 0: because the test says so").await;
+}

@@ -1,6 +1,7 @@
 //! The client library and the command line against a scripted server on real sockets.
 
 mod command_line;
+mod failover;
 mod fake;
 mod garbage;
 mod operations;

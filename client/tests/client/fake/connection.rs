@@ -120,6 +120,12 @@ fn take(shared: &Shared, place: Place, request: &Request<'_>, out: &mpsc::Unboun
         state.widest_window = state.widest_window.max(sequence - oldest);
     }
     let primary = (state.view % shared.advertised.lock().unwrap().len() as u64) as usize;
+    if state.left_behind.is_some_and(|(server, _)| server == place.server) {
+        if request.operation() == Operation::Ping {
+            let _ = out.send(Out::Bytes(reply(request, Status::Ok, 0, &[])));
+        }
+        return;
+    }
     let is_for_primary = !matches!(request.operation(), Operation::Ping | Operation::Status);
     let action = if is_for_primary && place.server != primary {
         Action::Refuse(Status::NotPrimary)
@@ -139,6 +145,14 @@ fn take(shared: &Shared, place: Place, request: &Request<'_>, out: &mpsc::Unboun
     }
     let bytes = match request.operation() {
         Operation::Status => status_reply(request, place, state.view, shared),
+        Operation::MovePrimary => {
+            let servers = shared.advertised.lock().unwrap().len() as u64;
+            let to = request.move_to().map_or((state.view + 1) % servers, u64::from);
+            while state.view % servers != to {
+                state.view += 1;
+            }
+            reply(request, Status::Ok, 0, &state.view.to_le_bytes())
+        }
         _ => state.machine.carry_out(request, shared.shards, place.shard),
     };
     match action {

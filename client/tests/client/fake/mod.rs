@@ -97,6 +97,8 @@ pub struct State {
     pub widest_window: u64,
     pub connections: usize,
     pub view: u64,
+    /// A server that knows nothing of later views than this one and answers nothing but hellos and pings.
+    pub left_behind: Option<(usize, u64)>,
     pub window: u16,
     /// What servers say to a hello, if not welcome.
     pub refusal: Option<Answer>,
@@ -136,6 +138,7 @@ impl Fake {
             widest_window: 0,
             connections: 0,
             view: 0,
+            left_behind: None,
             window: 256,
             refusal: None,
             topology_bytes: None,
@@ -271,7 +274,7 @@ impl Shared {
             shard,
             shards: self.shards,
             cluster: CLUSTER,
-            view: state.view,
+            view: state.left_behind.filter(|(left, _)| *left == server).map_or(state.view, |(_, view)| view),
             servers: advertised.len() as u8,
             window: state.window,
             text: if state.refusal.is_some() { "go away".to_owned() } else { advertised.join(",") },
