@@ -117,6 +117,7 @@ async fn a_slow_primary_of_the_latest_view_is_not_left() {
     let put = put_in_flight(&fake, &client).await;
     let connections = fake.state().connections;
     fake.until("the others are asked several times", |state| state.connections >= connections + 9).await;
+    fake.hook(|_| Action::Answer);
     fake.release(std::mem::take);
     put.await.unwrap().unwrap();
     client.get("key").await.unwrap();
@@ -153,9 +154,11 @@ async fn a_write_that_no_new_primary_answers_in_time_has_an_unknown_outcome_and_
     let mut fake = Fake::start(3, 1).await;
     let client = fake.client().await;
     client.put("key", "old").await.unwrap();
-    let hasty = client.with_request_timeout(Duration::from_millis(300));
+    let hasty = client.with_request_timeout(Duration::from_millis(500));
     let sent = put_in_flight(&fake, &hasty).await;
     fake.stop(0).await;
+    // So that the loss of the connection has been noticed, and nothing more is sent on it.
+    client.with_request_timeout(Duration::from_millis(100)).get("key").await.unwrap_err();
     let waiting = hasty.put("other", "value").await.unwrap_err();
     assert!(matches!(waiting, Error::Unavailable { outcome: Outcome::NotExecuted, .. }), "{waiting}");
     let sent = sent.await.unwrap().unwrap_err();
