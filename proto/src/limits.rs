@@ -29,7 +29,7 @@ macro_rules! limits {
 
 limits! {
     /// Version of the protocol and of the on-disk format. Servers and clients with another version are refused.
-    PROTOCOL_VERSION: u16 = 1;
+    PROTOCOL_VERSION: u16 = 2;
 
     /// Largest number of servers in a cluster.
     SERVERS_MAX: u8 = 7;
@@ -57,6 +57,9 @@ limits! {
 
     /// Largest replica message, header included, in bytes: what a batch may grow to.
     MESSAGE_SIZE_MAX: usize = 4 << 20;
+
+    /// Largest piece of a checkpoint's file in one message, in bytes.
+    CHECKPOINT_CHUNK_SIZE_MAX: usize = 256 << 10;
 
     /// Largest number of requests in one prepare.
     BATCH_OPS_MAX: usize = MESSAGE_SIZE_MAX / RequestHeader::SIZE;
@@ -89,6 +92,8 @@ const _: () = {
     assert!(VALUE_SIZE_MAX + KEY_SIZE_MAX + 64 <= REPLY_BODY_SIZE_MAX);
     assert!(REPLY_BODY_SIZE_MAX <= u32::MAX as usize && MESSAGE_SIZE_MAX <= u32::MAX as usize);
     assert!(MESSAGE_SIZE_MAX.is_multiple_of(SECTOR_SIZE));
+    assert!(CHECKPOINT_CHUNK_SIZE_MAX + crate::message::MessageHeader::SIZE <= MESSAGE_SIZE_MAX);
+    assert!(CHECKPOINT_CHUNK_SIZE_MAX.is_multiple_of(SECTOR_SIZE));
     assert!(SESSION_WINDOW <= u16::MAX as usize);
     // An expiry is a timestamp plus a time-to-live, in nanoseconds.
     assert!(COUNTER_MAX.checked_add(TTL_MS_MAX * 1_000_000).is_some());

@@ -16,7 +16,7 @@ use zerocopy::{
 use crate::{
     checksum::checksum_128,
     layout::layout,
-    limits::{BATCH_OPS_MAX, COUNTER_MAX, MESSAGE_SIZE_MAX, PROTOCOL_VERSION, SERVERS_MAX},
+    limits::{BATCH_OPS_MAX, CHECKPOINT_CHUNK_SIZE_MAX, COUNTER_MAX, MESSAGE_SIZE_MAX, PROTOCOL_VERSION, SERVERS_MAX},
     operation::byte_enum,
     request::{Request, RequestHeader},
 };
@@ -32,18 +32,39 @@ byte_enum! {
         Heartbeat = 3,
         /// Backup → primary: I am alive in your view and confirm read round `round`; durable up to `op`.
         HeartbeatOk = 4,
-        /// Backup → primary: I miss the log from `op` on.
+        /// Any → any: I miss the log from `op` on.
         RequestPrepare = 5,
-        /// Primary → backup: the journal no longer holds the log from `op` on; it begins at `commit`.
+        /// Whoever was asked for `op` → who asked: my journal begins at `commit` only; my newest checkpoint is at
+        /// `checkpoint`.
         Behind = 6,
-        /// Restarted primary → all: I want to begin view `view`; send me your log's end.
+        /// New primary → all: I want to begin view `view`; send me your log's end.
         StartViewChange = 7,
         /// Any → new primary: my log's end; the body is the headers of my last prepares.
         DoViewChange = 8,
-        /// New primary → all: view `view` has begun and this is its log; the body is the headers of its last prepares.
+        /// New primary → all: view `view` has begun with the log up to `op`; the body is the headers of its last prepares.
         StartView = 9,
+        /// Any → all: I am in view `view` and do not hear its primary. From the primary itself: I do not serve it any more.
+        Suspect = 10,
+        /// Primary → all: everything is in order, leave view `view` for view `op`, whose primary is to take over.
+        Handover = 11,
+        /// Wiped server → all: I know nothing; this is my incarnation. What are your views?
+        Recovery = 12,
+        /// Any → wiped server: these are my durable view and log_view; I know your incarnation, durably.
+        RecoveryResponse = 13,
+        /// Any → any: send me your checkpoint at `op` (0: the newest one) from byte `offset` on.
+        RequestCheckpoint = 14,
+        /// Any → any: a piece of the file of my checkpoint at `op`, which has `total_size` bytes; 0: I do not have it.
+        CheckpointChunk = 15,
+        /// Primary → backup: your state at op `checkpoint` differs from that of a majority.
+        Diverged = 16,
     }
 }
+
+/// Flag of a prepare: every replica is to make a checkpoint of the state after it.
+pub const FLAG_CHECKPOINT: u8 = 1;
+
+/// Flag of a message whose sender's folder was formatted and has never been part of a view.
+pub const FLAG_FRESH: u8 = 2;
 
 layout! {
     /// Header of a replica message.
@@ -64,11 +85,17 @@ layout! {
         112 request_count: U32 = "Prepare: number of requests in the body.",
         116 shard: U16 = "The shard, a replication group of its own.",
         118 in_sync: u8 = "From a primary: the in-sync set, a bit per server.",
-        119 reserved0: u8 = "Zero.",
+        119 flags: u8 = "Prepare: `FLAG_CHECKPOINT`. From a server that has never been in a view: `FLAG_FRESH`. Else zero.",
         120 round: U64 = "Heartbeat, Prepare: the read round to confirm. HeartbeatOk: the round confirmed.",
         128 log_view: U64 = "View change: the last view in which the sender's log was normal.",
         136 checkpoint: U64 = "Op of the sender's last durable checkpoint.",
-        144 reserved1: [u8; 112] = "Zero; for fields of later commands.",
+        144 vouch_op: U64 = "DoViewChange: highest op that the sender may have acknowledged in its log_view and lost. StartView: the end of the primary's log.",
+        152 nonce: U64 = "A number that comes back in the answer: HeartbeatOk and StartView; Recovery and RecoveryResponse.",
+        160 state_hash: U128 = "PrepareOk, HeartbeatOk, Diverged: content hash of the sender's state at `checkpoint`.",
+        176 incarnations: [U64; 7] = "View change, recovery and PrepareOk: highest incarnation of each server that the sender knows, its own included.",
+        232 offset: U64 = "RequestCheckpoint, CheckpointChunk: where in the checkpoint's file, in bytes.",
+        240 total_size: U64 = "CheckpointChunk: size of the checkpoint's file, in bytes.",
+        248 reserved: [u8; 8] = "Zero.",
     }
 }
 
@@ -183,7 +210,10 @@ impl MessageHeader {
         if self.replica >= SERVERS_MAX {
             return Err(MessageError::Replica(self.replica));
         }
-        if self.reserved0 != 0 || self.reserved1 != [0; 112] || self.in_sync >> SERVERS_MAX != 0 {
+        if self.flags & !(FLAG_CHECKPOINT | FLAG_FRESH) != 0
+            || self.reserved != [0; 8]
+            || self.in_sync >> SERVERS_MAX != 0
+        {
             return Err(MessageError::Reserved);
         }
         let counters = [
@@ -195,8 +225,11 @@ impl MessageHeader {
             self.round,
             self.log_view,
             self.checkpoint,
+            self.vouch_op,
+            self.offset,
+            self.total_size,
         ];
-        if let Some(counter) = counters.iter().find(|counter| counter.get() > COUNTER_MAX) {
+        if let Some(counter) = counters.iter().chain(&self.incarnations).find(|counter| counter.get() > COUNTER_MAX) {
             return Err(MessageError::Counter(counter.get()));
         }
         if !self.is_body_plausible(command) {
@@ -222,7 +255,20 @@ impl MessageHeader {
             | Command::HeartbeatOk
             | Command::RequestPrepare
             | Command::Behind
-            | Command::StartViewChange => body_size == 0,
+            | Command::StartViewChange
+            | Command::Suspect
+            | Command::Handover
+            | Command::Recovery
+            | Command::RecoveryResponse
+            | Command::RequestCheckpoint
+            | Command::Diverged => body_size == 0,
+            Command::CheckpointChunk => {
+                // A chunk lies within its file, and is empty only if there is no such file.
+                let end = self.offset.get() + body_size as u64;
+                body_size <= CHECKPOINT_CHUNK_SIZE_MAX
+                    && end <= self.total_size.get()
+                    && (body_size > 0 || self.total_size.get() == 0)
+            }
         }
     }
 

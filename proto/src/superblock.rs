@@ -13,7 +13,7 @@ use zerocopy::{
 use crate::{
     checksum::checksum_128,
     layout::layout,
-    limits::{PROTOCOL_VERSION, SERVERS_MAX, SHARDS_MAX},
+    limits::{COUNTER_MAX, PROTOCOL_VERSION, SERVERS_MAX, SHARDS_MAX},
 };
 
 /// "LKSTSUPR".
@@ -46,7 +46,11 @@ layout! {
         144 journal_offset: U64 = "Where in the ring the prepare after the checkpoint is, or will be.",
         152 state_hash: U128 = "Content hash of the state at the checkpoint.",
         168 has_lost_memory: u8 = "1 once started with durability `memory`: what it had acknowledged is lost at a restart.",
-        169 reserved: [u8; 87] = "Zero.",
+        169 is_recovering: u8 = "1 in a folder made by `recover`, until the cluster has said which view to join.",
+        170 reserved0: [u8; 6] = "Zero.",
+        176 vouch_op: U64 = "Highest op that may have been acknowledged in log_view and is lost: 0 none, 2^63 - 1 unknown.",
+        184 incarnations: [U64; 7] = "Highest known incarnation of each server, the own one included; 0 when not known.",
+        240 reserved1: [u8; 16] = "Zero.",
     }
 }
 
@@ -98,7 +102,11 @@ impl Superblock {
             && superblock.log_view.get() <= superblock.view.get()
             && superblock.journal_offset.get() < superblock.journal_size.get()
             && superblock.has_lost_memory <= 1
-            && superblock.reserved == [0; 87];
+            && superblock.is_recovering <= 1
+            && superblock.vouch_op.get() <= COUNTER_MAX
+            && superblock.incarnations.iter().all(|incarnation| incarnation.get() <= COUNTER_MAX)
+            && superblock.reserved0 == [0; 6]
+            && superblock.reserved1 == [0; 16];
         if !is_sound {
             return Err(SuperblockError::Field);
         }

@@ -173,7 +173,11 @@ impl<P: BatchPool> Replica<P> {
             return;
         }
         if !std::mem::replace(&mut self.is_behind, true) {
-            self.outputs.push_back(Output::Behind { op: header.op.get(), first_op: header.commit.get() });
+            self.outputs.push_back(Output::Behind {
+                op: header.op.get(),
+                first_op: header.commit.get(),
+                checkpoint_op: header.checkpoint.get(),
+            });
         }
     }
 

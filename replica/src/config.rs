@@ -52,6 +52,14 @@ pub struct Config {
     pub heartbeat_interval_ns: u64,
     /// How long a backup may make no progress, or say nothing, before it leaves the in-sync set, in ns.
     pub backup_silence_ns: u64,
+    /// How long a backup waits for a sign of life of its primary before it suspects it, in ns. Up to a fifth is added, by chance;
+    /// doubled, within bounds, after each view that did not begin.
+    pub view_timeout_ns: u64,
+    /// How long a primary may commit nothing although something waits for it, or its own disk may stand still, before it
+    /// gives way, in ns.
+    pub stall_timeout_ns: u64,
+    /// Where the replica's chance comes from. Must be another number at each start of a server: nonces are made of it.
+    pub jitter_seed: u64,
     /// How long to wait before something that was not answered is said again, in ns.
     pub resend_ns: u64,
     /// Prepares kept in memory for backups that lag, in bytes. Older ones are read back from the journal.
@@ -76,7 +84,7 @@ pub enum ConfigError {
     #[error("the pipeline must hold at least one prepare")]
     Pipeline,
     /// A time is zero where time must pass.
-    #[error("heartbeat interval, backup silence and resend time must not be zero")]
+    #[error("heartbeat interval, backup silence, resend time, view timeout and stall timeout must not be zero")]
     Time,
 }
 
@@ -102,7 +110,14 @@ impl Config {
         if self.pipeline_max == 0 {
             return Err(ConfigError::Pipeline);
         }
-        if self.heartbeat_interval_ns == 0 || self.backup_silence_ns == 0 || self.resend_ns == 0 {
+        let times_ns = [
+            self.heartbeat_interval_ns,
+            self.backup_silence_ns,
+            self.resend_ns,
+            self.view_timeout_ns,
+            self.stall_timeout_ns,
+        ];
+        if times_ns.contains(&0) {
             return Err(ConfigError::Time);
         }
         Ok(())
@@ -147,6 +162,9 @@ pub(crate) mod tests {
             heartbeat_interval_ns: 50_000_000,
             backup_silence_ns: 1_000_000_000,
             resend_ns: 100_000_000,
+            view_timeout_ns: 500_000_000,
+            stall_timeout_ns: 1_000_000_000,
+            jitter_seed: 1,
             log_memory_bytes_max: 1 << 20,
         }
     }

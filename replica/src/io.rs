@@ -4,7 +4,7 @@ use bytes::Bytes;
 use lockstep_proto::message::MessageHeader;
 use thiserror::Error;
 
-use crate::status::Role;
+use crate::{record::ViewRecord, status::Role};
 
 /// What a replica is told.
 #[derive(Clone, Debug)]
@@ -27,25 +27,78 @@ pub enum Input {
         op: u64,
         /// The prepare.
         message: Option<Bytes>,
+        /// Whether the journal should hold the op, but what it holds is damaged.
+        is_rotten: bool,
     },
     /// The journal has dropped everything below this op.
     JournalTrimmed {
         /// The lowest op that it still holds, or will hold next.
         first_op: u64,
     },
-    /// The superblock with this view and log_view is durable: the answer to [`Output::PersistView`].
-    ViewDurable {
-        /// The view.
-        view: u64,
-        /// The log_view.
-        log_view: u64,
-    },
+    /// The superblock with this record is durable: the answer to [`Output::PersistView`], in the order asked.
+    ViewDurable(ViewRecord),
     /// Messages to this server can be sent from now on; what was sent before may be lost.
     PeerConnected(u8),
     /// Messages to this server are lost from now on.
     PeerDisconnected(u8),
     /// Everything that has arrived so far has been handed over: a batch may be closed now.
     TurnEnd,
+    /// An administrator, or a server that is about to stop, wants another server to be primary. Answered by
+    /// [`Output::HandoverEnded`].
+    Handover {
+        /// Which one; `None` for the backup that has caught up best.
+        to: Option<u8>,
+    },
+    /// Enough journal has been used: at the primary, this asks all replicas for a checkpoint at the next op
+    /// ([`lockstep_proto::message::FLAG_CHECKPOINT`] in its prepare). Nothing happens at a backup.
+    CheckpointDue,
+    /// A checkpoint of this server is in force.
+    CheckpointDurable {
+        /// The last op that it holds.
+        op: u64,
+        /// Content hash of the state.
+        state_hash: u128,
+    },
+    /// The answer to [`Output::ReadCheckpoint`].
+    CheckpointRead {
+        /// For whom it was asked.
+        peer: u8,
+        /// The checkpoint's op: also if the newest was asked for.
+        op: u64,
+        /// Where the bytes begin in the file.
+        offset: u64,
+        /// Size of the file, in bytes.
+        size: u64,
+        /// At most [`lockstep_proto::limits::CHECKPOINT_CHUNK_SIZE_MAX`] bytes; `None` if there is no such checkpoint (any
+        /// more).
+        bytes: Option<Bytes>,
+    },
+    /// The bytes of an [`Output::WriteCheckpoint`] have been taken: the next ones may follow.
+    CheckpointWritten {
+        /// The checkpoint's op.
+        op: u64,
+        /// Where the bytes began.
+        offset: u64,
+    },
+    /// The answer to [`Output::InstallCheckpoint`]: the checkpoint is whole and in force, the state is what it says, and the
+    /// journal is empty and begins at the op after it.
+    CheckpointInstalled {
+        /// The last op that it holds.
+        op: u64,
+        /// Checksum of that op's header.
+        checksum: u128,
+        /// Revision of the first request after it.
+        revision: u64,
+        /// Timestamp of the prepare at it.
+        timestamp_ns: u64,
+        /// Content hash of the state.
+        state_hash: u128,
+    },
+    /// The other answer to [`Output::InstallCheckpoint`]: what was received is damaged, and has been removed.
+    CheckpointRejected {
+        /// The checkpoint's op.
+        op: u64,
+    },
     /// Time has passed. Needed once [`crate::Replica::next_timeout_ns`] is reached; harmless at any time.
     Tick,
 }
@@ -80,6 +133,13 @@ pub enum Output {
         /// The op.
         op: u64,
     },
+    /// Write a prepare over what the journal holds of it and cannot be read: it has the same header.
+    RepairJournal {
+        /// Its op.
+        op: u64,
+        /// The prepare, padded to whole sectors.
+        message: Bytes,
+    },
     /// Apply a prepare: once for each op, in order. At the primary the requests in it are to be answered now: they are
     /// committed, and the ack policy is met.
     Apply {
@@ -93,13 +153,8 @@ pub enum Output {
         /// The ticket.
         ticket: u64,
     },
-    /// Make view and log_view durable, and say when they are.
-    PersistView {
-        /// The view.
-        view: u64,
-        /// The last view in which the log was normal.
-        log_view: u64,
-    },
+    /// Make this record durable, behind everything that was asked for before, and say when it is.
+    PersistView(ViewRecord),
     /// This server's role has changed.
     RoleChanged(Role),
     /// The primary's in-sync set has changed.
@@ -114,12 +169,60 @@ pub enum Output {
         /// The op it needs.
         op: u64,
     },
-    /// The primary says that its journal no longer holds what this backup needs. Said once.
+    /// The primary says that its journal no longer holds what this backup needs: it will fetch a checkpoint. Said once.
     Behind {
         /// The op that is needed.
         op: u64,
         /// Where the primary's journal begins.
         first_op: u64,
+        /// The primary's newest checkpoint.
+        checkpoint_op: u64,
+    },
+    /// Read a piece of this server's checkpoint for another server. Its file is to be kept for as long as that one goes on
+    /// asking.
+    ReadCheckpoint {
+        /// For whom; comes back with the answer.
+        peer: u8,
+        /// The checkpoint's op; 0: the newest one.
+        op: u64,
+        /// Where in the file to begin, in bytes.
+        offset: u64,
+    },
+    /// Keep a piece of another server's checkpoint. Pieces come in order and without gaps; one at offset 0 begins anew, and
+    /// whatever was kept of another one is to be dropped.
+    WriteCheckpoint {
+        /// The checkpoint's op.
+        op: u64,
+        /// Where in the file the bytes belong.
+        offset: u64,
+        /// Size of the whole file, in bytes.
+        size: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// All pieces have been handed over: check the file, make it this server's checkpoint, begin the journal anew behind it, and
+    /// take its state for this server's state. What was handed out to be applied before is older, and is of no interest then.
+    InstallCheckpoint {
+        /// The checkpoint's op.
+        op: u64,
+        /// Size of the file, in bytes.
+        size: u64,
+    },
+    /// The answer to [`Input::Handover`].
+    HandoverEnded {
+        /// Whether this server is no longer the primary.
+        is_done: bool,
+    },
+    /// Checkpoints of the same op differ, and no majority says which is right. An alarm.
+    HashMismatch {
+        /// The checkpoint's op.
+        op: u64,
+        /// The backup whose state differs from this primary's.
+        peer: u8,
+        /// This server's content hash.
+        own_hash: u128,
+        /// The backup's.
+        peer_hash: u128,
     },
     /// Something has happened that cannot happen among servers and disks that work. The process must end.
     Fatal {
@@ -148,10 +251,8 @@ pub enum Refusal {
 /// What a replica starts from: what its host found on the disk.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
-    /// The durable view.
-    pub view: u64,
-    /// The durable log_view.
-    pub log_view: u64,
+    /// What the superblock says.
+    pub record: ViewRecord,
     /// Highest op that the journal shows to be committed: `commit` of its last header, or the checkpoint's op. The host
     /// has applied everything up to it.
     pub commit: u64,
@@ -168,6 +269,10 @@ pub struct Recovered {
     pub suffix: Vec<Bytes>,
     /// The lowest op in the journal, or the next one if it is empty.
     pub journal_first_op: u64,
+    /// Op of the durable checkpoint; 0 if there is none.
+    pub checkpoint_op: u64,
+    /// Content hash of the state at the checkpoint.
+    pub checkpoint_hash: u128,
 }
 
 impl Recovered {

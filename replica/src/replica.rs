@@ -16,6 +16,7 @@ use crate::{
     log::{Log, Position},
     peers::Peer,
     quorum::Quorums,
+    record::ViewRecord,
     status::{PeerState, ReplicaStatus, Role},
     timers::{Timer, TimerTable},
     view::Phase,
@@ -33,6 +34,8 @@ pub struct Replica<P: BatchPool> {
     /// Wall time of the input at hand, in ns since 1970.
     pub(crate) wall_ns: u64,
 
+    /// What the disk says of other things than view and log_view.
+    pub(crate) record: ViewRecord,
     pub(crate) view: u64,
     pub(crate) log_view: u64,
     pub(crate) durable_view: u64,
@@ -98,10 +101,11 @@ impl<P: BatchPool> Replica<P> {
             timers: TimerTable::default(),
             now_ns,
             wall_ns: position.timestamp_ns,
-            view: recovered.view,
-            log_view: recovered.log_view,
-            durable_view: recovered.view,
-            durable_log_view: recovered.log_view,
+            record: recovered.record,
+            view: recovered.record.view,
+            log_view: recovered.record.log_view,
+            durable_view: recovered.record.view,
+            durable_log_view: recovered.record.log_view,
             phase: Phase::Waiting,
             role: Role::Recovering,
             // Prepares that are not certain are taken in only while a view is being joined, which is before its log_view
@@ -139,11 +143,11 @@ impl<P: BatchPool> Replica<P> {
         match input {
             Input::Message(message) => self.on_message(message),
             Input::JournalWritten { op, checksum } => self.on_journal_written(op, checksum),
-            Input::JournalRead { peer, op, message } => self.on_journal_read(peer, op, message),
+            Input::JournalRead { peer, op, message, is_rotten: _ } => self.on_journal_read(peer, op, message),
             Input::JournalTrimmed { first_op } => self.journal_first_op = first_op,
-            Input::ViewDurable { view, log_view } => {
-                self.durable_view = self.durable_view.max(view);
-                self.durable_log_view = self.durable_log_view.max(log_view);
+            Input::ViewDurable(record) => {
+                self.durable_view = self.durable_view.max(record.view);
+                self.durable_log_view = self.durable_log_view.max(record.log_view);
                 self.advance_view();
             }
             Input::PeerConnected(peer) => self.on_peer_connected(peer),
@@ -152,6 +156,13 @@ impl<P: BatchPool> Replica<P> {
                 peer.is_connected = false;
                 peer.rewind(peer.received);
             }
+            Input::Handover { .. } => self.outputs.push_back(Output::HandoverEnded { is_done: false }),
+            Input::CheckpointDue
+            | Input::CheckpointDurable { .. }
+            | Input::CheckpointRead { .. }
+            | Input::CheckpointWritten { .. }
+            | Input::CheckpointInstalled { .. }
+            | Input::CheckpointRejected { .. } => {}
             Input::TurnEnd => self.on_turn_end(),
             Input::Tick => self.on_tick(),
         }
@@ -217,6 +228,13 @@ impl<P: BatchPool> Replica<P> {
             Command::StartViewChange => self.on_start_view_change(&header),
             Command::DoViewChange => self.on_do_view_change(&header, &message),
             Command::StartView => self.on_start_view(&header, &message),
+            Command::Suspect
+            | Command::Handover
+            | Command::Recovery
+            | Command::RecoveryResponse
+            | Command::RequestCheckpoint
+            | Command::CheckpointChunk
+            | Command::Diverged => {}
         }
     }
 

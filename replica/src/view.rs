@@ -24,7 +24,9 @@ use zerocopy::{
     little_endian::{U64, U128},
 };
 
-use crate::{batch::BatchPool, io::Output, peers::Peer, replica::Replica, status::Role, timers::Timer};
+use crate::{
+    batch::BatchPool, io::Output, peers::Peer, record::ViewRecord, replica::Replica, status::Role, timers::Timer,
+};
 
 /// What a replica is doing about its view.
 pub(crate) enum Phase {
@@ -134,7 +136,7 @@ impl<P: BatchPool> Replica<P> {
         self.timers.stop(Timer::Linger);
         self.timers.set(Timer::Resend, self.now_ns + self.config.resend_ns);
         self.set_role(Role::Recovering);
-        self.outputs.push_back(Output::PersistView { view, log_view: self.log_view });
+        self.persist_view();
     }
 
     /// Goes on with a change of view as far as what is durable allows.
@@ -163,6 +165,12 @@ impl<P: BatchPool> Replica<P> {
         }
     }
 
+    /// Hands view and log_view to the disk.
+    fn persist_view(&mut self) {
+        let record = ViewRecord { view: self.view, log_view: self.log_view, ..self.record };
+        self.outputs.push_back(Output::PersistView(record));
+    }
+
     fn advance_joining(&mut self) {
         let (view, log_view) = (self.view, self.durable_log_view);
         let held = self.log.durable().min(self.verified);
@@ -180,7 +188,7 @@ impl<P: BatchPool> Replica<P> {
         } else if !std::mem::replace(has_persisted, true) {
             // True from now on, whatever view comes before it is durable.
             self.log_view = view;
-            self.outputs.push_back(Output::PersistView { view, log_view: view });
+            self.persist_view();
         }
     }
 
@@ -429,7 +437,7 @@ impl<P: BatchPool> Replica<P> {
         if !std::mem::replace(&mut candidate.has_persisted, true) {
             self.log_view = view;
             self.verified = op;
-            self.outputs.push_back(Output::PersistView { view, log_view: view });
+            self.persist_view();
         }
     }
 

@@ -175,9 +175,9 @@ fn messages_that_no_server_would_send_end_their_connection() {
         message(&|header| header.cluster.set(1)),
         message(&|header| header.shard.set(1)),
         message(&|header| header.replica = 2),
-        message(&|header| header.version.set(2)),
+        message(&|header| header.version.set(1)),
         message(&|header| header.command = 200),
-        message(&|header| header.reserved0 = 1),
+        message(&|header| header.reserved = [1; 8]),
         message(&|header| header.view.set(u64::MAX)),
         message(&|header| {
             header.command = Command::Prepare.to_wire();

@@ -49,6 +49,11 @@ pub fn message() -> impl Strategy<Value = (MessageHeader, Vec<u8>)> {
                     body.extend(tail);
                 }
                 Command::DoViewChange | Command::StartView => body = vec![2; 256 * (count as usize - 1)],
+                Command::CheckpointChunk => {
+                    header.total_size = U64::new(counters[2].max(100));
+                    header.offset = U64::new(counters[1].min(header.total_size.get() - 100));
+                    body = vec![3; count as usize];
+                }
                 _ => {}
             }
             header.seal(&body);
@@ -79,14 +84,15 @@ fn a_header_that_does_not_belong_here_is_told_why() {
     assert_eq!(header.check(1, SHARD), Err(MessageError::Cluster(CLUSTER)));
     assert_eq!(header.check(CLUSTER, 4), Err(MessageError::Shard(SHARD)));
     for (header, error) in [
-        (MessageHeader { version: U16::new(2), ..header }, MessageError::Version(2)),
+        (MessageHeader { version: U16::new(1), ..header }, MessageError::Version(1)),
         (MessageHeader { command: 0, ..header }, MessageError::UnknownCommand(0)),
         (MessageHeader { command: 200, ..header }, MessageError::UnknownCommand(200)),
         (MessageHeader { replica: SERVERS_MAX, ..header }, MessageError::Replica(SERVERS_MAX)),
-        (MessageHeader { reserved0: 1, ..header }, MessageError::Reserved),
-        (MessageHeader { reserved1: [9; 112], ..header }, MessageError::Reserved),
+        (MessageHeader { flags: 4, ..header }, MessageError::Reserved),
+        (MessageHeader { reserved: [9; 8], ..header }, MessageError::Reserved),
         (MessageHeader { in_sync: 0x80, ..header }, MessageError::Reserved),
         (MessageHeader { op: U64::MAX_VALUE, ..header }, MessageError::Counter(u64::MAX)),
+        (MessageHeader { incarnations: [U64::MAX_VALUE; 7], ..header }, MessageError::Counter(u64::MAX)),
         (MessageHeader { view: U64::new(COUNTER_MAX + 1), ..header }, MessageError::Counter(COUNTER_MAX + 1)),
     ] {
         assert_eq!(check(&header), Err(MessageError::HeaderChecksum));
@@ -111,10 +117,11 @@ fn only_some_commands_have_a_body() {
         let mut header = MessageHeader::new(command, CLUSTER, SHARD, 0, 0);
         header.op = U64::new(1);
         header.request_count = U32::new(u32::from(command == Command::Prepare));
+        header.total_size = U64::new(32);
         for (size, is_valid) in [
-            (0, command != Command::Prepare),
-            (31, false),
-            (32, command == Command::Prepare),
+            (0, !matches!(command, Command::Prepare | Command::CheckpointChunk)),
+            (31, command == Command::CheckpointChunk),
+            (32, matches!(command, Command::Prepare | Command::CheckpointChunk)),
             (100, command == Command::Prepare),
             (512, matches!(command, Command::Prepare | Command::DoViewChange | Command::StartView)),
         ] {

@@ -1,7 +1,7 @@
 //! The superblock.
 
 use lockstep_proto::{
-    limits::{SECTOR_SIZE, SERVERS_MAX, SHARDS_MAX},
+    limits::{COUNTER_MAX, SECTOR_SIZE, SERVERS_MAX, SHARDS_MAX},
     superblock::{SUPERBLOCK_MAGIC, Superblock, SuperblockError},
 };
 use proptest::prelude::*;
@@ -37,6 +37,9 @@ fn superblock() -> impl Strategy<Value = Superblock> {
             journal_offset: U64::new(numbers[5] % journal_size),
             state_hash: U128::new(sums[3]),
             has_lost_memory,
+            is_recovering: has_lost_memory,
+            vouch_op: U64::new(numbers[6] & COUNTER_MAX),
+            incarnations: [U64::new(numbers[7] & COUNTER_MAX); 7],
             ..Superblock::new_zeroed()
         };
         superblock.seal();
@@ -92,7 +95,11 @@ fn fields_out_of_their_range_are_refused() {
         Superblock { journal_size: U64::new(0), ..good },
         Superblock { journal_offset: U64::new(1), ..good },
         Superblock { has_lost_memory: 2, ..good },
-        Superblock { reserved: [1; 87], ..good },
+        Superblock { is_recovering: 2, ..good },
+        Superblock { vouch_op: U64::new(COUNTER_MAX + 1), ..good },
+        Superblock { incarnations: [U64::MAX_VALUE; 7], ..good },
+        Superblock { reserved0: [1; 6], ..good },
+        Superblock { reserved1: [1; 16], ..good },
     ] {
         assert_eq!(Superblock::parse(bad.as_bytes()), Err(SuperblockError::Checksum), "{bad:?}");
         let mut bad = bad;

@@ -171,9 +171,13 @@ fn first_superblock(identity: &Identity, shard: u16, journal_size: u64) -> Super
     superblock.sequence = U64::new(1);
     superblock.journal_size = U64::new(journal_size);
     superblock.checkpoint_revision = U64::new(FIRST_REVISION);
+    superblock.incarnations[usize::from(identity.replica)] = U64::new(FIRST_INCARNATION);
     superblock.seal();
     superblock
 }
+
+/// Incarnation of a folder made by `format`.
+const FIRST_INCARNATION: u64 = 1;
 
 /// Removes what [`fill`] may have made. Errors are not reported: the first one is what the user must see.
 fn remove_traces(dir: &Path, shards: u16, is_new: bool) {

@@ -248,8 +248,8 @@ fn encode_build(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
 }
 
 const PROTOCOL_VERSION_TEXT: &str = {
-    assert!(lockstep_proto::limits::PROTOCOL_VERSION == 1);
-    "1"
+    assert!(lockstep_proto::limits::PROTOCOL_VERSION == 2);
+    "2"
 };
 
 fn encode_process(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -14,7 +14,7 @@ use lockstep_proto::{
     message::{Command, MessageHeader},
     superblock::Superblock,
 };
-use lockstep_replica::Input;
+use lockstep_replica::{Input, ViewRecord};
 use zerocopy::little_endian::U64;
 
 use super::{Core, Shard, clock::Now, header_of};
@@ -58,13 +58,8 @@ enum DiskCommand {
 
 /// A change of the superblock.
 pub enum SuperblockChange {
-    /// The replica has moved to another view.
-    View {
-        /// The view.
-        view: u64,
-        /// The last view in which the log was normal.
-        log_view: u64,
-    },
+    /// The replica has something that it must not forget.
+    View(ViewRecord),
     /// A checkpoint is complete.
     Checkpoint(Box<dyn FnOnce(&mut Superblock)>),
 }
@@ -227,15 +222,12 @@ fn start_truncation(shard: &Rc<Shard>, disk: &mut Disk, pool: &Pool, op: u64) ->
 }
 
 fn start_persist(shard: &Rc<Shard>, disk: &mut Disk, pool: &Pool, change: SuperblockChange) {
-    let durable_view = match &change {
-        SuperblockChange::View { view, log_view } => Some((*view, *log_view)),
+    let durable_record = match &change {
+        SuperblockChange::View(record) => Some(*record),
         SuperblockChange::Checkpoint(_) => None,
     };
     let write = disk.superblock.begin(pool, |superblock| match change {
-        SuperblockChange::View { view, log_view } => {
-            superblock.view = U64::new(view);
-            superblock.log_view = U64::new(log_view);
-        }
+        SuperblockChange::View(record) => enter_record(superblock, &record),
         SuperblockChange::Checkpoint(apply) => apply(superblock),
     });
     let (shard, file) = (shard.clone(), disk.superblock_file.clone());
@@ -249,14 +241,34 @@ fn start_persist(shard: &Rc<Shard>, disk: &mut Disk, pool: &Pool, change: Superb
         }
         finish(&shard, result.context("cannot write the superblock"), |core, now| {
             core.disk.superblock.finish();
-            match durable_view {
-                Some((view, log_view)) => {
-                    core.replica.step(now.monotonic_ns, now.wall_ns, Input::ViewDurable { view, log_view });
+            match durable_record {
+                Some(record) => {
+                    core.replica.step(now.monotonic_ns, now.wall_ns, Input::ViewDurable(record));
                 }
                 None => core.checkpoint_is_durable(),
             }
         });
     });
+}
+
+/// Puts what the replica must not forget into the superblock.
+fn enter_record(superblock: &mut Superblock, record: &ViewRecord) {
+    superblock.view = U64::new(record.view);
+    superblock.log_view = U64::new(record.log_view);
+    superblock.vouch_op = U64::new(record.vouch_op);
+    superblock.incarnations = record.incarnations.map(U64::new);
+    superblock.is_recovering = u8::from(record.is_recovering);
+}
+
+/// What the superblock says of the replica.
+pub fn record_in(superblock: &Superblock) -> ViewRecord {
+    ViewRecord {
+        view: superblock.view.get(),
+        log_view: superblock.log_view.get(),
+        vouch_op: superblock.vouch_op.get(),
+        incarnations: superblock.incarnations.map(U64::get),
+        is_recovering: superblock.is_recovering != 0,
+    }
 }
 
 /// A durable checkpoint covers everything below `op`: the space may be used again, as late as possible.
@@ -297,12 +309,12 @@ pub fn read_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, peer: u8, op: 
         Log::Journal { ring, file } => match ring.locate(op) {
             Some(location) => (location, file.clone()),
             None => {
-                let input = Input::JournalRead { peer, op, message: None };
+                let input = Input::JournalRead { peer, op, message: None, is_rotten: false };
                 return core.replica.step(now.monotonic_ns, now.wall_ns, input);
             }
         },
         Log::Memory(log) => {
-            let input = Input::JournalRead { peer, op, message: log.get(op) };
+            let input = Input::JournalRead { peer, op, message: log.get(op), is_rotten: false };
             return core.replica.step(now.monotonic_ns, now.wall_ns, input);
         }
     };
@@ -326,7 +338,7 @@ pub fn read_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, peer: u8, op: 
             Ok(is_it.then(|| Pool::freeze(buffer, location.padded_size)))
         });
         match message {
-            Ok(message) => shard.step(Input::JournalRead { peer, op, message }),
+            Ok(message) => shard.step(Input::JournalRead { peer, op, message, is_rotten: false }),
             Err(failure) => finish(&shard, Err(failure), |_, _| ()),
         }
     });

@@ -35,11 +35,17 @@ pub struct Recovery {
 /// How long nothing may be answered before it is said again, in heartbeat intervals.
 const RESEND_HEARTBEATS: u64 = 2;
 
+/// How long a primary may be silent before it is suspected, in heartbeat intervals.
+const VIEW_TIMEOUT_HEARTBEATS: u64 = 10;
+
+/// How long a primary may make no progress before it gives way, in heartbeat intervals.
+const STALL_TIMEOUT_HEARTBEATS: u64 = 20;
+
 /// Prepares kept in memory for backups that lag, in bytes.
 const LOG_MEMORY_BYTES_MAX: usize = 64 << 20;
 
-/// The replica's settings, from the server's.
-pub fn replica_config(options: &StartOptions, identity: &Identity, shard: u16) -> Config {
+/// The replica's settings, from the server's. `jitter_seed` is another number at each start.
+pub fn replica_config(options: &StartOptions, identity: &Identity, shard: u16, jitter_seed: u64) -> Config {
     Config {
         cluster: identity.cluster,
         shard,
@@ -61,6 +67,9 @@ pub fn replica_config(options: &StartOptions, identity: &Identity, shard: u16) -
         heartbeat_interval_ns: options.heartbeat_interval_ns,
         backup_silence_ns: options.backup_silence_ns,
         resend_ns: RESEND_HEARTBEATS * options.heartbeat_interval_ns,
+        view_timeout_ns: VIEW_TIMEOUT_HEARTBEATS * options.heartbeat_interval_ns,
+        stall_timeout_ns: STALL_TIMEOUT_HEARTBEATS * options.heartbeat_interval_ns,
+        jitter_seed,
         log_memory_bytes_max: LOG_MEMORY_BYTES_MAX,
     }
 }
@@ -129,6 +138,19 @@ pub fn recover(files: OpenedShard, options: &StartOptions, shard: u16, pool: &Po
         Disk::with_journal(ring, files.journal, writer, files.superblock_file)
     };
     Ok(Recovery { machine, recovered, disk })
+}
+
+/// A number that nobody can foresee.
+///
+/// # Errors
+///
+/// If the system gives none.
+pub fn random_u64() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("the system gives no random numbers")?;
+    ensure!(filled == bytes.len(), "the system gives too few random numbers");
+    Ok(u64::from_le_bytes(bytes))
 }
 
 fn store_config(shards: u16, shard: u16) -> anyhow::Result<StoreConfig> {

@@ -10,6 +10,7 @@ use lockstep_proto::{message::MessageHeader, superblock::Superblock};
 use lockstep_replica::{Recovered, sessions::Sessions};
 use lockstep_store::{Loader, Store, StoreConfig};
 
+use super::disk::record_in;
 use crate::{
     buffers::Pool,
     checkpoint::{
@@ -71,8 +72,7 @@ pub fn replay<F: BlockFile>(
     let (headers, waiting) = (replay.headers, replay.waiting);
     let journal = recovery.finish()?;
     let recovered = Recovered {
-        view: superblock.view.get(),
-        log_view: superblock.log_view.get(),
+        record: record_in(superblock),
         commit: machine.applied,
         commit_checksum: machine.checksum,
         commit_timestamp_ns: machine.timestamp_ns,
@@ -80,6 +80,8 @@ pub fn replay<F: BlockFile>(
         headers: headers.into(),
         suffix: waiting.into_iter().map(|prepare| prepare.message).collect::<Vec<Bytes>>(),
         journal_first_op: journal.ring.first_op(),
+        checkpoint_op: superblock.checkpoint.get(),
+        checkpoint_hash: superblock.state_hash.get(),
     };
     Ok(Replayed { machine, recovered, ring: journal.ring, end: journal.end, tail: journal.tail })
 }

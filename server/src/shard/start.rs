@@ -18,7 +18,7 @@ use super::{
     checkpoints::Checkpointer,
     clock::Clock,
     peers::Peer,
-    recover::{recover, replica_config},
+    recover::{random_u64, recover, replica_config},
 };
 use crate::{buffers::Pool, ring, socket, uring};
 
@@ -49,7 +49,7 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
     let mut clock = Clock::new(recovery.machine.timestamp_ns);
     let now = clock.now();
     let replica = Replica::new(
-        replica_config(&options, &identity, shard),
+        replica_config(&options, &identity, shard, random_u64()?),
         recovery.recovered,
         BatchBuffers(pool.clone()),
         now.monotonic_ns,

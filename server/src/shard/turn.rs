@@ -85,9 +85,7 @@ fn carry_out(shard: &Rc<Shard>, core: &mut Core, now: Now, output: Output) {
             }
         }
         Output::ReadsConfirmed { ticket } => core.reads.confirm(ticket),
-        Output::PersistView { view, log_view } => {
-            disk::persist(shard, core, disk::SuperblockChange::View { view, log_view });
-        }
+        Output::PersistView(record) => disk::persist(shard, core, disk::SuperblockChange::View(record)),
         Output::RoleChanged(role) => core.change_role(role),
         Output::InSyncChanged { mask } => {
             info!(shard = core.shard, in_sync = %format_mask(mask), "the in-sync set changed");
@@ -102,12 +100,31 @@ fn carry_out(shard: &Rc<Shard>, core: &mut Core, now: Now, output: Output) {
                  streaming a checkpoint to it is not supported yet; stop all servers and copy a healthy server's data"
             );
         }
-        Output::Behind { op, first_op } => warn!(
+        Output::Behind { op, first_op, .. } => warn!(
             shard = core.shard,
             needs_op = op,
             primary_journal_begins_at_op = first_op,
             "this server has fallen behind the primary's journal and cannot catch up: streaming a checkpoint to it is not \
              supported yet; stop all servers and copy a healthy server's data"
+        ),
+        Output::RepairJournal { op, .. } => {
+            core.fail(anyhow::anyhow!("op {op} has rotted in the journal, and repair is not supported yet"));
+        }
+        Output::ReadCheckpoint { peer, op, offset } => {
+            let input = Input::CheckpointRead { peer, op, offset, size: 0, bytes: None };
+            core.replica.step(now.monotonic_ns, now.wall_ns, input);
+        }
+        Output::WriteCheckpoint { op, .. } | Output::InstallCheckpoint { op, .. } => {
+            core.replica.step(now.monotonic_ns, now.wall_ns, Input::CheckpointRejected { op });
+        }
+        Output::HandoverEnded { is_done } => info!(shard = core.shard, is_done, "handover ended"),
+        Output::HashMismatch { op, peer, own_hash, peer_hash } => warn!(
+            shard = core.shard,
+            op,
+            peer,
+            own_hash = format!("{own_hash:032x}"),
+            peer_hash = format!("{peer_hash:032x}"),
+            "checkpoints of the same op differ"
         ),
         Output::Fatal { reason } => core.fail(anyhow::anyhow!(reason)),
     }

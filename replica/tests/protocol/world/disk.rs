@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use lockstep_proto::message::MessageHeader;
-use lockstep_replica::{Input, Recovered};
+use lockstep_replica::{Input, Recovered, ViewRecord};
 
 use super::message::{checksum_of, header_of, op_of};
 
@@ -13,7 +13,7 @@ use super::message::{checksum_of, header_of, op_of};
 pub enum Work {
     Write { op: u64, message: Bytes },
     Truncate { op: u64 },
-    Persist { view: u64, log_view: u64 },
+    Persist { record: ViewRecord },
     Read { peer: u8, op: u64 },
 }
 
@@ -29,10 +29,8 @@ struct Checkpoint {
 
 #[derive(Debug)]
 pub struct Disk {
-    /// The durable view.
-    pub view: u64,
-    /// The durable log_view.
-    pub log_view: u64,
+    /// What the superblock says.
+    pub record: ViewRecord,
     checkpoint: Checkpoint,
     journal: BTreeMap<u64, Bytes>,
     journal_first_op: u64,
@@ -43,8 +41,7 @@ pub struct Disk {
 impl Disk {
     pub fn formatted() -> Disk {
         Disk {
-            view: 0,
-            log_view: 0,
+            record: ViewRecord::default(),
             checkpoint: Checkpoint { op: 0, checksum: 0, timestamp_ns: 0, revision: 1 },
             journal: BTreeMap::new(),
             journal_first_op: 1,
@@ -92,15 +89,16 @@ impl Disk {
                 self.journal.retain(|&held, _| held <= op);
                 None
             }
-            Work::Persist { view, log_view } => {
-                assert!(view >= self.view && log_view >= self.log_view, "views do not run backwards");
-                (self.view, self.log_view) = (view, log_view);
-                Some(Input::ViewDurable { view, log_view })
+            Work::Persist { record } => {
+                let held = self.record;
+                assert!(record.view >= held.view && record.log_view >= held.log_view, "views do not run backwards");
+                self.record = record;
+                Some(Input::ViewDurable(record))
             }
             Work::Read { peer, op } => {
                 let message = self.journal.get(&op).cloned();
                 assert!(message.is_some() || op < self.journal_first_op, "op {op} is read back but was never written");
-                Some(Input::JournalRead { peer, op, message })
+                Some(Input::JournalRead { peer, op, message, is_rotten: false })
             }
         }
     }
@@ -196,8 +194,7 @@ impl Disk {
             None => (self.checkpoint.checksum, self.checkpoint.timestamp_ns, self.checkpoint.revision),
         };
         Recovered {
-            view: self.view,
-            log_view: self.log_view,
+            record: self.record,
             commit,
             commit_checksum,
             commit_timestamp_ns,
@@ -205,6 +202,8 @@ impl Disk {
             headers,
             suffix: self.journal.range(commit + 1..).map(|(_, message)| message.clone()).collect(),
             journal_first_op: self.journal_first_op,
+            checkpoint_op: self.checkpoint.op,
+            checkpoint_hash: 0,
         }
     }
 }

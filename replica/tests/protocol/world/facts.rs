@@ -85,7 +85,7 @@ impl Facts {
 
     /// A server has become primary: its log holds whatever was answered.
     pub fn is_primary(&self, primary: u8, status: &ReplicaStatus, disk: &Disk) {
-        assert_eq!((disk.view, disk.log_view), (status.view, status.view), "a primary's view is durable");
+        assert_eq!((disk.record.view, disk.record.log_view), (status.view, status.view), "a primary's view is durable");
         assert!(
             status.op >= self.acknowledged,
             "{primary} lost ops: has {}, answered {}",
@@ -104,14 +104,14 @@ impl Facts {
         let command = header.command().expect("the command is known");
         if command != Command::Prepare {
             assert_eq!(header.replica, from);
-            assert!(header.view.get() <= disk.view, "{from} sends a view that is not durable");
+            assert!(header.view.get() <= disk.record.view, "{from} sends a view that is not durable");
         }
         if command == Command::PrepareOk && header.op.get() > 0 && header.op.get() > disk.checkpoint_op() {
             let op = header.op.get();
             assert!(disk.holds(op, header.parent.get()), "{from} acknowledges op {op}, which is not durable");
         }
         if matches!(command, Command::DoViewChange | Command::StartView | Command::PrepareOk) {
-            assert!(header.log_view.get() <= disk.log_view, "{from} sends a log_view that is not durable");
+            assert!(header.log_view.get() <= disk.record.log_view, "{from} sends a log_view that is not durable");
         }
     }
 }

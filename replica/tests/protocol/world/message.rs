@@ -101,6 +101,13 @@ pub fn describe(message: &[u8]) -> String {
         Command::HeartbeatOk => format!("heartbeat_ok op={op} view={view} round={round}"),
         Command::RequestPrepare => format!("request_prepare op={op} view={view}"),
         Command::Behind => format!("behind op={op} view={view} first_op={commit}"),
+        Command::Suspect => format!("suspect view={view}"),
+        Command::Handover => format!("handover view={view} to view={op}"),
+        Command::Recovery => format!("recovery nonce={}", header.nonce.get()),
+        Command::RecoveryResponse => format!("recovery_response view={view} log_view={}", header.log_view.get()),
+        Command::RequestCheckpoint => format!("request_checkpoint op={op} offset={}", header.offset.get()),
+        Command::CheckpointChunk => format!("checkpoint_chunk op={op} offset={}", header.offset.get()),
+        Command::Diverged => format!("diverged checkpoint={}", header.checkpoint.get()),
         Command::StartViewChange => format!("start_view_change view={view}"),
         Command::DoViewChange => {
             format!(

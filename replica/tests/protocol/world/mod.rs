@@ -87,6 +87,9 @@ pub fn config(servers: u8) -> Config {
         heartbeat_interval_ns: 50 * MS,
         backup_silence_ns: 500 * MS,
         resend_ns: 100 * MS,
+        view_timeout_ns: 400 * MS,
+        stall_timeout_ns: 800 * MS,
+        jitter_seed: 1,
         log_memory_bytes_max: 1 << 20,
     }
 }
@@ -365,9 +368,9 @@ impl World {
                 note(format!("read op={op} for {peer}"));
                 node.disk.ask(Work::Read { peer, op });
             }
-            Output::PersistView { view, log_view } => {
-                note(format!("persist view={view} log_view={log_view}"));
-                node.disk.ask(Work::Persist { view, log_view });
+            Output::PersistView(record) => {
+                note(format!("persist view={} log_view={}", record.view, record.log_view));
+                node.disk.ask(Work::Persist { record });
             }
             Output::Apply { message, copies } => {
                 let op = header_of(&message).op.get();
@@ -397,9 +400,15 @@ impl World {
             Output::BackupBehind { peer, op } => {
                 note(format!("{peer} needs op={op}, which the journal no longer holds"))
             }
-            Output::Behind { op, first_op } => {
+            Output::Behind { op, first_op, .. } => {
                 note(format!("op={op} is needed, the primary's journal begins at op={first_op}"));
             }
+            Output::RepairJournal { .. }
+            | Output::ReadCheckpoint { .. }
+            | Output::WriteCheckpoint { .. }
+            | Output::InstallCheckpoint { .. }
+            | Output::HandoverEnded { .. }
+            | Output::HashMismatch { .. } => unreachable!("not asked for yet"),
             Output::Fatal { reason } => panic!("{server} gives up: {reason}"),
         }
     }
