@@ -100,6 +100,7 @@ impl Stand {
             connections: load.connections,
             in_flight: load.in_flight,
             workload: Workload::WRITES,
+            increments: 0.0,
             keys: KEYS,
             distribution: KeyDistribution::Uniform,
             key_layout: KeyLayout::new(KEY_SIZE).context("the load generator has keys of this size")?,
@@ -110,7 +111,14 @@ impl Stand {
             threads: 1,
         };
         let events = EventLog::new();
-        let context = DriveContext { stop: StopFlag::default(), events, processes: &[], watch: &mut |_| {} };
+        let context = DriveContext {
+            stop: StopFlag::default(),
+            finish: StopFlag::default(),
+            opening: None,
+            events,
+            processes: &[],
+            watch: &mut |_| {},
+        };
         let record = drive(&spec, context).with_context(|| self.logs())?;
         let counts = record.counts;
         ensure!(

@@ -68,6 +68,10 @@ pub struct LoadOptions {
     /// Instead of a workload by name: this share of gets, the rest puts. From 0 to 1.
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub read_share: Option<f64>,
+    /// In this share of the puts, one of 64 counters is incremented instead; with --audit their sums are checked, so that what
+    /// happens twice or not at all shows.
+    #[arg(long, value_name = "SHARE", value_parser = parse_share, default_value_t = 0.0)]
+    pub increments: f64,
     /// How many different keys.
     #[arg(long, value_name = "COUNT", default_value = "100k", value_parser = parse_keys)]
     pub keys: u64,
@@ -90,7 +94,8 @@ pub struct LoadOptions {
     /// Do not check values that are read.
     #[arg(long)]
     pub no_verify: bool,
-    /// Remember the version of every acknowledged write, and read all of them back after the run (run and load only).
+    /// Remember the version of every acknowledged write, and read all of them back after the run (run and load only). Nobody
+    /// else may write the same keys meanwhile.
     #[arg(long)]
     pub audit: bool,
     /// Do not put all keys once before measuring (only done where the cluster is started by this command).
@@ -152,6 +157,7 @@ impl LoadOptions {
             connections: self.connections.into(),
             in_flight: self.in_flight.into(),
             workload,
+            increments: self.increments,
             keys: self.keys,
             distribution: self.keys_distribution.unwrap_or_else(|| workload.keys_default()),
             key_layout: self.key_size,

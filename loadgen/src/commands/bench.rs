@@ -111,7 +111,15 @@ pub(super) fn preload(spec: &RunSpec, target: &Target, stop: &StopFlag, progress
     };
     let events = EventLog::new();
     let (record, ended) = watched(stop, &target.servers(), target.needed(), &events, |stop| {
-        drive(&spec, DriveContext { stop, events: events.clone(), processes: &[], watch: &mut |_| {} })
+        let context = DriveContext {
+            stop,
+            finish: StopFlag::default(),
+            opening: None,
+            events: events.clone(),
+            processes: &[],
+            watch: &mut |_| {},
+        };
+        drive(&spec, context)
     });
     let counts = record.context("cannot load the keys")?.counts;
     if let Some(server) = ended.first() {
@@ -156,7 +164,14 @@ pub(super) fn measure_audited(
     let events = EventLog::new();
     let (record, ended) = watched(stop, &target.servers(), target.needed(), &events, |stop| {
         let watch = &mut |row: &IntervalRow| progress.show(what, row);
-        let context = DriveContext { stop, events: events.clone(), processes: &processes, watch };
+        let context = DriveContext {
+            stop,
+            finish: StopFlag::default(),
+            opening: None,
+            events: events.clone(),
+            processes: &processes,
+            watch,
+        };
         if is_audited {
             drive_audited(spec, context).map(|(record, audit)| (record, Some(audit)))
         } else {

@@ -29,6 +29,15 @@ pub(super) struct Totals {
     pub(super) cpu_ns: u64,
 }
 
+/// What ends a run before its plan does.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Flags {
+    /// At once: what is in flight is recorded as unknown.
+    pub(super) stop: StopFlag,
+    /// In good order: nothing more is asked for, and what is in flight is waited for.
+    pub(super) finish: StopFlag,
+}
+
 /// Where the requests of a run come from.
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
@@ -47,7 +56,7 @@ struct Job {
     threads: usize,
     recorder: Recorder,
     events: EventLog,
-    stop: StopFlag,
+    flags: Flags,
     ready: Sender<Result<(), DriveError>>,
     start: Receiver<Instant>,
 }
@@ -81,7 +90,7 @@ pub(super) fn conduct(
             threads,
             recorder,
             events: context.events.clone(),
-            stop: context.stop.clone(),
+            flags: Flags { stop: context.stop.clone(), finish: context.finish.clone() },
             ready: ready.clone(),
             start,
         };
@@ -96,6 +105,14 @@ pub(super) fn conduct(
     let started = Instant::now() + START_DELAY;
     for start in starts {
         start.send(started).expect("a thread that is ready waits for its start");
+    }
+    if matches!(kind, Kind::Planned) {
+        let opens = started + Duration::from_nanos(window.start_ns);
+        context.events.count_from(opens);
+        if let Some(opening) = &context.opening {
+            // Whoever wanted to know may have gone away.
+            let _ = opening.send(opens);
+        }
     }
     let watch = &mut *context.watch;
     let mut record = collector.run(started, context.processes, |row| watch(row));
@@ -137,15 +154,20 @@ impl Job {
         };
         let source = match (&self.kind, &self.ledger) {
             (Kind::Audit, Some(ledger)) => Source::audit(ledger, self.thread, self.threads),
-            _ => Source::of(&self.spec, self.thread, self.threads),
+            (_, ledger) => {
+                let counter_tag = ledger.as_ref().map_or(0, |ledger| ledger.counter_tag());
+                Source::of(&self.spec, counter_tag, self.thread, self.threads)
+            }
         };
         let place = (self.thread, self.threads);
-        let engine = Engine::new(&self.spec, source, self.recorder, self.ledger, self.events, place, groups);
+        let is_audit = matches!(self.kind, Kind::Audit);
+        let mut engine = Engine::new(&self.spec, source, self.recorder, self.ledger, self.events, place, groups);
+        engine.bounds.is_audit = is_audit;
         let _ = self.ready.send(Ok(()));
         // Nothing else happens on this thread's ring yet, so it may wait here.
         let Ok(started) = self.start.recv() else { return Totals::default() };
         let before_ns = thread_cpu_ns();
-        let tally = worker::run(engine, opened, started, &self.stop).await;
+        let tally = worker::run(engine, opened, started, &self.flags).await;
         Totals { tally, cpu_ns: thread_cpu_ns() - before_ns }
     }
 }
@@ -181,6 +203,9 @@ pub(super) fn check(spec: &RunSpec) -> Result<(), DriveError> {
     }
     if !(1..=window).contains(&spec.in_flight) {
         return refuse(format!("{} requests in flight on a connection: use 1 to {window}", spec.in_flight));
+    }
+    if spec.increments > 0.0 && spec.key_layout.len() < 16 {
+        return refuse(format!("counters need keys of at least 16 bytes, not {}", spec.key_layout.len()));
     }
     if spec.connections == 0 || spec.threads == 0 || spec.shards == 0 || spec.keys == 0 {
         return refuse("connections, threads, shards and keys must be at least 1".to_owned());

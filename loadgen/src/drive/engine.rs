@@ -33,6 +33,8 @@ pub(super) struct Bounds {
     pub(super) open_per_lane: usize,
     pub(super) timeout_ns: u64,
     pub(super) is_verifying: bool,
+    /// Whether the run reads back what another one wrote, and nobody writes any more.
+    pub(super) is_audit: bool,
 }
 
 /// What a thread counted beside its requests' outcomes.
@@ -40,6 +42,8 @@ pub(super) struct Bounds {
 pub(super) struct Tally {
     /// Requests that have ended, warm-up included.
     pub(super) ended: u64,
+    /// Of these, requests that were answered as asked.
+    pub(super) answered: u64,
     /// Requests that were sent again on a new connection.
     pub(super) resent: u64,
     /// Connections lost.
@@ -97,6 +101,7 @@ impl Engine {
                 open_per_lane: spec.in_flight,
                 timeout_ns: spec.timeout.as_nanos() as u64,
                 is_verifying: spec.verify,
+                is_audit: false,
             },
             lanes: (0..groups * shards).map(|lane| Lane::new(lane / shards, WINDOW)).collect(),
             frames: FrameMaker::new(spec.key_layout, values, spec.values.max as usize),
@@ -230,6 +235,11 @@ impl Engine {
         self.group_open[group] -= 1;
         self.open -= 1;
         self.tally.ended += 1;
+        match outcome {
+            Outcome::Ok | Outcome::Missing => self.tally.answered += 1,
+            Outcome::Unknown => self.note_unknown(asked),
+            _ => {}
+        }
         self.write_down(asked, done_ns, outcome);
     }
 
@@ -286,6 +296,24 @@ impl Engine {
     pub(super) fn forget_session(&mut self, lane: usize, now_ns: u64) {
         self.give_up(lane, now_ns, |asked| asked.is_write() && asked.sent_ns().is_some());
         self.lanes[lane].session = 0;
+    }
+
+    /// How a write ended is not known: the audit has to put up with both.
+    #[cold]
+    fn note_unknown(&mut self, asked: &Asked) {
+        if let Some(ledger) = &self.ledger
+            && asked.op.kind.writes()
+        {
+            ledger.note_unknown(&asked.op);
+        }
+    }
+
+    /// Nothing more is asked for; what is on its way is waited for.
+    pub(super) fn end_plan(&mut self, now_ns: u64) {
+        if !self.is_source_empty {
+            self.is_source_empty = true;
+            self.end_ns = self.end_ns.min(now_ns);
+        }
     }
 
     /// Whether nothing is left to send or to wait for.

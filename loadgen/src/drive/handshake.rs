@@ -69,6 +69,11 @@ impl Finder {
         Self { servers, next: 0 }
     }
 
+    /// The base address of each server, as far as they are known.
+    pub(super) fn servers(&self) -> &[SocketAddr] {
+        &self.servers
+    }
+
     /// The base address to try now.
     pub(super) fn candidate(&self) -> SocketAddr {
         self.servers[self.next % self.servers.len()]
@@ -110,28 +115,58 @@ pub(super) fn shard_address(base: SocketAddr, shard: u16) -> SocketAddr {
     address
 }
 
+/// Connects to a server's shard and says hello; each of the two may take `patience`.
+///
+/// # Errors
+///
+/// When it cannot be reached, or is no server for this shard.
+pub(super) async fn reach(
+    address: SocketAddr,
+    shard: u16,
+    shards: u16,
+    patience: Duration,
+) -> Result<(Rc<TcpStream>, Topology), HandshakeError> {
+    let connecting = tokio::time::timeout(patience, TcpStream::connect(address));
+    let stream = connecting.await.map_err(|_| timed_out(patience))??;
+    stream.set_nodelay(true)?;
+    let stream = Rc::new(stream);
+    let hello = Hello::client(0, shard, shards);
+    let topology = within(&stream, patience, exchange(&stream, hello.as_bytes().to_vec(), Topology::parse)).await??;
+    if topology.answer != Answer::Welcome {
+        return Err(HandshakeError::Refused(topology.answer, topology.text));
+    }
+    Ok((stream, topology))
+}
+
+/// Whether the server that says this is the primary.
+///
+/// # Errors
+///
+/// When it is not: which one is.
+pub(super) fn expect_primary(topology: &Topology) -> Result<(), HandshakeError> {
+    let primary = (topology.view % u64::from(topology.servers)) as usize;
+    if primary == usize::from(topology.replica) { Ok(()) } else { Err(HandshakeError::Backup(primary)) }
+}
+
 /// Connects to the candidate and greets it.
 ///
 /// # Errors
 ///
 /// When it cannot be reached, is no server for this shard, or is a backup; then the finder points at its primary.
-pub(super) async fn greet(finder: &mut Finder, shard: u16, shards: u16) -> Result<Rc<TcpStream>, HandshakeError> {
+pub(super) async fn greet(
+    finder: &mut Finder,
+    shard: u16,
+    shards: u16,
+) -> Result<(Rc<TcpStream>, Topology), HandshakeError> {
     let address = shard_address(finder.candidate(), shard);
-    let stream = tokio::time::timeout(STEP_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| timed_out())??;
-    stream.set_nodelay(true)?;
-    let stream = Rc::new(stream);
-    let hello = Hello::client(0, shard, shards);
-    let topology = within(&stream, exchange(&stream, hello.as_bytes().to_vec(), Topology::parse)).await??;
-    if topology.answer != Answer::Welcome {
-        return Err(HandshakeError::Refused(topology.answer, topology.text));
-    }
+    let (stream, topology) = reach(address, shard, shards, STEP_TIMEOUT).await?;
     finder.learn(&topology);
-    let primary = (topology.view % u64::from(topology.servers)) as usize;
-    if primary != usize::from(topology.replica) {
+    if let Err(HandshakeError::Backup(primary)) = expect_primary(&topology) {
         finder.point_at(primary);
         return Err(HandshakeError::Backup(primary));
     }
-    Ok(stream)
+    finder.point_at(usize::from(topology.replica));
+    Ok((stream, topology))
 }
 
 /// Opens a session on a fresh connection.
@@ -154,7 +189,7 @@ pub(super) async fn register(stream: &Rc<TcpStream>) -> Result<u64, HandshakeErr
     let parse = |bytes: &[u8]| -> Result<_, HandshakeError> {
         Ok(Reply::parse(bytes)?.map(|reply| ((reply.status(), reply.version(), view_of(&reply)), reply.size())))
     };
-    match within(stream, exchange(stream, frame, parse)).await?? {
+    match within(stream, STEP_TIMEOUT, exchange(stream, frame, parse)).await?? {
         (Status::Ok, session, _) => Ok(session),
         (status, _, view) => Err(HandshakeError::NoSession(status, view)),
     }
@@ -191,14 +226,14 @@ async fn exchange<T, E: Into<HandshakeError>>(
 }
 
 /// Gives `step` its time. After that the socket is shut down, so that the kernel completes what is pending on it.
-async fn within<T>(stream: &TcpStream, step: impl Future<Output = T>) -> Result<T, HandshakeError> {
-    tokio::time::timeout(STEP_TIMEOUT, step).await.map_err(|_| {
+async fn within<T>(stream: &TcpStream, patience: Duration, step: impl Future<Output = T>) -> Result<T, HandshakeError> {
+    tokio::time::timeout(patience, step).await.map_err(|_| {
         // The connection is thrown away; whether the peer still hears of it does not matter.
         let _ = stream.shutdown(std::net::Shutdown::Both);
-        timed_out()
+        timed_out(patience)
     })
 }
 
-fn timed_out() -> HandshakeError {
-    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {STEP_TIMEOUT:?}")).into()
+fn timed_out(patience: Duration) -> HandshakeError {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}")).into()
 }

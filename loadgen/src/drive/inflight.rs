@@ -57,7 +57,7 @@ impl Asked {
     pub(super) fn is_write(&self) -> bool {
         match self.op.kind {
             OpKind::Read => false,
-            OpKind::Update | OpKind::Insert => true,
+            OpKind::Update | OpKind::Insert | OpKind::Increment => true,
             OpKind::ReadModifyWrite => self.is_second_step,
         }
     }

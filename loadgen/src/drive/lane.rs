@@ -6,7 +6,8 @@ use lockstep_proto::Operation;
 use lockstep_proto::request::{RequestParts, encode_request};
 
 use super::inflight::{Asked, InFlight, InFlightRing};
-use crate::plan::{KeyLayout, ValueMaker};
+use super::scout::Primary;
+use crate::plan::{KeyLayout, OpKind, ValueMaker};
 
 /// A write to the kernel stops growing here: enough to spread its cost over many requests, little enough for the cache.
 pub(super) const WRITE_SIZE_MAX: usize = 256 * 1024;
@@ -16,6 +17,8 @@ pub(super) const WRITE_SIZE_MAX: usize = 256 * 1024;
 pub(super) struct Lane {
     /// The connection number that this lane belongs to; a connection has one lane per shard.
     pub(super) group: usize,
+    /// Whom it is connected to, or was last.
+    pub(super) primary: Option<Primary>,
     /// The session, 0 before the first register.
     pub(super) session: u64,
     /// Requests that have a sequence.
@@ -37,6 +40,7 @@ impl Lane {
     pub(super) fn new(group: usize, window: usize) -> Self {
         Self {
             group,
+            primary: None,
             session: 0,
             ring: InFlightRing::new(window),
             open: 0,
@@ -116,20 +120,28 @@ impl FrameMaker {
     fn append(&mut self, asked: &Asked, sequence: u64, session: u64, out: &mut Vec<u8>) {
         self.layout.write(asked.op.key_index, &mut self.key);
         let is_write = asked.is_write();
+        let is_increment = asked.op.kind == OpKind::Increment;
         let value_len = if is_write { asked.op.value_len as usize } else { 0 };
         let value = &mut self.value[..value_len];
-        if is_write {
+        if is_write && !is_increment {
             self.values.fill(asked.op.key_index, asked.op.nonce, value);
         }
         let parts = RequestParts {
-            operation: if is_write { Operation::Put } else { Operation::Get },
+            operation: match is_write {
+                true if is_increment => Operation::Increment,
+                true => Operation::Put,
+                false => Operation::Get,
+            },
             flags: 0,
             session: if is_write { session } else { 0 },
             sequence,
             key: &self.key,
-            arguments: &[],
+            arguments: if is_increment { &ONE } else { &[] },
             value,
         };
         encode_request(&parts, out);
     }
 }
+
+/// What a counter grows by.
+const ONE: [u8; 8] = 1i64.to_le_bytes();

@@ -13,6 +13,7 @@ mod ledger;
 mod notify;
 mod replies;
 mod ring;
+mod scout;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ pub use ledger::{AUDITED_KEYS_MAX, AuditReport};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use crate::plan::{Arrivals, KeyDistribution, KeyLayout, StreamSpec, ValueSizes, Workload};
 use crate::record::{EventLog, IntervalRow, ProcessRef, RunRecord, Window};
@@ -65,7 +67,7 @@ pub struct RunSpec {
     pub pacing: Pacing,
     /// The spacing of arrivals in time (no meaning when saturating).
     pub arrivals: Arrivals,
-    /// How long requests are intended for, after the warm-up.
+    /// How long requests are intended for, after the warm-up; [`Duration::MAX`]: until [`DriveContext::finish`] is set.
     pub duration: Duration,
     /// How long requests are sent before anything counts.
     pub warmup: Duration,
@@ -75,6 +77,10 @@ pub struct RunSpec {
     pub in_flight: usize,
     /// The mix of operations.
     pub workload: Workload,
+    /// In this share of the workload's puts over existing keys, a counter is incremented instead: what happens twice, or not
+    /// at all, shows in its sum.
+    #[serde(default)]
+    pub increments: f64,
     /// How many keys are (to be) loaded.
     pub keys: u64,
     /// How requests are spread over the keys.
@@ -96,7 +102,13 @@ pub struct RunSpec {
 impl RunSpec {
     /// The part of the spec that [`crate::plan::OpStream`] needs.
     pub fn stream(&self) -> StreamSpec {
-        StreamSpec { workload: self.workload, keys: self.keys, distribution: self.distribution, values: self.values }
+        StreamSpec {
+            workload: self.workload,
+            increments: self.increments,
+            keys: self.keys,
+            distribution: self.distribution,
+            values: self.values,
+        }
     }
 
     /// The offered rate in requests per second, unless the run saturates.
@@ -129,6 +141,11 @@ impl StopFlag {
 pub struct DriveContext<'a> {
     /// Ask often; when set, send nothing more, record what is in flight as unknown and return what was measured.
     pub stop: StopFlag,
+    /// Ask often; when set, ask for nothing more, wait for what is in flight, and return what was measured. A spec whose
+    /// duration is [`Duration::MAX`] ends in no other way.
+    pub finish: StopFlag,
+    /// Is told when the measured part begins, before it does.
+    pub opening: Option<Sender<Instant>>,
     /// Where lost and regained connections are noted. `drive` puts a snapshot of it into the record.
     pub events: EventLog,
     /// Whose CPU time to take; handed on to [`crate::record::Collector::run`].
@@ -180,24 +197,25 @@ pub fn drive_audited(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<(R
     let room = (2 * spec.keys).min(AUDITED_KEYS_MAX);
     let ledger = Arc::new(Ledger::new(room));
     let (mut record, _) = conduct(spec, Kind::Planned, Some(ledger.clone()), window_of(spec), &mut context)?;
-    let mut report = AuditReport {
-        keys: ledger.written(0, 1).count() as u64,
-        unaudited: ledger.beyond(),
-        overtaken: ledger.take_overtaken(),
-        ..AuditReport::default()
-    };
+    let mut report = ledger.report();
     if context.stop.is_set() {
         // Whoever asked to stop does not want to wait for an audit.
-        report.unread = report.keys;
-    } else if report.keys > 0 {
+        report.unread = report.keys + report.counters;
+    } else if report.keys + report.counters > 0 {
         let reading = RunSpec { pacing: Pacing::Saturate, workload: Workload::C, verify: true, ..spec.clone() };
         let quiet = &mut |_: &IntervalRow| {};
-        let mut context =
-            DriveContext { stop: context.stop.clone(), events: context.events.clone(), processes: &[], watch: quiet };
+        let mut context = DriveContext {
+            stop: context.stop.clone(),
+            finish: StopFlag::default(),
+            opening: None,
+            events: context.events.clone(),
+            processes: &[],
+            watch: quiet,
+        };
         let (read, _) = conduct(&reading, Kind::Audit, Some(ledger.clone()), Window::new(0, None), &mut context)?;
-        report.lost = ledger.take_overtaken();
+        ledger.complete(&mut report);
         report.corrupt = read.counts.corrupt;
-        report.unread = report.keys - read.counts.ok - read.counts.corrupt;
+        report.unread = report.keys + report.counters - read.counts.ok - read.counts.corrupt;
     }
     context.events.add("audit", report.to_string());
     record.events = context.events.snapshot();
@@ -227,13 +245,20 @@ pub fn ceiling(spec: &RunSpec) -> Result<Ceiling, DriveError> {
         servers: vec![server.address()],
         phase: Phase::Run,
         pacing: Pacing::Saturate,
-        // It remembers nothing, so what it answers to a read is no value.
+        // It remembers nothing, so what it answers to a read is no value, and to an increment no sum.
         verify: false,
+        increments: 0.0,
         ..spec.clone()
     };
     coordinator::check(&spec)?;
-    let mut context =
-        DriveContext { stop: StopFlag::default(), events: EventLog::new(), processes: &[], watch: &mut |_| {} };
+    let mut context = DriveContext {
+        stop: StopFlag::default(),
+        finish: StopFlag::default(),
+        opening: None,
+        events: EventLog::new(),
+        processes: &[],
+        watch: &mut |_| {},
+    };
     let before = server.cpu();
     let (record, totals) = conduct(&spec, Kind::Planned, None, window_of(&spec), &mut context)?;
     let ended = totals.tally.ended.max(1) as f64;
@@ -247,6 +272,9 @@ pub fn ceiling(spec: &RunSpec) -> Result<Ceiling, DriveError> {
 fn window_of(spec: &RunSpec) -> Window {
     match spec.phase {
         Phase::Load => Window::new(0, None),
-        Phase::Run => Window::new(spec.warmup.as_nanos() as u64, Some(spec.duration.as_nanos() as u64)),
+        Phase::Run => {
+            let is_open = spec.duration == Duration::MAX;
+            Window::new(spec.warmup.as_nanos() as u64, (!is_open).then_some(spec.duration.as_nanos() as u64))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A wake-up between tasks of one thread, without atomics.
+//! Wake-ups between tasks of one thread, without atomics.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -32,6 +32,34 @@ impl Notify {
             if !waiter.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                 *waiter = Some(context.waker().clone());
             }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Any number of tasks wait for the next notification.
+#[derive(Default)]
+pub(super) struct Broadcast {
+    count: Cell<u64>,
+    waiters: RefCell<Vec<Waker>>,
+}
+
+impl Broadcast {
+    /// Wakes all tasks that wait.
+    pub(super) fn notify_all(&self) {
+        self.count.set(self.count.get() + 1);
+        self.waiters.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits for the first notification after this call.
+    pub(super) async fn wait(&self) {
+        let before = self.count.get();
+        poll_fn(|context| {
+            if self.count.get() != before {
+                return Poll::Ready(());
+            }
+            self.waiters.borrow_mut().push(context.waker().clone());
             Poll::Pending
         })
         .await;

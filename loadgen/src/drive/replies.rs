@@ -7,7 +7,7 @@ use lockstep_proto::request::FrameError;
 use super::engine::Engine;
 use super::handshake::view_of;
 use super::inflight::InFlight;
-use crate::plan::OpKind;
+use crate::plan::{OpKind, counter_number};
 use crate::record::Outcome;
 
 /// A server that was full is asked again after this long.
@@ -54,7 +54,11 @@ impl Engine {
         let group = self.lanes[lane].group;
         if taken.asked.is_write() {
             if let Some(ledger) = &self.ledger {
-                ledger.acknowledge(taken.asked.op.key_index, reply.version());
+                if taken.asked.op.kind == OpKind::Increment {
+                    ledger.count(taken.asked.op.key_index, reply.body());
+                } else {
+                    ledger.acknowledge(taken.asked.op.key_index, reply.version());
+                }
             }
             let outcome = if reply.status() == Status::Ok { Outcome::Ok } else { Outcome::Failed };
             self.end(group, &taken.asked, now_ns, outcome);
@@ -74,6 +78,21 @@ impl Engine {
     #[inline]
     fn judge_read(&mut self, taken: &InFlight, reply: &Reply<'_>) -> Outcome {
         let key_index = taken.asked.op.key_index;
+        if counter_number(key_index).is_some() {
+            return self.judge_counter(key_index, reply);
+        }
+        if self.bounds.is_audit
+            && let Some(ledger) = &self.ledger
+            && reply.version() > taken.version_floor
+            && !ledger.is_in_doubt(key_index)
+        {
+            ledger.note_unasked();
+            self.report(format!(
+                "key {key_index} has version {}, but its last write was acknowledged with version {}",
+                reply.version(),
+                taken.version_floor
+            ));
+        }
         if let Some(ledger) = &self.ledger
             && (reply.status() == Status::NotFound || reply.version() < taken.version_floor)
             && taken.version_floor > 0
@@ -98,6 +117,23 @@ impl Engine {
                 Outcome::Corrupt
             }
         }
+    }
+
+    /// Takes in a counter's sum, in an audit.
+    #[cold]
+    fn judge_counter(&mut self, key_index: u64, reply: &Reply<'_>) -> Outcome {
+        let sum = match reply.status() {
+            Status::NotFound => Some(0),
+            _ => std::str::from_utf8(reply.body()).ok().and_then(|text| text.parse::<u64>().ok()),
+        };
+        let (Some(sum), Some(ledger)) = (sum, &self.ledger) else {
+            self.report(format!("counter {key_index:x} holds no number"));
+            return Outcome::Corrupt;
+        };
+        if let Err(fault) = ledger.check_sum(key_index, sum) {
+            self.report(fault);
+        }
+        Outcome::Ok
     }
 
     /// Notes the first thing that should never happen; a thousand more of them would say no more.

@@ -16,9 +16,12 @@ pub(super) enum Source {
 
 impl Source {
     /// What the spec asks for.
-    pub(super) fn of(spec: &RunSpec, thread: usize, threads: usize) -> Self {
+    pub(super) fn of(spec: &RunSpec, counter_tag: u32, thread: usize, threads: usize) -> Self {
         match spec.phase {
-            Phase::Run => Self::Workload(OpStream::new(&spec.stream(), spec.seed, thread, threads)),
+            Phase::Run => {
+                let stream = OpStream::new(&spec.stream(), spec.seed, thread, threads);
+                Self::Workload(stream.with_counter_tag(counter_tag))
+            }
             Phase::Load => Self::List(Box::new(OpStream::load(spec.keys, spec.values, spec.seed, thread, threads))),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,13 +16,14 @@ use tokio_uring::net::TcpStream;
 use lockstep_proto::limits::REPLY_BODY_SIZE_MAX;
 use lockstep_proto::reply::ReplyHeader;
 
-use super::StopFlag;
+use super::coordinator::Flags;
 use super::engine::{Engine, Next, Tally};
-use super::handshake::{Finder, HandshakeError, greet, register, shard_address};
+use super::handshake::{Finder, HandshakeError, expect_primary, greet, reach, register, shard_address};
 use super::lane::WRITE_SIZE_MAX;
 use super::notify::Notify;
 use super::replies::After;
 use super::ring;
+use super::scout::{Primary, Scout};
 
 /// How often time-outs, refused requests and the end of the run are looked at.
 const TICK: Duration = Duration::from_millis(5);
@@ -35,6 +36,12 @@ const READ_SIZE: usize = 32 * 1024;
 
 /// Pause between attempts to connect, at first and at most.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// How long a server that has just called itself the primary may take to accept another connection, and to answer its hello.
+const REACH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A request that has waited this long makes its connection look whether there is a newer primary.
+const DOUBT_AFTER_NS: u64 = 100_000_000;
 
 /// Requests due within this time are sent together. Without it, a generator at a high rate would wake up for each one.
 const PACING_GRAIN: Duration = Duration::from_micros(10);
@@ -49,6 +56,8 @@ pub(super) struct Worker {
     /// There is room for what the pacer holds back.
     room: Notify,
     links: Vec<RefCell<Link>>,
+    /// One per shard.
+    scouts: Vec<Rc<Scout>>,
     /// Frames on their way to the kernel; one for all lanes, so that it stays in the cache.
     frames: RefCell<Vec<u8>>,
     started: Instant,
@@ -66,7 +75,8 @@ struct Link {
 /// A lane's first connection, made before the run starts.
 pub(super) struct Opened {
     stream: Rc<TcpStream>,
-    finder: Finder,
+    servers: Vec<SocketAddr>,
+    primary: Primary,
     session: u64,
 }
 
@@ -80,7 +90,7 @@ pub(super) async fn open_all(
     lanes: usize,
     shards: u16,
     patience: Duration,
-) -> Result<Vec<Opened>, (std::net::SocketAddr, HandshakeError)> {
+) -> Result<Vec<Opened>, (SocketAddr, HandshakeError)> {
     let deadline = Instant::now() + patience;
     let attempts: Vec<_> = (0..lanes)
         .map(|lane| {
@@ -101,12 +111,12 @@ async fn open(
     shard: u16,
     shards: u16,
     deadline: Instant,
-) -> Result<Opened, (std::net::SocketAddr, HandshakeError)> {
+) -> Result<Opened, (SocketAddr, HandshakeError)> {
     let mut pause = RETRY_PAUSE.0;
     loop {
         let address = shard_address(finder.candidate(), shard);
-        let error = match connect(&mut finder, shard, shards, None).await {
-            Ok((stream, session)) => return Ok(Opened { stream, finder, session }),
+        let error = match connect(&mut finder, shard, shards).await {
+            Ok(opened) => return Ok(opened),
             Err(error) => error,
         };
         if error.is_final() || Instant::now() >= deadline {
@@ -117,15 +127,10 @@ async fn open(
     }
 }
 
-/// One attempt. Without a session to go on with, a new one is opened.
-async fn connect(
-    finder: &mut Finder,
-    shard: u16,
-    shards: u16,
-    session: Option<u64>,
-) -> Result<(Rc<TcpStream>, u64), HandshakeError> {
-    let stream = match greet(finder, shard, shards).await {
-        Ok(stream) => stream,
+/// One attempt at a connection and a session on it.
+async fn connect(finder: &mut Finder, shard: u16, shards: u16) -> Result<Opened, HandshakeError> {
+    let (stream, topology) = match greet(finder, shard, shards).await {
+        Ok(greeted) => greeted,
         Err(error) => {
             if !matches!(error, HandshakeError::Backup(_)) {
                 finder.skip();
@@ -133,11 +138,10 @@ async fn connect(
             return Err(error);
         }
     };
-    if let Some(session) = session {
-        return Ok((stream, session));
-    }
+    let server = usize::from(topology.replica);
+    let primary = Primary { server, view: topology.view, address: shard_address(finder.candidate(), shard) };
     match register(&stream).await {
-        Ok(session) => Ok((stream, session)),
+        Ok(session) => Ok(Opened { stream, servers: finder.servers().to_vec(), primary, session }),
         Err(error) => {
             match error {
                 HandshakeError::NoSession(_, Some(view)) => finder.point_at_view(view),
@@ -150,9 +154,16 @@ async fn connect(
 }
 
 /// Runs until the plan is over and answered, or `stop` is set. Times count from `started`.
-pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, stop: &StopFlag) -> Tally {
+pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, flags: &Flags) -> Tally {
     let lanes = opened.len();
+    let shards = engine.bounds.shards;
+    let scout = |shard: u16| {
+        // Lanes go round the shards, so the first ones have one of each.
+        let Opened { servers, primary, .. } = &opened[usize::from(shard)];
+        Rc::new(Scout::new(shard, shards, servers.clone(), *primary))
+    };
     let worker = Rc::new(Worker {
+        scouts: (0..shards).map(scout).collect(),
         engine: RefCell::new(engine),
         wakes: (0..lanes).map(|_| Notify::default()).collect(),
         turn_end: Notify::default(),
@@ -174,7 +185,7 @@ pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, s
     if worker.engine.borrow().is_open_loop() {
         tasks.push(tokio_uring::spawn(worker.clone().pace()));
     }
-    worker.keep_time(stop).await;
+    worker.keep_time(flags).await;
     worker.engine.borrow_mut().finish(worker.now_ns());
     worker.is_over.set(true);
     for lane in 0..lanes {
@@ -250,8 +261,12 @@ impl Worker {
 
     /// Sends on a lane and keeps it connected, until the run is over.
     async fn serve_lane(self: Rc<Self>, lane: usize, opened: Opened) {
-        let Opened { mut stream, mut finder, session } = opened;
-        self.engine.borrow_mut().lanes[lane].session = session;
+        let Opened { mut stream, primary, session, .. } = opened;
+        let scout = self.scout(lane);
+        {
+            let state = &mut self.engine.borrow_mut().lanes[lane];
+            (state.session, state.primary) = (session, Some(primary));
+        }
         loop {
             *self.links[lane].borrow_mut() = Link { stream: Some(stream.clone()), rest: Vec::new() };
             let reader = tokio_uring::spawn(self.clone().read_lane(lane, stream.clone()));
@@ -263,40 +278,69 @@ impl Worker {
                 return;
             }
             self.note_loss(lane, &reason);
+            let primary = self.engine.borrow().lanes[lane].primary.expect("it was connected");
             match after {
-                After::Stay => {}
-                After::Leave(Some(view)) => finder.point_at_view(view),
-                After::Leave(None) => finder.skip(),
+                After::Stay | After::Leave(None) => scout.lost(primary),
+                After::Leave(Some(view)) => {
+                    scout.hear_of(view);
+                    scout.lost(primary);
+                }
                 After::Register => self.engine.borrow_mut().forget_session(lane, self.now_ns()),
             }
-            match self.reconnect(lane, &mut finder).await {
+            match self.reconnect(lane).await {
                 Some(again) => stream = again,
                 None => return,
             }
         }
     }
 
+    fn scout(&self, lane: usize) -> &Rc<Scout> {
+        &self.scouts[lane % self.scouts.len()]
+    }
+
     /// Connects a lane again; its session goes on, and what has no answer is sent again. `None` when the run is over.
-    async fn reconnect(&self, lane: usize, finder: &mut Finder) -> Option<Rc<TcpStream>> {
-        let shards = self.engine.borrow().bounds.shards;
-        let shard = (lane % usize::from(shards)) as u16;
-        let mut pause = RETRY_PAUSE.0;
+    async fn reconnect(&self, lane: usize) -> Option<Rc<TcpStream>> {
+        let scout = self.scout(lane);
         loop {
-            let session = Some(self.engine.borrow().lanes[lane].session).filter(|&session| session != 0);
-            let attempt = connect(finder, shard, shards, session).await;
+            let primary = scout.find(&self.is_over).await?;
+            let attempt = self.attach(lane, primary).await;
             if self.is_over.get() {
                 return None;
             }
-            if let Ok((stream, session)) = attempt {
-                let mut engine = self.engine.borrow_mut();
-                engine.lanes[lane].session = session;
-                engine.resend_all(lane);
-                engine.events.add("connection-regained", format!("connection {lane} is up again"));
-                return Some(stream);
+            match attempt {
+                Ok((stream, session, primary)) => {
+                    let mut engine = self.engine.borrow_mut();
+                    (engine.lanes[lane].session, engine.lanes[lane].primary) = (session, Some(primary));
+                    engine.resend_all(lane);
+                    let text = format!("connection {lane} is up again, with server {}", primary.server);
+                    engine.events.add("connection-regained", text);
+                    return Some(stream);
+                }
+                Err(HandshakeError::NoSession(_, Some(view))) => {
+                    scout.hear_of(view);
+                    scout.lost(primary);
+                }
+                Err(_) => scout.lost(primary),
             }
-            ring::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_PAUSE.1);
         }
+    }
+
+    /// Connects a lane to a primary; opens a session if it has none any more.
+    async fn attach(&self, lane: usize, primary: Primary) -> Result<(Rc<TcpStream>, u64, Primary), HandshakeError> {
+        let shards = self.engine.borrow().bounds.shards;
+        let shard = (lane % usize::from(shards)) as u16;
+        let (stream, topology) = reach(primary.address, shard, shards, REACH_TIMEOUT).await?;
+        self.scout(lane).hear_of(topology.view);
+        expect_primary(&topology)?;
+        let session = match self.engine.borrow().lanes[lane].session {
+            0 => None,
+            session => Some(session),
+        };
+        let session = match session {
+            Some(session) => session,
+            None => register(&stream).await?,
+        };
+        Ok((stream, session, Primary { view: topology.view, ..primary }))
     }
 
     fn note_loss(&self, lane: usize, reason: &str) {
@@ -354,10 +398,14 @@ impl Worker {
             }
             let consumed = {
                 let mut engine = self.engine.borrow_mut();
+                let answered_before = engine.tally.answered;
                 let (consumed, after) = match engine.on_bytes(lane, &buffer, self.now_ns()) {
                     Ok(taken_in) => taken_in,
                     Err(error) => return (format!("what it answers cannot be read: {error}"), After::Stay),
                 };
+                if engine.tally.answered != answered_before {
+                    self.scout(lane).answered();
+                }
                 if after != After::Stay {
                     return ("the server is not the primary, or does not know the session".to_owned(), after);
                 }
@@ -390,26 +438,50 @@ impl Worker {
     }
 
     /// Looks after everything that depends on time alone. Returns when the run is over.
-    async fn keep_time(&self, stop: &StopFlag) {
+    async fn keep_time(&self, flags: &Flags) {
         for tick in 1u32.. {
             ring::sleep(TICK).await;
             let now_ns = self.now_ns();
             let mut engine = self.engine.borrow_mut();
             engine.tick(now_ns);
-            if stop.is_set() || engine.is_done(now_ns) || now_ns >= engine.drain_until_ns() {
+            if flags.finish.is_set() {
+                engine.end_plan(now_ns);
+            }
+            if flags.stop.is_set() || engine.is_done(now_ns) || now_ns >= engine.drain_until_ns() {
                 return;
             }
             for lane in 0..self.wakes.len() {
                 if engine.has_resend_due(lane, now_ns) {
                     self.touch(&mut engine, lane);
                 }
-                if tick.is_multiple_of(TICKS_PER_EXPIRY) && engine.expire(lane, now_ns) {
+                let is_left_behind = self.look_for_newer(&engine, lane, now_ns);
+                if is_left_behind || tick.is_multiple_of(TICKS_PER_EXPIRY) && engine.expire(lane, now_ns) {
                     self.break_link(lane);
                     self.wakes[lane].set();
                 }
             }
             self.turn_end.set();
         }
+    }
+}
+
+impl Worker {
+    /// Whether a lane that waits for an answer should go to the primary of a later view, if there is one. A server that is
+    /// stopped, or cut off from the others, says nothing of the kind itself.
+    fn look_for_newer(&self, engine: &Engine, lane: usize, now_ns: u64) -> bool {
+        let state = &engine.lanes[lane];
+        let Some(oldest) = state.ring.oldest() else { return false };
+        if now_ns.saturating_sub(oldest.asked.waits_since_ns()) < DOUBT_AFTER_NS || !self.is_linked(lane) {
+            return false;
+        }
+        let scout = self.scout(lane);
+        scout.doubt();
+        let view = state.primary.map_or(0, |primary| primary.view);
+        scout.primary().is_some_and(|newer| newer.view > view)
+    }
+
+    fn is_linked(&self, lane: usize) -> bool {
+        self.links[lane].borrow().stream.is_some()
     }
 }
 

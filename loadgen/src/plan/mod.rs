@@ -21,7 +21,8 @@ pub use arrivals::{ArrivalPlan, Arrivals};
 pub use key_bytes::{KEY_LEN_MAX, KEY_LEN_MIN, KeyLayout, ParseKeyLayoutError};
 pub(crate) use keys::KEYS_MAX;
 pub use keys::{KeyChooser, KeyDistribution};
-pub use stream::{Op, OpKind, OpStream, StreamSpec};
+pub use stream::{COUNTERS, Op, OpKind, OpStream, StreamSpec};
+pub(crate) use stream::{counter_index, counter_number};
 pub use values::{VALUE_HEADER_LEN, ValueFault, ValueMaker, ValueSizes};
 pub use workload::{Mix, Workload};
 

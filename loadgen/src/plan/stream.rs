@@ -2,7 +2,7 @@
 
 use rand_xoshiro::rand_core::Rng;
 
-use super::{KeyChooser, KeyDistribution, PlanRng, Stream, ValueSizes, Workload, stream_rng};
+use super::{KeyChooser, KeyDistribution, PlanRng, Stream, ValueSizes, Workload, below, stream_rng};
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,25 @@ pub enum OpKind {
     Insert,
     /// Get a key, then put it.
     ReadModifyWrite,
+    /// Add one to a counter.
+    Increment,
+}
+
+/// How many counters a run has.
+pub const COUNTERS: u64 = 64;
+
+/// Counters have key indexes from here on, far from all keys that are loaded or inserted.
+const COUNTER_BASE: u64 = 1 << 56;
+
+/// The key index of counter `number` of the run with this tag.
+pub(crate) fn counter_index(tag: u32, number: u64) -> u64 {
+    COUNTER_BASE | u64::from(tag) << 8 | number
+}
+
+/// Which counter a key index belongs to; `None` if it is a key's.
+#[inline]
+pub(crate) fn counter_number(key_index: u64) -> Option<usize> {
+    (key_index >= COUNTER_BASE).then_some((key_index & 0xff) as usize)
 }
 
 impl OpKind {
@@ -43,6 +62,8 @@ pub struct Op {
 pub struct StreamSpec {
     /// The mix of operations.
     pub workload: Workload,
+    /// In this share of the updates a counter is incremented instead.
+    pub increments: f64,
     /// How many keys were loaded: indexes `0..keys`.
     pub keys: u64,
     /// How requests are spread over them.
@@ -60,6 +81,8 @@ pub struct OpStream {
     read_below: u64,
     update_below: u64,
     insert_below: u64,
+    increment_below: u64,
+    counter_tag: u32,
     inserted: u64,
     nonce: u64,
 }
@@ -79,9 +102,16 @@ impl OpStream {
             read_below: threshold(mix.read),
             update_below: threshold(mix.read + mix.update),
             insert_below: threshold(mix.read + mix.update + mix.insert),
+            increment_below: if spec.increments > 0.0 { threshold(spec.increments) } else { 0 },
+            counter_tag: 0,
             inserted: 0,
             nonce: (thread as u64) << 48,
         }
+    }
+
+    /// Tells this run's counters from those of others on the same servers.
+    pub(crate) fn with_counter_tag(self, tag: u32) -> Self {
+        Self { counter_tag: tag, ..self }
     }
 
     /// Puts every key in `0..keys` once, shared out among the threads: what `load` sends.
@@ -99,6 +129,11 @@ impl OpStream {
     #[inline]
     pub fn next_op(&mut self) -> Op {
         let kind = self.next_kind();
+        if kind == OpKind::Update && self.increment_below > 0 && self.rng.next_u64() < self.increment_below {
+            self.nonce += 1;
+            let key_index = counter_index(self.counter_tag, below(self.rng.next_u64(), COUNTERS));
+            return Op { kind: OpKind::Increment, key_index, value_len: 0, nonce: self.nonce };
+        }
         let key_index = match kind {
             OpKind::Insert => {
                 self.inserted += 1;
@@ -150,6 +185,7 @@ mod tests {
     fn spec(workload: Workload) -> StreamSpec {
         StreamSpec {
             workload,
+            increments: 0.0,
             keys: 1000,
             distribution: workload.keys_default(),
             values: ValueSizes { min: 10, max: 20 },
@@ -183,6 +219,22 @@ mod tests {
         let inserted: Vec<u64> = ops.iter().filter(|op| op.kind == OpKind::Insert).map(|op| op.key_index).collect();
         assert!(inserted.iter().enumerate().all(|(nth, &index)| index == 1000 + 2 * nth as u64));
         assert!(ops.windows(2).all(|pair| pair[0].nonce < pair[1].nonce));
+    }
+
+    #[test]
+    fn increments_take_their_share_of_the_updates_and_spread_over_all_counters() {
+        let spec = StreamSpec { increments: 0.25, ..spec(Workload::A) };
+        let mut stream = OpStream::new(&spec, 11, 0, 2).with_counter_tag(7);
+        let ops: Vec<Op> = (0..100_000).map(|_| stream.next_op()).collect();
+        let count = |kind| ops.iter().filter(|op| op.kind == kind).count() as f64;
+        assert!((count(OpKind::Increment) / 100_000.0 - 0.125).abs() < 0.01);
+        assert!((count(OpKind::Read) / 100_000.0 - 0.5).abs() < 0.01);
+        let counters: std::collections::BTreeSet<_> =
+            ops.iter().filter(|op| op.kind == OpKind::Increment).map(|op| op.key_index).collect();
+        assert_eq!(counters.len() as u64, COUNTERS);
+        assert!(counters.iter().all(|&index| counter_number(index).is_some_and(|number| number < 64)));
+        assert!(counters.contains(&counter_index(7, 63)));
+        assert_eq!(counter_number(u64::from(u32::MAX)), None);
     }
 
     #[test]

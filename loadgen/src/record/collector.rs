@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use super::recorder::Interval;
+use super::recorder::{Interval, SILENCE_NS_MIN, Silence};
 use super::{Counts, Event, Histograms, Latency, ProcessRef, ProcessUsage, UsageSample, Window};
 
 /// One row of the time series.
@@ -52,6 +52,8 @@ pub struct RunRecord {
     pub processes: Vec<ProcessUsage>,
     /// What else happened.
     pub events: Vec<Event>,
+    /// Times of a millisecond and more in which no thread got a good answer, warm-up included, in order.
+    pub silences: Vec<Silence>,
 }
 
 /// Receives what recorders hand over. Runs on the thread that coordinates a run.
@@ -64,6 +66,8 @@ pub struct Collector {
     record: RunRecord,
     third_histograms: [Histograms; 3],
     last_done_ns: u64,
+    /// By thread.
+    silences: Vec<Vec<Silence>>,
 }
 
 #[derive(Debug)]
@@ -86,9 +90,11 @@ impl Collector {
             interval_log: Vec::new(),
             processes: Vec::new(),
             events: Vec::new(),
+            silences: Vec::new(),
         };
         let third_histograms = std::array::from_fn(|_| Histograms::new());
-        Self { window, arrivals, returns, open: BTreeMap::new(), record, third_histograms, last_done_ns: 0 }
+        let silences = vec![Vec::new(); returns.len()];
+        Self { window, arrivals, returns, open: BTreeMap::new(), record, third_histograms, last_done_ns: 0, silences }
     }
 
     /// Collects until every recorder has been dropped. `started` is the moment that recorders count from; `watch` is called
@@ -124,8 +130,9 @@ impl Collector {
         merged.histograms.add(&interval.histograms);
         merged.counts.add(&interval.counts);
         merged.threads += 1;
-        interval.reset();
         let thread = interval.thread;
+        self.silences[thread].append(&mut interval.silences);
+        interval.reset();
         // A thread that has ended takes nothing back.
         let _ = self.returns[thread].send(interval);
         // Threads hand intervals over in order, so the oldest is complete first.
@@ -173,6 +180,7 @@ impl Collector {
                 self.close(index, &merged, watch);
             }
         }
+        self.record.silences = common_silences(std::mem::take(&mut self.silences));
         let answered_ns = self.last_done_ns.saturating_sub(self.window.start_ns);
         self.record.elapsed_ns = answered_ns.max(self.window.planned_ns().unwrap_or(0));
         if self.third_of(0).is_some() {
@@ -180,6 +188,28 @@ impl Collector {
         }
         self.record
     }
+}
+
+/// The times in which all threads were silent.
+fn common_silences(threads: Vec<Vec<Silence>>) -> Vec<Silence> {
+    let mut threads = threads.into_iter();
+    let first = threads.next().unwrap_or_default();
+    threads.fold(first, |common, thread| {
+        let mut both = Vec::new();
+        let (mut left, mut right) = (common.iter().peekable(), thread.iter().peekable());
+        while let (Some(one), Some(other)) = (left.peek(), right.peek()) {
+            let (from_ns, to_ns) = (one.from_ns.max(other.from_ns), one.to_ns.min(other.to_ns));
+            if to_ns.saturating_sub(from_ns) >= SILENCE_NS_MIN {
+                both.push(Silence { from_ns, to_ns, has_ended: one.has_ended || other.has_ended });
+            }
+            if one.to_ns <= other.to_ns {
+                left.next()
+            } else {
+                right.next()
+            };
+        }
+        both
+    })
 }
 
 /// Appends the histograms of one interval to an interval log in memory.
@@ -323,6 +353,28 @@ mod tests {
         assert_eq!(record.histograms.writes.len(), 1);
         assert!(record.histograms.writes.max() >= 500 * MILLI);
         assert_eq!(record.elapsed_ns, 510 * MILLI);
+    }
+
+    #[test]
+    fn a_time_without_good_answers_is_remembered_from_the_last_one_to_the_next() {
+        let (mut recorders, collector) = channel(window(), 2);
+        // The first thread is silent from 5 to 30 ms, but for a failure; the second from 12 to 25 ms and at the end.
+        let [first, second] = [vec![1, 5, 30], vec![1, 5, 12, 25]];
+        for (recorder, answers) in recorders.iter_mut().zip([first, second]) {
+            for at in answers {
+                recorder.tick(at * MILLI);
+                recorder.record(timing(at * MILLI - 500, 500), Side::Write, Outcome::Ok);
+            }
+            recorder.tick(20 * MILLI);
+            recorder.record(timing(20 * MILLI, 0), Side::Write, Outcome::Failed);
+            recorder.tick(31 * MILLI);
+        }
+        drop(recorders);
+        let record = collector.run(Instant::now(), &[], |_| {});
+        let silences: Vec<_> =
+            record.silences.iter().map(|silence| (silence.from_ns / MILLI, silence.to_ns / MILLI)).collect();
+        assert_eq!(silences, [(1, 5), (5, 12), (12, 25), (25, 30), (30, 31)]);
+        assert!(!record.silences[4].has_ended);
     }
 
     #[test]

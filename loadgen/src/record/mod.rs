@@ -24,7 +24,7 @@ pub use folder::{ResultFolder, RunFolder, folder_name, utc_compact};
 pub use histograms::{Histograms, latency_histogram};
 pub(crate) use meta::utc;
 pub use meta::{Checkout, Machine, Meta, file_system_of};
-pub use recorder::{Counts, Outcome, Recorder, Side, Timing};
+pub use recorder::{Counts, Outcome, Recorder, SILENCE_NS_MIN, Side, Silence, Timing};
 pub use summary::{Latency, Summary};
 pub use usage::{ProcessRef, ProcessUsage, UsageSample};
 pub use verdict::{Verdict, VerdictRules};

@@ -104,17 +104,41 @@ pub(crate) struct Interval {
     pub(crate) histograms: Histograms,
     pub(crate) counts: Counts,
     pub(crate) last_done_ns: u64,
+    /// Times without a good answer that ended in this interval.
+    pub(crate) silences: Vec<Silence>,
 }
+
+/// A time without a good answer: from one to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// The last good answer before, in nanoseconds since the start of the run.
+    pub from_ns: u64,
+    /// The first good answer after; when there was none, the end of the run.
+    pub to_ns: u64,
+    /// Whether there was a good answer after.
+    pub has_ended: bool,
+}
+
+/// Shorter times without an answer are not remembered one by one.
+pub const SILENCE_NS_MIN: u64 = 1_000_000;
 
 impl Interval {
     pub(crate) fn new(thread: usize) -> Self {
-        Self { thread, index: 0, histograms: Histograms::new(), counts: Counts::default(), last_done_ns: 0 }
+        Self {
+            thread,
+            index: 0,
+            histograms: Histograms::new(),
+            counts: Counts::default(),
+            last_done_ns: 0,
+            silences: Vec::new(),
+        }
     }
 
     pub(crate) fn reset(&mut self) {
         self.histograms.reset();
         self.counts = Counts::default();
         self.last_done_ns = 0;
+        self.silences.clear();
     }
 }
 
@@ -128,6 +152,8 @@ pub struct Recorder {
     to_collector: Sender<Box<Interval>>,
     emptied: Receiver<Box<Interval>>,
     spare: Option<Box<Interval>>,
+    last_good_ns: Option<u64>,
+    now_ns: u64,
 }
 
 impl Recorder {
@@ -144,6 +170,8 @@ impl Recorder {
             to_collector,
             emptied,
             spare: Some(Box::new(Interval::new(thread))),
+            last_good_ns: None,
+            now_ns: 0,
         }
     }
 
@@ -159,6 +187,14 @@ impl Recorder {
     #[inline]
     pub fn record(&mut self, timing: Timing, side: Side, outcome: Outcome) {
         let interval = self.current.as_deref_mut().expect("an interval is open until the recorder is dropped");
+        if matches!(outcome, Outcome::Ok | Outcome::Missing) {
+            if let Some(from_ns) = self.last_good_ns
+                && timing.done_ns.saturating_sub(from_ns) >= SILENCE_NS_MIN
+            {
+                interval.silences.push(Silence { from_ns, to_ns: timing.done_ns, has_ended: true });
+            }
+            self.last_good_ns = Some(timing.done_ns);
+        }
         if timing.intended_ns < self.window.start_ns {
             interval.counts.warmup += 1;
             return;
@@ -181,6 +217,7 @@ impl Recorder {
     /// Closes the open interval when its time is over. One comparison when it is not.
     #[inline]
     pub fn tick(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
         while now_ns >= self.interval_end_ns {
             self.close_interval();
         }
@@ -203,7 +240,12 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        if let Some(last) = self.current.take() {
+        if let Some(mut last) = self.current.take() {
+            if let Some(from_ns) = self.last_good_ns
+                && self.now_ns.saturating_sub(from_ns) >= SILENCE_NS_MIN
+            {
+                last.silences.push(Silence { from_ns, to_ns: self.now_ns, has_ended: false });
+            }
             let _ = self.to_collector.send(last);
         }
     }

@@ -24,6 +24,7 @@ fn spec(address: SocketAddr) -> RunSpec {
         connections: 2,
         in_flight: 4,
         workload: Workload::WRITES,
+        increments: 0.0,
         keys: 500,
         distribution: KeyDistribution::Uniform,
         key_layout: KeyLayout::default(),
@@ -42,7 +43,14 @@ fn run(spec: &RunSpec) -> RunRecord {
 
 fn with_context<T>(act: impl FnOnce(DriveContext<'_>) -> T) -> T {
     let watch = &mut |_: &IntervalRow| {};
-    act(DriveContext { stop: StopFlag::default(), events: EventLog::new(), processes: &[], watch })
+    act(DriveContext {
+        stop: StopFlag::default(),
+        finish: StopFlag::default(),
+        opening: None,
+        events: EventLog::new(),
+        processes: &[],
+        watch,
+    })
 }
 
 /// Puts every key once.
