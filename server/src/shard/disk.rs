@@ -143,9 +143,17 @@ pub fn truncate(shard: &Rc<Shard>, core: &mut Core, op: u64) {
     pump(shard, core);
 }
 
-/// Changes the superblock, behind everything that was asked for before.
+/// Changes the superblock, behind everything that was asked for before. Only a checkpoint goes first: what it covers is
+/// durable and committed, so that no write or truncation which waits can concern it, and a write that waits for room in
+/// the journal waits for exactly this.
 pub fn persist(shard: &Rc<Shard>, core: &mut Core, change: SuperblockChange) {
-    core.disk.commands.push_back(DiskCommand::Persist(change));
+    let is_checkpoint = matches!(change, SuperblockChange::Checkpoint(_));
+    let command = DiskCommand::Persist(change);
+    if is_checkpoint {
+        core.disk.commands.push_front(command);
+    } else {
+        core.disk.commands.push_back(command);
+    }
     pump(shard, core);
 }
 
