@@ -121,6 +121,14 @@ impl Asked {
         matches!(self, Asked::Get | Asked::Exists | Asked::TimeToLive)
     }
 
+    /// The value that it writes.
+    pub(super) fn value(&self) -> Option<Value> {
+        match *self {
+            Asked::Put { value, .. } | Asked::CompareAndSet { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+
     /// The time-to-live that it gives, in milliseconds.
     pub(super) fn ttl_ms(&self) -> Option<u64> {
         match *self {

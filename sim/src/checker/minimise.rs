@@ -1,7 +1,7 @@
 //! Makes a violation small enough to read.
 //!
 //! Every step weakens the history: what is left would be explained if the whole were. So a violation that remains is one of the
-//! whole.
+//! whole. Answered writes are kept, since with their versions they are what makes the search quick.
 
 use super::{
     history::{NEVER, Operation, Told},
@@ -19,8 +19,28 @@ pub(super) struct Minimal {
     pub(super) operations: Vec<Operation>,
     /// How far any order of these operations comes.
     pub(super) stuck: Stuck,
-    /// The answers without which there would be an order, by time.
+    /// The answers that contradict each other, by time.
     pub(super) culprits: Vec<Operation>,
+}
+
+/// What was seen, as far as the violation needs it, and who wrote what was seen.
+fn culprits(all: &[Operation], weakened: &[Operation], stuck: &Stuck) -> Vec<Operation> {
+    let is_answered = |operation: &&Operation| !operation.is_unknown() && !has_effect(operation);
+    let mut culprits: Vec<Operation> = weakened.iter().filter(is_answered).copied().collect();
+    let overdue = all[stuck.overdue as usize];
+    if !culprits.contains(&overdue) {
+        culprits.push(overdue);
+    }
+    let mut versions: Vec<u64> = culprits.iter().map(Operation::version_seen).collect();
+    versions.push(stuck.state.version);
+    let writers = all.iter().filter(|operation| operation.revision().is_some_and(|own| versions.contains(&own)));
+    for writer in writers {
+        if !culprits.contains(writer) {
+            culprits.push(*writer);
+        }
+    }
+    culprits.sort_by_key(|operation| operation.invoke_ns);
+    culprits
 }
 
 struct Minimiser {
@@ -47,17 +67,7 @@ pub(super) fn minimise(operations: Vec<Operation>, floors: Vec<u64>, slack_ns: u
         }
         chunk = chunk.div_ceil(2);
     }
-    let mut culprits = weakened.operations;
-    culprits.retain(|operation| !operation.is_unknown());
-    // What was seen last, and who made the state that it does not fit, belong to the story in any case.
-    let overdue = operations[stuck.overdue as usize];
-    let writer = operations.iter().find(|operation| operation.revision() == Some(stuck.state.version));
-    for operation in [Some(&overdue), writer].into_iter().flatten() {
-        if !culprits.contains(operation) {
-            culprits.push(*operation);
-        }
-    }
-    culprits.sort_by_key(|operation| operation.invoke_ns);
+    let culprits = culprits(&operations, &weakened.operations, &stuck);
     Minimal { operations, stuck, culprits }
 }
 
@@ -93,14 +103,17 @@ impl Minimiser {
         best
     }
 
-    /// Tries to do without each run of `size` answers. Whether any could be done without.
+    /// Tries to do without what each run of `size` operations saw. Whether any of it could be done without.
     fn weaken_chunks(&mut self, history: &mut Weakened, size: usize) -> bool {
         let mut is_smaller = false;
         let mut from = 0;
         while from < history.operations.len() && self.searches < SEARCHES_MAX {
             let range = from..(from + size).min(history.operations.len());
             let mut next = range.end;
-            if history.operations[range.clone()].iter().any(|operation| !operation.is_unknown()) {
+            if history.operations[range.clone()]
+                .iter()
+                .any(|operation| !operation.is_unknown() && !has_effect(operation))
+            {
                 let weaker = history.without(range);
                 if self.search(&weaker).is_some() {
                     next -= history.operations.len() - weaker.operations.len();
@@ -123,16 +136,14 @@ impl Weakened {
         Weakened { operations, floors }
     }
 
-    /// The same without the answers of some operations.
+    /// The same without what some operations saw.
     fn without(&self, range: std::ops::Range<usize>) -> Weakened {
         let mut weaker = Weakened { operations: Vec::new(), floors: Vec::new() };
         for (place, (operation, floor)) in self.operations.iter().zip(&self.floors).enumerate() {
-            let operation = match range.contains(&place) && !operation.is_unknown() {
-                true if has_effect(operation) => forget(operation),
-                true => continue,
-                false => *operation,
-            };
-            weaker.operations.push(operation);
+            if range.contains(&place) && !operation.is_unknown() && !has_effect(operation) {
+                continue;
+            }
+            weaker.operations.push(*operation);
             weaker.floors.push(*floor);
         }
         weaker

@@ -35,6 +35,15 @@ pub(super) struct Member {
     pub(super) floor: u64,
 }
 
+/// Who can have made a value, and who must have.
+#[derive(Debug, Default)]
+pub(super) struct TextUse {
+    /// Classes of writes with it.
+    pub(super) classes: Vec<u32>,
+    /// Events, by their place, that were seen with it and have no answered writer.
+    pub(super) events: Vec<u32>,
+}
+
 /// The operations of one key.
 #[derive(Debug)]
 pub(super) struct Problem<'a> {
@@ -43,6 +52,8 @@ pub(super) struct Problem<'a> {
     /// By version.
     pub(super) events: Vec<Event>,
     pub(super) classes: Vec<Class>,
+    /// For values other than numbers, which only a write of just that value can have made.
+    pub(super) texts: BTreeMap<u32, TextUse>,
     /// Operations that give a time-to-live, as [`State::ttl_source`](super::model::State::ttl_source) names them.
     pub(super) ttl_sources: Vec<u32>,
 }
@@ -75,7 +86,9 @@ impl<'a> Problem<'a> {
         for class in &mut classes {
             class.members.sort_by_key(|member| member.invoke_ns);
         }
-        Problem { operations, slack_ns, events: events.into_values().collect(), classes, ttl_sources }
+        let events: Vec<Event> = events.into_values().collect();
+        let texts = texts_of(&events, &classes);
+        Problem { operations, slack_ns, events, classes, texts, ttl_sources }
     }
 
     pub(super) fn clock(&self) -> Clock<'a> {
@@ -85,6 +98,21 @@ impl<'a> Problem<'a> {
     pub(super) fn is_event(&self, version: u64) -> bool {
         self.events.binary_search_by_key(&version, |event| event.version).is_ok()
     }
+}
+
+fn texts_of(events: &[Event], classes: &[Class]) -> BTreeMap<u32, TextUse> {
+    let mut texts: BTreeMap<u32, TextUse> = BTreeMap::new();
+    for (place, event) in events.iter().enumerate() {
+        if let Event { writer: None, value: Some(Value::Text(text)), .. } = event {
+            texts.entry(*text).or_default().events.push(place as u32);
+        }
+    }
+    for (class, Class { asked, .. }) in classes.iter().enumerate() {
+        if let Some(Value::Text(text)) = asked.value() {
+            texts.entry(text).or_default().classes.push(class as u32);
+        }
+    }
+    texts
 }
 
 fn note_events(events: &mut BTreeMap<u64, Event>, place: u32, operation: &Operation) {

@@ -8,13 +8,13 @@
 //! - An operation that changes nothing is placed as soon as it fits: if it can be placed later, it can be placed now.
 //! - Writes with unknown outcome that ask for the same are counted, not told apart.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::{
     history::{Asked, NEVER, Operation, Told, Value},
     model::State,
     pending::{Entry, Pending},
-    problem::{Class, Problem},
+    problem::{Class, Event, Problem, TextUse},
 };
 
 /// How a search ended.
@@ -74,6 +74,30 @@ struct Arrival {
     used: Option<u32>,
 }
 
+/// The positions that were tried, with the writes of unknown outcome that had been used up on the way.
+#[derive(Default)]
+struct Tried(HashMap<(u128, Node), Vec<Box<[(u32, u32)]>>>);
+
+impl Tried {
+    /// Notes a position. False if it was tried before with no more used up than now: then nothing can come of it.
+    fn is_new(&mut self, placed_hash: u128, node: Node, used: &[(u32, u32)]) -> bool {
+        let before = self.0.entry((placed_hash, node)).or_default();
+        if before.iter().any(|before| is_within(before, used)) {
+            return false;
+        }
+        before.retain(|before| !is_within(used, before));
+        before.push(used.into());
+        true
+    }
+}
+
+/// Whether no count of `less` is higher than that of `more`. Both are by class.
+fn is_within(less: &[(u32, u32)], more: &[(u32, u32)]) -> bool {
+    let mut more = more.iter();
+    less.len() <= more.len()
+        && less.iter().all(|(class, count)| more.any(|(other, most)| other == class && count <= most))
+}
+
 /// What operations that may be next, but do not fit yet, would need.
 #[derive(Default)]
 struct Goals {
@@ -85,6 +109,13 @@ struct Goals {
 }
 
 impl Goals {
+    fn want(&mut self, value: Value) {
+        self.is_numeric |= matches!(value, Value::Number(_));
+        if !self.values.contains(&value) {
+            self.values.push(value);
+        }
+    }
+
     fn wants_some_value(&self) -> bool {
         self.is_any || self.is_present || !self.values.is_empty()
     }
@@ -96,8 +127,9 @@ pub(super) struct Search<'a> {
     placed: Vec<u32>,
     placed_hash: u128,
     used: Vec<u32>,
-    used_hash: u128,
-    tried: HashSet<(u128, u128, Node)>,
+    /// The classes of which some are used, and how many, by class.
+    used_list: Vec<(u32, u32)>,
+    tried: Tried,
     /// Positions that were looked at.
     pub(super) steps: u64,
     stuck: Option<Stuck>,
@@ -115,8 +147,8 @@ impl<'a> Search<'a> {
             placed: Vec::new(),
             placed_hash: 0,
             used: vec![0; problem.classes.len()],
-            used_hash: 0,
-            tried: HashSet::new(),
+            used_list: Vec::new(),
+            tried: Tried::default(),
             steps: 0,
             stuck: None,
         }
@@ -140,7 +172,7 @@ impl<'a> Search<'a> {
                 }
                 let choices_from = choices.len();
                 self.note_stuck(&node.state);
-                if is_alive && self.tried.insert((self.placed_hash, self.used_hash, node)) {
+                if is_alive && self.tried.is_new(self.placed_hash, node, &self.used_list) {
                     self.list_choices(&node, &mut choices);
                 }
                 frames.push(Frame { node, placed_before, used, choices_from });
@@ -191,8 +223,17 @@ impl<'a> Search<'a> {
             self.placed_hash ^= scatter(u64::from(place));
         }
         if let Some(class) = used {
-            self.used[class as usize] -= 1;
-            self.used_hash = self.used_hash.wrapping_sub(scatter(u64::from(class) | 1 << 40));
+            self.count_used(class, -1);
+        }
+    }
+
+    fn count_used(&mut self, class: u32, change: i32) {
+        let count = &mut self.used[class as usize];
+        *count = count.wrapping_add_signed(change);
+        match self.used_list.binary_search_by_key(&class, |used| used.0) {
+            Ok(place) if *count == 0 => drop(self.used_list.remove(place)),
+            Ok(place) => self.used_list[place].1 = *count,
+            Err(place) => self.used_list.insert(place, (class, *count)),
         }
     }
 
@@ -217,8 +258,7 @@ impl<'a> Search<'a> {
             }
             Choice::Unknown(class) => {
                 let state = self.after_unknown(&node, class).expect("it was found to fit");
-                self.used[class as usize] += 1;
-                self.used_hash = self.used_hash.wrapping_add(scatter(u64::from(class) | 1 << 40));
+                self.count_used(class, 1);
                 (Node { state, next_event }, Some(class))
             }
             Choice::Lapse => (Node { state: State { value: None, ttl_source: 0, ..state }, next_event }, None),
@@ -271,15 +311,15 @@ impl<'a> Search<'a> {
             } else if is_expire(operation) && state.may_be_at(operation.version_seen()) && state.is_exact {
                 last.push(Choice::Expire(place));
             }
-            let is_hole_seen =
-                next.is_some_and(|next| next.writer.is_none() && next.version == operation.version_seen());
-            note_goal(&mut goals, operation, is_next_write, is_hole_seen);
-            if is_hole_seen && !last.iter().any(|choice| matches!(choice, Choice::Bind)) {
-                let next = next.expect("it was seen");
-                let fits = next.value.is_none() || next.value == state.value;
-                if !state.is_exact && state.may_be_at(next.version) && fits {
-                    last.push(Choice::Bind);
-                }
+            let hole = next.filter(|next| next.writer.is_none() && next.version == operation.version_seen());
+            note_goal(&mut goals, operation, is_next_write, hole);
+            if let Some(hole) = hole
+                && !last.iter().any(|choice| matches!(choice, Choice::Bind))
+                && !state.is_exact
+                && state.may_be_at(hole.version)
+                && (hole.value.is_none() || hole.value == state.value)
+            {
+                last.push(Choice::Bind);
             }
             entry = self.pending.after_call(place);
         }
@@ -329,7 +369,7 @@ impl<'a> Search<'a> {
                 }
                 _ => false,
             });
-        let mut direct = Vec::new();
+        let (mut spare, mut increments, mut direct) = (None::<(u64, Choice)>, Vec::new(), Vec::new());
         for (class, Class { asked, .. }) in classes.iter().enumerate() {
             let is_wanted = goals.is_any
                 || has_chain
@@ -342,15 +382,39 @@ impl<'a> Search<'a> {
                     Asked::Expire { .. } => true,
                     Asked::Get | Asked::Exists | Asked::TimeToLive => false,
                 };
-            if is_wanted && available(class) && self.after_unknown(node, class as u32).is_some() {
-                let is_direct = match *asked {
-                    Asked::Put { value, .. } | Asked::CompareAndSet { value, .. } => goals.values.contains(&value),
-                    _ => false,
-                };
-                if is_direct { &mut direct } else { &mut *choices }.push(Choice::Unknown(class as u32));
+            if !is_wanted || !available(class) {
+                continue;
+            }
+            let Some(after) = self.after_unknown(node, class as u32) else { continue };
+            let choice = Choice::Unknown(class as u32);
+            match asked.value() {
+                Some(value) if goals.values.contains(&value) => direct.push(choice),
+                Some(Value::Text(text)) => match self.uses_left(text, node.next_event) {
+                    (left, needed) if left <= needed => {}
+                    // Values that nobody will see are as good as each other, but for the versions that they can have.
+                    (_, 0) if matches!(asked, Asked::Put { ttl_ms: None, .. }) => {
+                        if spare.is_none_or(|(lowest, _)| after.version < lowest) {
+                            spare = Some((after.version, choice));
+                        }
+                    }
+                    _ => choices.push(choice),
+                },
+                _ if matches!(asked, Asked::Increment { .. }) => increments.push(choice),
+                _ => choices.push(choice),
             }
         }
+        choices.append(&mut increments);
+        choices.extend(spare.map(|(_, choice)| choice));
         choices.append(&mut direct);
+    }
+
+    /// How many writes of a value are left, and how many of them are needed from an event on.
+    fn uses_left(&self, text: u32, next_event: u32) -> (usize, usize) {
+        let TextUse { classes, events } = &self.problem.texts[&text];
+        let left =
+            |class: &u32| self.problem.classes[*class as usize].members.len() - self.used[*class as usize] as usize;
+        let needed = events.len() - events.partition_point(|&event| event < next_event);
+        (classes.iter().map(left).sum(), needed)
     }
 
     fn note_stuck(&mut self, state: &State) {
@@ -366,28 +430,27 @@ impl<'a> Search<'a> {
     }
 }
 
-fn note_goal(goals: &mut Goals, operation: &Operation, is_next_write: bool, is_hole_seen: bool) {
-    let mut number = |number: i64| {
-        goals.values.push(Value::Number(number));
-        goals.is_numeric = true;
-    };
+/// `hole` is the next event if it has no answered writer and this operation saw it.
+fn note_goal(goals: &mut Goals, operation: &Operation, is_next_write: bool, hole: Option<Event>) {
+    if let Some(hole) = hole {
+        match (hole.value, operation.told) {
+            (Some(value), _) => goals.want(value),
+            (None, Told::NotANumber { .. }) => goals.is_any = true,
+            (None, _) => goals.is_present = true,
+        }
+    }
     match (operation.asked, operation.told) {
         (_, Told::NotFound | Told::Mismatch { version: 0 }) => goals.is_absent = true,
         (_, Told::Persistent | Told::Remaining { .. } | Told::Exists { version: 0 }) => goals.is_present = true,
-        (_, Told::NotANumber { version }) if version == 0 || is_hole_seen => goals.is_any = true,
+        (_, Told::NotANumber { version: 0 }) => goals.is_any = true,
         (Asked::Delete, Told::Written { .. }) if is_next_write => goals.is_present = true,
         (Asked::CompareAndSet { expected: 0, .. }, Told::Written { .. }) if is_next_write => goals.is_absent = true,
-        (Asked::Increment { delta }, Told::Summed { sum, .. }) if is_next_write => match sum.checked_sub(delta) {
-            Some(0) => {
-                number(0);
-                goals.is_absent = true;
+        (Asked::Increment { delta }, Told::Summed { sum, .. }) if is_next_write => {
+            if let Some(before) = sum.checked_sub(delta) {
+                goals.want(Value::Number(before));
+                goals.is_absent |= before == 0;
             }
-            Some(before) => number(before),
-            None => {}
-        },
-        (_, Told::Found { value: Value::Number(value), .. }) if is_hole_seen => number(value),
-        (_, Told::Found { value, .. }) if is_hole_seen => goals.values.push(value),
-        _ if is_hole_seen => goals.is_present = true,
+        }
         _ => {}
     }
 }

@@ -146,8 +146,8 @@ impl History {
         }
         operations.extend(culprits[cut..].iter().map(|operation| self.describe(operation, false)));
         if unknown > 0 {
-            operations
-                .push(format!("({unknown} writes of this key have an unknown outcome; none of them explains it)"));
+            let writes = if unknown == 1 { "one write".to_owned() } else { format!("{unknown} writes") };
+            operations.push(format!("({writes} of unknown outcome until then cannot explain it)"));
         }
         Violation { key: self.keys[key as usize].to_vec(), reason, operations }
     }

@@ -4,3 +4,4 @@ mod brute;
 mod handmade;
 mod random;
 mod recorder;
+mod size;

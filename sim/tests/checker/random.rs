@@ -204,7 +204,7 @@ fn what_a_right_store_answers_is_right() {
 fn one_lie_among_hundreds_of_answers_is_found_and_shown_with_few_operations() {
     for lie in [Lie::LosesPut, Lie::DoublesIncrement, Lie::ReadsStale, Lie::IgnoresVersion] {
         let (mut told, mut found, mut shown) = (0, 0, 0);
-        for seed in 0..6 {
+        for seed in 0..60 {
             let (history, lies) = generate(&Shape { seed, clients: 6, operations: 400, keys: 4, unknown: 3, lie });
             told += lies;
             match history.check(&CheckOptions::default()) {
@@ -219,7 +219,7 @@ fn one_lie_among_hundreds_of_answers_is_found_and_shown_with_few_operations() {
         }
         // Some lies cannot be noticed: what was lost would have been overwritten unseen, or an increment of unknown outcome
         // stands for the second half of a doubled one.
-        assert!(told >= 5 && found * 10 >= told * 3, "{lie:?}: {found} of {told} found");
+        assert!(told >= 50 && found * 10 >= told * 6, "{lie:?}: {found} of {told} found");
         assert!(shown <= found * 9, "{lie:?}: {shown} lines for {found} violations");
     }
 }
