@@ -76,7 +76,10 @@ struct Arrival {
 
 /// The positions that were tried, with the writes of unknown outcome that had been used up on the way.
 #[derive(Default)]
-struct Tried(HashMap<(u128, Node), Vec<Box<[(u32, u32)]>>>);
+struct Tried(HashMap<(u128, Node), Vec<UsedUp>>);
+
+/// Classes, in their order, and how many of each.
+type UsedUp = Box<[(u32, u32)]>;
 
 impl Tried {
     /// Notes a position. False if it was tried before with no more used up than now: then nothing can come of it.
