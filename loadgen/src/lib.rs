@@ -27,7 +27,8 @@
 //! | [`drive`] | sends it and notes four moments of each request |
 //! | [`record`] | merges what the threads noted, judges it, writes the folder of a run |
 //! | [`cluster`] | starts and stops servers, and the proxy between them |
-//! | [`matrix`], [`sweep`] | many runs as one result |
+//! | [`faults`] | kills, stops and cuts off servers on the clock of a run |
+//! | [`matrix`], [`sweep`], [`failover`] | many runs, or many faults, as one result |
 //! | [`calibrate`] | the floor that no implementation can get below |
 //! | [`report`] | plots and the offline page |
 //! | [`cli`], [`commands`] | the command line, and what each command does |
@@ -42,6 +43,8 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod drive;
+pub mod failover;
+pub mod faults;
 pub mod matrix;
 pub mod plan;
 pub mod record;

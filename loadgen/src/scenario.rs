@@ -77,6 +77,8 @@ mod tests {
             fanout: Fanout::Parallel,
             durability: Durability::Disk,
             link_delay: Some(Duration::from_micros(500)),
+            has_cuttable_links: false,
+            disk_size: None,
             batching: Batching::default(),
             journal_size: None,
             format_arguments: Vec::new(),

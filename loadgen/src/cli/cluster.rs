@@ -88,6 +88,8 @@ impl CommonClusterOptions {
             fanout,
             durability,
             link_delay: self.link_delay.filter(|delay| !delay.is_zero()),
+            has_cuttable_links: false,
+            disk_size: None,
             batching: Batching {
                 max_ops: self.batch_max_ops,
                 max_bytes: self.batch_max_bytes,

@@ -15,6 +15,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cluster::{Ack, Durability, Fanout};
+use crate::failover::FailoverFault;
+use crate::faults::{Fault, GRAMMAR};
 use numbers::parse_server_counts;
 
 /// Open-loop load and latency measurement for Lockstep.
@@ -41,6 +43,12 @@ pub enum Command {
     Sweep(SweepCommand),
     /// Measure clusters of several sizes, fan-outs and ack policies, in shuffled order with repeats.
     Matrix(MatrixCommand),
+    /// Kill the primary again and again, or let it be replaced, and measure how long nothing is answered.
+    ///
+    /// A cluster is started and loaded; each time the primary is lost, the gap from the last good answer to the next is
+    /// measured over all connections, the server is started again, and all is waited for to be in sync. In the end every
+    /// acknowledged write is read back. Exit code 1: one was lost or doubled, or the gap is longer than --gap-max.
+    Failover(FailoverCommand),
     /// Measure what this machine can do at best: round trip, synced write, and the floor that follows from them.
     Calibrate(CalibrateCommand),
     /// Make one offline HTML page of any set of results.
@@ -60,6 +68,7 @@ pub struct ResultOptions {
 
 /// `run`.
 #[derive(Debug, Args)]
+#[command(after_long_help = GRAMMAR)]
 pub struct RunCommand {
     /// Which servers.
     #[command(flatten)]
@@ -70,7 +79,45 @@ pub struct RunCommand {
     /// What to send.
     #[command(flatten)]
     pub load: LoadOptions,
+    /// Do something to the servers meanwhile, such as 'at=10s kill-primary'; may be repeated. --help says all that can be done.
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub faults: Vec<Fault>,
     /// Settings of a cluster started by this command.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Where results go.
+    #[command(flatten)]
+    pub result: ResultOptions,
+}
+
+/// `failover`.
+#[derive(Debug, Args)]
+pub struct FailoverCommand {
+    /// What is done to the primary.
+    #[arg(long, value_name = "FAULT", value_enum, default_value_t = FailoverFault::KillPrimary)]
+    pub fault: FailoverFault,
+    /// How many times.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub repeat: u32,
+    /// Servers of the cluster that is started, 3 to 7.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=7))]
+    pub servers: u8,
+    /// Offered rate in requests per second, open loop.
+    #[arg(long, value_name = "RATE", default_value = "5000", value_parser = numbers::parse_rate)]
+    pub rate: f64,
+    /// How long all is well between being in sync again and the next fault; up to 100 ms are added by chance.
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_duration)]
+    pub pause: Duration,
+    /// How long requests are sent before measuring.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub warmup: Duration,
+    /// Longest gap that is right: the command fails when the 99th percentile is longer.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub gap_max: Option<Duration>,
+    /// What to send; counters are incremented in a tenth of the writes unless --increments says otherwise.
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// Settings of the cluster.
     #[command(flatten)]
     pub cluster: ClusterOptions,
     /// Where results go.
@@ -190,6 +237,27 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    #[test]
+    fn faults_are_documented_in_the_long_help() {
+        let help =
+            Cli::try_parse_from(["lockstep-loadgen", "run", "--help"]).expect_err("help is no command").to_string();
+        assert!(help.contains("at=TIME [for=TIME] FAULT") && help.contains("kill-primary"), "{help}");
+        let line = [
+            "lockstep-loadgen",
+            "run",
+            "--servers",
+            "3",
+            "--rate",
+            "1k",
+            "--fault",
+            "at=1s heal",
+            "--fault",
+            "at=2s stop",
+        ];
+        let Command::Run(run) = Cli::try_parse_from(line).expect("the line is right").command else { panic!("a run") };
+        assert_eq!(run.faults.len(), 2);
+    }
+
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split(' '))
     }
@@ -233,6 +301,9 @@ mod tests {
             ("run --servers 3 --rate 1k --keys-distribution zipf", "zipfian"),
             ("run --servers 3 --rate 1k --duration 5", "5s"),
             ("run --servers 8 --rate 1k", "1 to 7"),
+            ("run --servers 3 --rate 1k --fault kill-primary", "'at=10s kill-primary'"),
+            ("failover --servers 2", "3..=7"),
+            ("failover --fault kill", "kill-primary"),
             ("matrix --servers 5..1 --rate 1k", "1..5"),
             ("sweep --servers 3 --rates 10..", "5k..320k:7"),
         ] {

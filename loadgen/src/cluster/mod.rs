@@ -5,18 +5,24 @@
 //! dropping a cluster kills them.
 
 pub mod admin;
+mod ask;
+mod disk;
+mod faults;
 mod locate;
 mod ports;
 mod process;
 pub mod proxy;
 mod spec;
 
+pub use faults::Way;
 pub use locate::{data_root_default, find_server};
 pub use spec::{Ack, Batching, ClusterSpec, Durability, Fanout};
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -24,6 +30,7 @@ use tempfile::TempDir;
 
 use crate::drive::StopFlag;
 use crate::record::{ProcessRef, file_system_of};
+use disk::SmallDisk;
 use ports::PortRange;
 use process::ServerProcess;
 use proxy::{LinkProxy, Route};
@@ -86,15 +93,45 @@ pub struct Cluster {
     spec: ClusterSpec,
     servers: Vec<Server>,
     proxy: Option<LinkProxy>,
+    /// The routes of the proxy, from the first server to the second.
+    links: BTreeMap<(usize, usize), Vec<usize>>,
     // Declared after the servers, so that their folders go only when they are gone.
+    disks: Vec<SmallDisk>,
     folder: TempDir,
 }
 
 #[derive(Debug)]
 struct Server {
-    process: ServerProcess,
+    run: Mutex<ServerRun>,
+    /// What it is started with.
+    arguments: Vec<String>,
+    log: PathBuf,
     address: SocketAddr,
     admin: SocketAddr,
+}
+
+/// A server's present process, and what has been done to it.
+#[derive(Debug)]
+struct ServerRun {
+    process: ServerProcess,
+    state: ServerState,
+}
+
+/// What has been done to a server's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ServerState {
+    /// Nothing: it should be running.
+    Running,
+    /// It does not get any CPU time.
+    Stopped,
+    /// It is gone.
+    Killed,
+}
+
+impl Server {
+    fn run(&self) -> MutexGuard<'_, ServerRun> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Ports of one server, before it runs.
@@ -128,17 +165,24 @@ impl Cluster {
             .prefix("lockstep-cluster-")
             .tempdir_in(&spec.data_root)
             .map_err(system(format!("cannot make a data folder in {}", spec.data_root.display())))?;
-        let mut places = places(spec, folder.path())?;
+        let disks = disks(spec, folder.path())?;
+        let mut places = places(spec, folder.path(), &disks)?;
         format_all(spec, &places, stop)?;
-        let (peers, proxy) = connect_places(spec, &places)?;
-        let mut cluster = Self { spec: spec.clone(), servers: Vec::new(), proxy, folder };
+        let Connected { peers, proxy, links } = connect_places(spec, &places)?;
+        let mut cluster = Self { spec: spec.clone(), servers: Vec::new(), proxy, links, disks, folder };
         for (server, place) in places.iter_mut().enumerate() {
             let arguments = cluster.start_arguments(place, &peers[server]);
             place.ports.release();
             place.admin.release();
             let process = ServerProcess::spawn(&spec.server_bin, &arguments, &place.log)
                 .map_err(system(format!("cannot start {}", spec.server_bin.display())))?;
-            cluster.servers.push(Server { process, address: place.ports.base(), admin: place.admin.base() });
+            cluster.servers.push(Server {
+                run: Mutex::new(ServerRun { process, state: ServerState::Running }),
+                arguments,
+                log: place.log.clone(),
+                address: place.ports.base(),
+                admin: place.admin.base(),
+            });
         }
         let deadline = Instant::now() + SERVE_TIMEOUT;
         for server in 0..cluster.servers.len() {
@@ -159,14 +203,13 @@ impl Cluster {
         arguments
     }
 
-    fn wait_until_serving(&mut self, index: usize, deadline: Instant, stop: &StopFlag) -> Result<(), ClusterError> {
+    fn wait_until_serving(&self, index: usize, deadline: Instant, stop: &StopFlag) -> Result<(), ClusterError> {
         loop {
-            let server = &mut self.servers[index];
-            let fail = |process: &ServerProcess, what: String| {
-                Err(ClusterError::Server { server: index, what, log: process.log_tail() })
-            };
-            if let Some(status) = server.process.ended().map_err(system("cannot wait for a server"))? {
-                return fail(&server.process, format!("ended while starting ({status})"));
+            let server = &self.servers[index];
+            let fail = |what: String| Err(ClusterError::Server { server: index, what, log: self.log_tail(index) });
+            let ended = server.run().process.ended().map_err(system("cannot wait for a server"))?;
+            if let Some(status) = ended {
+                return fail(format!("ended while starting ({status})"));
             }
             if stop.is_set() {
                 return Err(ClusterError::Stopped);
@@ -180,7 +223,7 @@ impl Cluster {
                     Ok((status, body)) => format!("/healthz says {status} {}", body.trim()),
                     Err(error) => format!("/healthz does not answer: {error}"),
                 };
-                return fail(&server.process, format!("does not serve after {SERVE_TIMEOUT:?}: {last}"));
+                return fail(format!("does not serve after {SERVE_TIMEOUT:?}: {last}"));
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -202,7 +245,7 @@ impl Cluster {
             if index < self.spec.replicating { format!("server {index}") } else { format!("idle server {index}") }
         };
         let servers = self.servers.iter().enumerate();
-        servers.map(|(index, server)| ProcessRef::process(name(index), server.process.pid())).collect()
+        servers.map(|(index, server)| ProcessRef::process(name(index), server.run().process.pid())).collect()
     }
 
     /// Every process and the link proxy's thread, for CPU accounting.
@@ -214,7 +257,7 @@ impl Cluster {
 
     /// The end of what a server has written.
     pub fn log_tail(&self, server: usize) -> String {
-        self.servers[server].process.log_tail()
+        self.servers[server].run().process.log_tail()
     }
 
     /// The settings it was started with.
@@ -229,20 +272,23 @@ impl Cluster {
 
     /// `/metrics` of each server, as text; an error's text where it does not answer.
     pub fn metrics(&self) -> Vec<String> {
+        let is_stopped = |server: &Server| server.run().state == ServerState::Stopped;
         let ask = |server: &Server| match admin::get(server.admin, "/metrics", ADMIN_TIMEOUT) {
             Ok((_, body)) => body,
             Err(error) => format!("# not available: {error}\n"),
         };
+        let ask = |server| if is_stopped(server) { "# not available: it is stopped\n".to_owned() } else { ask(server) };
         self.servers.iter().map(ask).collect()
     }
 
-    /// Sends a signal to one server, for measurements with faults.
-    ///
-    /// # Errors
-    ///
-    /// When the operating system refuses.
-    pub fn signal(&mut self, server: usize, signal: Signal) -> Result<(), ClusterError> {
-        self.servers[server].process.signal(signal).map_err(system(format!("cannot signal server {server}")))
+    /// The names of servers that have ended by themselves.
+    pub fn ended(&self) -> Vec<String> {
+        let has_ended = |server: &Server| {
+            let mut run = server.run();
+            run.state == ServerState::Running && matches!(run.process.ended(), Ok(Some(_)))
+        };
+        let ended = self.servers.iter().map(has_ended).collect::<Vec<_>>();
+        self.servers().into_iter().zip(ended).filter(|(_, ended)| *ended).map(|(server, _)| server.name).collect()
     }
 
     /// Asks all servers to end, waits for them, and removes their data.
@@ -250,29 +296,41 @@ impl Cluster {
     /// # Errors
     ///
     /// When a server had to be killed or ended with an error, although everything is removed then as well.
-    pub fn stop(mut self) -> Result<(), ClusterError> {
-        for server in &mut self.servers {
-            server.process.signal(Signal::TERM).map_err(system("cannot signal a server"))?;
+    pub fn stop(self) -> Result<(), ClusterError> {
+        for server in &self.servers {
+            let mut run = server.run();
+            for signal in [Signal::CONT, Signal::TERM] {
+                run.process.signal(signal).map_err(system("cannot signal a server"))?;
+            }
         }
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut result = Ok(());
-        for (index, server) in self.servers.iter_mut().enumerate() {
-            let ended = server.process.wait_until(deadline).map_err(system("cannot wait for a server"))?;
+        for (index, server) in self.servers.iter().enumerate() {
+            let mut run = server.run();
+            let ended = run.process.wait_until(deadline).map_err(system("cannot wait for a server"))?;
             let what = match ended {
-                Some(status) if status.success() => continue,
+                Some(status) if status.success() || run.state == ServerState::Killed => continue,
                 Some(status) => format!("ended badly ({status})"),
                 None => format!("did not end within {STOP_TIMEOUT:?} of SIGTERM and was killed"),
             };
-            result = result.and(Err(ClusterError::Server { server: index, what, log: server.process.log_tail() }));
+            result = result.and(Err(ClusterError::Server { server: index, what, log: run.process.log_tail() }));
         }
         result
     }
 }
 
-fn places(spec: &ClusterSpec, folder: &Path) -> Result<Vec<Place>, ClusterError> {
+/// A small disk for each server, if they are to have one.
+fn disks(spec: &ClusterSpec, folder: &Path) -> Result<Vec<SmallDisk>, ClusterError> {
+    let Some(size) = spec.disk_size else { return Ok(Vec::new()) };
+    let mount = |server: usize| SmallDisk::mount(folder.join(format!("disk-{server}")), size);
+    let mounted = (0..spec.servers).map(mount).collect::<io::Result<_>>();
+    mounted.map_err(system("cannot mount a small disk for each server, which a disk-full fault takes (run it as root)"))
+}
+
+fn places(spec: &ClusterSpec, folder: &Path, disks: &[SmallDisk]) -> Result<Vec<Place>, ClusterError> {
     let place = |server: usize| -> io::Result<Place> {
         Ok(Place {
-            data: folder.join(format!("server-{server}")),
+            data: disks.get(server).map_or(folder, SmallDisk::path).join(format!("server-{server}")),
             log: folder.join(format!("server-{server}.log")),
             ports: PortRange::hold(spec.shards)?,
             admin: PortRange::hold(1)?,
@@ -321,13 +379,20 @@ fn format_all(spec: &ClusterSpec, places: &[Place], stop: &StopFlag) -> Result<(
     Ok(())
 }
 
-/// What each server is told about its peers, and the proxy between them if there is one.
-fn connect_places(
-    spec: &ClusterSpec,
-    places: &[Place],
-) -> Result<(Vec<Vec<SocketAddr>>, Option<LinkProxy>), ClusterError> {
+/// What each server is told about its peers.
+struct Connected {
+    peers: Vec<Vec<SocketAddr>>,
+    /// The proxy between them, if there is one.
+    proxy: Option<LinkProxy>,
+    links: BTreeMap<(usize, usize), Vec<usize>>,
+}
+
+/// Puts the proxy between the servers if there is a use for one.
+fn connect_places(spec: &ClusterSpec, places: &[Place]) -> Result<Connected, ClusterError> {
     let mut peers = Vec::new();
     let mut routes = Vec::new();
+    let mut links = BTreeMap::new();
+    let is_direct = spec.link_delay.is_none() && !spec.has_cuttable_links;
     for (from, place) in places.iter().enumerate() {
         if from >= spec.replicating {
             peers.push(vec![place.ports.base()]);
@@ -335,23 +400,25 @@ fn connect_places(
         }
         let mut seen = Vec::new();
         for (to, other) in places[..spec.replicating].iter().enumerate() {
-            if to == from || spec.link_delay.is_none() {
+            if to == from || is_direct {
                 seen.push(other.ports.base());
                 continue;
             }
             let front = PortRange::hold(spec.shards).map_err(system("cannot reserve ports for the link proxy"))?;
             seen.push(front.base());
+            let first = routes.len();
             routes.extend(routes_of(front.into_listeners(), other.ports.base()));
+            links.insert((from, to), (first..routes.len()).collect());
         }
         peers.push(seen);
     }
-    let proxy = match spec.link_delay {
-        Some(delay) if !routes.is_empty() => {
-            Some(LinkProxy::start(routes, delay).map_err(system("cannot start the link proxy"))?)
-        }
-        _ => None,
+    let proxy = if routes.is_empty() {
+        None
+    } else {
+        let delay = spec.link_delay.unwrap_or_default();
+        Some(LinkProxy::start(routes, delay).map_err(system("cannot start the link proxy"))?)
     };
-    Ok((peers, proxy))
+    Ok(Connected { peers, proxy, links })
 }
 
 /// One route per shard.

@@ -6,6 +6,15 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 /// Attempts at finding neighbours that are free as well.
 const ATTEMPTS_MAX: usize = 200;
 
+/// Ports below this are for services that are known by them.
+const FIRST_PORT: u16 = 10_000;
+
+/// Where the ports of outgoing connections begin.
+fn first_outgoing_port() -> u16 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    range.split_ascii_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768)
+}
+
 /// A run of consecutive ports that are free, held until [`release`](Self::release) by listening on them.
 #[derive(Debug)]
 pub(super) struct PortRange {
@@ -14,17 +23,16 @@ pub(super) struct PortRange {
 }
 
 impl PortRange {
-    /// Holds `count` consecutive ports that the system considers free.
+    /// Holds `count` consecutive ports that are free.
+    ///
+    /// They are drawn from below those that the system gives to outgoing connections: whoever looks for a server that has
+    /// been killed could otherwise be given the very port that it wants back.
     pub(super) fn hold(count: u16) -> io::Result<Self> {
+        let ports = FIRST_PORT..first_outgoing_port().saturating_sub(count).max(FIRST_PORT + 1);
         for _ in 0..ATTEMPTS_MAX {
-            let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let base = first.local_addr()?.port();
-            let mut holds = vec![first];
-            let neighbours = (1..count).map_while(|offset| {
-                let port = base.checked_add(offset)?;
-                TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
-            });
-            holds.extend(neighbours);
+            let base = rand::random_range(ports.clone());
+            let listen = |offset: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, base.checked_add(offset)?)).ok();
+            let holds: Vec<_> = (0..count).map_while(listen).collect();
             if holds.len() == usize::from(count) {
                 return Ok(Self { base, holds });
             }

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
@@ -35,7 +37,7 @@ impl ServerProcess {
                 set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)
             });
         }
-        Ok(Self { child: command.spawn()?, log: log.to_owned() })
+        Ok(Self { child: spawn_for_good(command)?, log: log.to_owned() })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -70,6 +72,12 @@ impl ServerProcess {
         Ok(kill_process(pid, signal)?)
     }
 
+    /// Kills it and waits until it is gone.
+    pub(super) fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
     /// The end of what it has written.
     pub(super) fn log_tail(&self) -> String {
         let read = || -> io::Result<String> {
@@ -86,6 +94,30 @@ impl ServerProcess {
             Err(error) => format!("(its log {} cannot be read: {error})", self.log.display()),
         }
     }
+}
+
+/// A command, and where to put the child that it becomes.
+type Job = (Command, Sender<io::Result<Child>>);
+
+/// Spawns on a thread that lives as long as this program: the kernel kills a child when the *thread* that has made it ends, and
+/// servers are also started again by threads that end soon.
+fn spawn_for_good(command: Command) -> io::Result<Child> {
+    static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (jobs, to_do) = channel::<Job>();
+        let work = move || {
+            for (mut command, reply) in to_do {
+                let _ = reply.send(command.spawn());
+            }
+        };
+        std::thread::Builder::new().name("spawner".to_owned()).spawn(work).expect("a thread can be started");
+        Mutex::new(jobs)
+    });
+    let gone = |_| io::Error::other("the thread that starts servers has ended");
+    let (reply, answer) = channel();
+    let job = (command, reply);
+    spawner.lock().unwrap_or_else(PoisonError::into_inner).send(job).map_err(|_| gone(()))?;
+    answer.recv().map_err(|_| gone(()))?
 }
 
 impl Drop for ServerProcess {
@@ -126,6 +158,16 @@ mod tests {
         process.wait_until(soon()).expect("it can be waited for").expect("it ends");
         let tail = process.log_tail();
         assert!(tail.ends_with("line 999") && tail.len() <= TAIL_LEN as usize);
+    }
+
+    #[test]
+    fn a_child_outlives_the_thread_that_asked_for_it() {
+        let (mut process, _folder) = std::thread::spawn(|| shell("sleep 600")).join().expect("the thread ends well");
+        // The signal that its parent has died would have come at once.
+        let soon = Instant::now() + Duration::from_millis(100);
+        assert_eq!(process.wait_until(soon).expect("it can be waited for"), None);
+        process.kill().expect("it can be killed");
+        assert!(process.ended().expect("it has been waited for").is_some());
     }
 
     #[test]

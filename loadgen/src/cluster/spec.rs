@@ -88,6 +88,10 @@ pub struct ClusterSpec {
     pub durability: Durability,
     /// Delay of each server-to-server link in each direction; `None` leaves the proxy out.
     pub link_delay: Option<Duration>,
+    /// Whether links can be cut, which takes a proxy on each of them.
+    pub has_cuttable_links: bool,
+    /// Bytes of a small disk in memory for each server, so that it can be filled; `None`: data goes to the data root.
+    pub disk_size: Option<u64>,
     /// Batching settings.
     pub batching: Batching,
     /// Bytes of each shard's journal; `None` for the server's default.
@@ -111,6 +115,8 @@ impl ClusterSpec {
         set("durability", self.durability.to_string());
         let delay = |delay: Duration| humantime::format_duration(delay).to_string();
         set("link-delay", self.link_delay.map_or_else(|| "none".to_owned(), delay));
+        set("cuttable-links", self.has_cuttable_links.to_string());
+        set("disk-size", self.disk_size.map_or_else(|| "not bounded".to_owned(), |size| size.to_string()));
         let Batching { max_ops, max_bytes, linger, pipeline } = self.batching;
         let or_default = |value: Option<String>| value.unwrap_or_else(|| "default".to_owned());
         set("batch-max-ops", or_default(max_ops.map(|ops| ops.to_string())));

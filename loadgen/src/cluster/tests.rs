@@ -35,6 +35,8 @@ fn stand(servers: usize, start: &str) -> Stand {
         fanout: Fanout::Sequential,
         durability: Durability::Disk,
         link_delay: None,
+        has_cuttable_links: false,
+        disk_size: None,
         batching: Batching { max_ops: Some(8), linger: Some(Duration::from_micros(50)), ..Batching::default() },
         journal_size: None,
         format_arguments: Vec::new(),
@@ -111,9 +113,11 @@ fn a_stop_ends_the_start() {
 fn with_a_delay_each_server_sees_its_peers_behind_a_proxy() {
     let mut stand = stand(3, "exit 1");
     stand.spec.link_delay = Some(Duration::from_millis(1));
-    let places = places(&stand.spec, stand.folder.path()).expect("ports are free");
-    let (peers, proxy) = connect_places(&stand.spec, &places).expect("the proxy starts");
+    let places = places(&stand.spec, stand.folder.path(), &[]).expect("ports are free");
+    let Connected { peers, proxy, links } = connect_places(&stand.spec, &places).expect("the proxy starts");
     assert!(proxy.is_some());
+    let routes: Vec<usize> = links.values().flatten().copied().collect();
+    assert_eq!((links.len(), routes), (6, (0..12).collect()), "a link is one route for each of two shards");
     for (server, seen) in peers.iter().enumerate() {
         for (peer, address) in seen.iter().enumerate() {
             assert_eq!(*address == places[peer].ports.base(), server == peer, "{server} sees {peer} at {address}");

@@ -1,7 +1,8 @@
 //! One measurement: a cluster, its keys, a run, a folder.
 
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 
@@ -10,6 +11,7 @@ use super::watchman::watched;
 use crate::cli::{ClusterOptions, ResultOptions, TargetOptions, loading};
 use crate::cluster::{Cluster, ClusterSpec, Durability};
 use crate::drive::{DriveContext, RunSpec, StopFlag, drive, drive_audited};
+use crate::faults::{Fault, conduct, outcomes};
 use crate::record::{
     Checkout, EventLog, IntervalRow, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary, VerdictRules,
     folder_name, utc,
@@ -73,7 +75,12 @@ impl Target {
         self.own().zip(index).map_or_else(String::new, |(cluster, index)| cluster.log_tail(index))
     }
 
-    fn own(&self) -> Option<&Cluster> {
+    /// The names of servers that have ended by themselves.
+    fn ended(&self) -> Vec<String> {
+        self.own().map(Cluster::ended).unwrap_or_default()
+    }
+
+    pub(super) fn own(&self) -> Option<&Cluster> {
         match self {
             Self::Own(cluster) => Some(cluster),
             Self::Running(_) => None,
@@ -110,17 +117,26 @@ pub(super) fn preload(spec: &RunSpec, target: &Target, stop: &StopFlag, progress
         ..loading(spec)
     };
     let events = EventLog::new();
-    let (record, ended) = watched(stop, &target.servers(), target.needed(), &events, |stop| {
-        let context = DriveContext {
-            stop,
-            finish: StopFlag::default(),
-            opening: None,
-            events: events.clone(),
-            processes: &[],
-            watch: &mut |_| {},
-        };
-        drive(&spec, context)
-    });
+    let servers = target.servers().len();
+    let (record, ended) = watched(
+        stop,
+        servers,
+        target.needed(),
+        &events,
+        || target.ended(),
+        |stop| {
+            let context = DriveContext {
+                stop,
+                finish: StopFlag::default(),
+                opening: None,
+                interval: None,
+                events: events.clone(),
+                processes: &[],
+                watch: &mut |_| {},
+            };
+            drive(&spec, context)
+        },
+    );
     let counts = record.context("cannot load the keys")?.counts;
     if let Some(server) = ended.first() {
         bail!("{server} ended while keys were being loaded; its log ends with:\n{}", target.log_tail(server));
@@ -138,6 +154,17 @@ pub(super) fn preload(spec: &RunSpec, target: &Target, stop: &StopFlag, progress
     Ok(())
 }
 
+/// What is done beside a run.
+#[derive(Default)]
+pub(super) struct Extras<'a> {
+    /// Read back every acknowledged write afterwards.
+    pub(super) is_audited: bool,
+    /// Do this to the servers.
+    pub(super) faults: &'a [Fault],
+    /// The length of one row of the time series, if not the usual.
+    pub(super) interval: Option<Duration>,
+}
+
 /// Runs `spec` against `target`.
 pub(super) fn measure(
     spec: &RunSpec,
@@ -146,41 +173,96 @@ pub(super) fn measure(
     what: &str,
     progress: &Progress,
 ) -> anyhow::Result<Measured> {
-    measure_audited(spec, target, stop, what, progress, false)
+    measure_with(spec, target, stop, what, progress, &Extras::default())
 }
 
-/// Runs `spec` against `target`, and afterwards reads back every acknowledged write, if `is_audited`.
-pub(super) fn measure_audited(
+/// Runs `spec` against `target`, with `extras`.
+pub(super) fn measure_with(
     spec: &RunSpec,
     target: &Target,
     stop: &StopFlag,
     what: &str,
     progress: &Progress,
-    is_audited: bool,
+    extras: &Extras<'_>,
 ) -> anyhow::Result<Measured> {
+    let faults = extras.faults;
+    let conductor = |cluster: &Cluster, opening: Receiver<Instant>, over: &StopFlag, events: &EventLog| {
+        conduct(faults, cluster, &opening, over, events)
+    };
+    let conductor = target.own().filter(|_| !faults.is_empty()).map(|_| &conductor);
+    let finish = StopFlag::default();
+    let conducted = conducted(spec, target, stop, &finish, what, progress, extras, conductor)?;
+    let (mut measured, inflicted) = conducted;
+    if let Some((opens, inflicted)) = inflicted.flatten() {
+        let outcomes = outcomes(opens, &inflicted, &measured.record);
+        if inflicted.len() < faults.len() && !stop.is_set() {
+            measured.summary.verdict.object("not all faults were inflicted before its end".to_owned());
+        }
+        for outcome in outcomes.iter().filter(|outcome| outcome.error.is_some()) {
+            let error = outcome.error.as_deref().unwrap_or_default();
+            measured.summary.verdict.object(format!("a fault could not be inflicted: {}: {error}", outcome.what));
+        }
+        measured.summary.faults = outcomes;
+    }
+    Ok(measured)
+}
+
+/// Runs `spec` against `target` while `conductor` does something to the cluster, on a thread of its own: it is given the
+/// cluster, the moment at which the measured part begins, a flag that tells that the run is over, and the log of events.
+#[expect(clippy::too_many_arguments, reason = "all of them are of different types and none belongs to another")]
+pub(super) fn conducted<C, T>(
+    spec: &RunSpec,
+    target: &Target,
+    stop: &StopFlag,
+    finish: &StopFlag,
+    what: &str,
+    progress: &Progress,
+    extras: &Extras<'_>,
+    conductor: Option<&C>,
+) -> anyhow::Result<(Measured, Option<T>)>
+where
+    C: Fn(&Cluster, Receiver<Instant>, &StopFlag, &EventLog) -> T + Sync,
+    T: Send,
+{
     progress.say(what);
     let mut processes = vec![ProcessRef::own("generator")];
     processes.extend(target.own().map(Cluster::processes).unwrap_or_default());
     let events = EventLog::new();
-    let (record, ended) = watched(stop, &target.servers(), target.needed(), &events, |stop| {
+    let over = StopFlag::default();
+    let servers = target.servers().len();
+    let drive_it = |stop: StopFlag| {
         let watch = &mut |row: &IntervalRow| progress.show(what, row);
-        let context = DriveContext {
-            stop,
-            finish: StopFlag::default(),
-            opening: None,
-            events: events.clone(),
-            processes: &processes,
-            watch,
-        };
-        if is_audited {
-            drive_audited(spec, context).map(|(record, audit)| (record, Some(audit)))
-        } else {
-            drive(spec, context).map(|record| (record, None))
-        }
-    });
-    let (record, audit) = record?;
+        std::thread::scope(|scope| {
+            let (opening, opened) = channel();
+            let (events, over) = (&events, &over);
+            let act = conductor
+                .zip(target.own())
+                .map(|(conductor, cluster)| scope.spawn(move || conductor(cluster, opened, over, events)));
+            let context = DriveContext {
+                stop,
+                finish: finish.clone(),
+                opening: Some(opening),
+                interval: extras.interval,
+                events: events.clone(),
+                processes: &processes,
+                watch,
+            };
+            let result = if extras.is_audited {
+                drive_audited(spec, context).map(|(record, audit)| (record, Some(audit)))
+            } else {
+                drive(spec, context).map(|record| (record, None))
+            };
+            over.set();
+            let acted = act.map(|act| act.join().expect("the conductor does not panic"));
+            result.map(|(record, audit)| (record, audit, acted))
+        })
+    };
+    let (result, ended) = watched(stop, servers, target.needed(), &events, || target.ended(), drive_it);
+    let (record, audit, acted) = result?;
     let scenario = format!("{}; {}", target.words(), load_words(spec));
-    let mut summary = Summary::of(&record, &scenario, spec.offered_per_s(), &VerdictRules::default());
+    let rules = VerdictRules { expects_steadiness: conductor.is_none(), ..VerdictRules::default() };
+    let mut summary = Summary::of(&record, &scenario, spec.offered_per_s(), &rules);
+    summary.audit = audit;
     if stop.is_set() {
         summary.verdict.object("it was interrupted before its end".to_owned());
     }
@@ -197,7 +279,7 @@ pub(super) fn measure_audited(
     }
     let meta = meta(spec, target.own(), record.started_at)?;
     let metrics = target.own().map(Cluster::metrics).unwrap_or_default();
-    Ok(Measured { meta, summary, record, metrics })
+    Ok((Measured { meta, summary, record, metrics }, acted))
 }
 
 /// Where and how this program runs.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod calibrate;
+mod failover;
 mod matrix;
 mod progress;
 mod report;
@@ -19,6 +20,8 @@ use crate::cli::{Cli, Command};
 enum Ending {
     /// As it should.
     Good,
+    /// What was measured is not as it must be: acknowledged writes were lost or doubled, or a bound was not kept.
+    Wrong,
     /// What was measured is void.
     Void,
     /// Ctrl-C; what had been measured is kept.
@@ -29,13 +32,15 @@ impl From<Ending> for ExitCode {
     fn from(ending: Ending) -> Self {
         match ending {
             Ending::Good => Self::SUCCESS,
+            Ending::Wrong => Self::FAILURE,
             Ending::Void => Self::from(3),
             Ending::Stopped => Self::from(130),
         }
     }
 }
 
-/// Does what the command line says. Exit codes: 0 when all went well, 3 when what was measured is void, 130 when it was
+/// Does what the command line says. Exit codes: 0 when all went well, 1 when it failed, also when acknowledged writes were lost
+/// or doubled, 3 when what was measured is void, 130 when it was
 /// interrupted.
 ///
 /// # Errors
@@ -47,6 +52,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Load(command) => run::load(&command)?,
         Command::Sweep(command) => sweep::sweep(&command)?,
         Command::Matrix(command) => matrix::matrix(&command)?,
+        Command::Failover(command) => failover::failover(&command)?,
         Command::Calibrate(command) => calibrate::calibrate(&command)?,
         Command::Report(command) => report::report(&command)?,
     };

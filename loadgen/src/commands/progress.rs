@@ -1,6 +1,7 @@
 //! What a person sees while a measurement goes on: a bar on a terminal, lines elsewhere.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -21,6 +22,8 @@ pub(super) struct Progress {
     /// None where nobody could see a bar.
     bar: Option<ProgressBar>,
     steps: Steps,
+    /// The last second for which a line was written.
+    last_second: AtomicU64,
 }
 
 impl Progress {
@@ -32,7 +35,7 @@ impl Progress {
             let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
             bar.with_style(style)
         });
-        Self { bar, steps }
+        Self { bar, steps, last_second: AtomicU64::new(0) }
     }
 
     /// Says what is going on now.
@@ -53,7 +56,14 @@ impl Progress {
                     bar.set_position((row.start_s + row.length_s).round() as u64);
                 }
             }
-            None if self.steps == Steps::Seconds => eprintln!("{:>7.1} s  {}", row.start_s + row.length_s, live(row)),
+            // Of shorter intervals, those that end with a second are enough to read.
+            None if self.steps == Steps::Seconds => {
+                let end_s = row.start_s + row.length_s;
+                let second = (end_s + 1e-6) as u64;
+                if row.length_s >= 0.2 || self.last_second.swap(second, Ordering::Relaxed) < second {
+                    eprintln!("{end_s:>7.1} s  {}", live(row));
+                }
+            }
             None => {}
         }
     }
@@ -157,6 +167,14 @@ pub(super) fn table(summary: &Summary) -> String {
             process.system_s,
             process.rss_max_bytes as f64 / f64::from(1 << 20)
         );
+    }
+    for fault in &summary.faults {
+        let until = fault.until_s.map_or_else(String::new, |until_s| format!(", undone at {until_s:.3} s"));
+        let came_of_it = match &fault.error {
+            Some(error) => format!("failed: {error}"),
+            None => format!("longest time without an answer: {}", fault.gap_words()),
+        };
+        out += &format!("at {:.3} s: {}{until}; {came_of_it}\n", fault.at_s, fault.what);
     }
     out += &summary.verdict.to_string();
     out

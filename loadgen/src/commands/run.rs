@@ -2,16 +2,21 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
+
 use super::Ending;
-use super::bench::{Measured, Target, measure_audited, preload, result_folder, warn_of_memory_disk};
+use super::bench::{Extras, Measured, Target, measure_with, preload, result_folder, warn_of_memory_disk};
 use super::progress::{Progress, Steps, table};
 use super::stop::stop_on_signals;
 use crate::cli::{LoadCommand, ResultOptions, RunCommand, loading};
+use crate::cluster::ClusterSpec;
 use crate::drive::{Pacing, RunSpec, StopFlag};
+use crate::faults::Fault;
 
 /// `run`.
 pub(super) fn run(command: &RunCommand) -> anyhow::Result<Ending> {
-    let RunCommand { target, pacing, load, cluster, result } = command;
+    let RunCommand { target, pacing, load, faults, cluster, result } = command;
+    check_faults(faults, command)?;
     let shards = cluster.common.shards;
     // Built before anything is started, so that settings that do not fit are told at once.
     let spec = load
@@ -20,16 +25,54 @@ pub(super) fn run(command: &RunCommand) -> anyhow::Result<Ending> {
     let stop = stop_on_signals()?;
     let progress = Progress::new(seconds(pacing.duration), Steps::Seconds);
     progress.say("starting servers");
-    let target = Target::open(target, cluster, &stop)?;
+    let target = match target.servers {
+        Some(servers) if !faults.is_empty() => Target::start(&prepared(cluster.spec(servers)?, faults), &stop)?,
+        _ => Target::open(target, cluster, &stop)?,
+    };
     warn_of_memory_disk(&target, &progress);
     let spec = RunSpec { servers: target.addresses(), ..spec };
     if matches!(target, Target::Own(_)) && !load.no_preload {
         preload(&spec, &target, &stop, &progress)?;
     }
-    let measured = measure_audited(&spec, &target, &stop, "running", &progress, load.audit)?;
+    let interval = (!faults.is_empty()).then_some(FAULT_INTERVAL);
+    let extras = Extras { is_audited: load.audit, faults, interval };
+    let measured = measure_with(&spec, &target, &stop, "running", &progress, &extras)?;
     drop(progress);
-    finish(measured, target, result, "run", &stop)
+    finish(measured, target, result, if faults.is_empty() { "run" } else { "faults" }, &stop)
 }
+
+/// With faults the time series is this fine, so that a short outage shows.
+const FAULT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Refuses faults that could not be inflicted, before anything is started.
+fn check_faults(faults: &[Fault], command: &RunCommand) -> anyhow::Result<()> {
+    let Some(latest) = faults.iter().map(|fault| fault.at).max() else { return Ok(()) };
+    let Some(servers) = command.target.servers else {
+        bail!("--fault needs a cluster that is started by this command: use --servers instead of --targets");
+    };
+    if latest >= command.pacing.duration {
+        let (at, duration) = (humantime::format_duration(latest), humantime::format_duration(command.pacing.duration));
+        bail!("a fault at={at} comes when the run of --duration {duration} is over");
+    }
+    if let Some(server) = faults.iter().filter_map(Fault::server_max).max().filter(|server| *server >= servers) {
+        bail!("a fault is about server {server}, but --servers {servers} are numbered from 0 to {}", servers - 1);
+    }
+    Ok(())
+}
+
+/// A cluster to which these faults can be done.
+fn prepared(spec: ClusterSpec, faults: &[Fault]) -> ClusterSpec {
+    // Room for the journal, and for two checkpoints and the rest of what a short run makes.
+    let disk_size = spec.journal_size.unwrap_or(JOURNAL_SIZE_DEFAULT) + DISK_SIZE_BEYOND_JOURNAL;
+    ClusterSpec {
+        has_cuttable_links: faults.iter().any(Fault::cuts_links),
+        disk_size: faults.iter().any(Fault::fills_disks).then_some(disk_size),
+        ..spec
+    }
+}
+
+const JOURNAL_SIZE_DEFAULT: u64 = 1 << 30;
+const DISK_SIZE_BEYOND_JOURNAL: u64 = 256 << 20;
 
 /// `load`.
 pub(super) fn load(command: &LoadCommand) -> anyhow::Result<Ending> {
@@ -44,7 +87,8 @@ pub(super) fn load(command: &LoadCommand) -> anyhow::Result<Ending> {
     let target = Target::open(target, cluster, &stop)?;
     warn_of_memory_disk(&target, &progress);
     let spec = loading(&RunSpec { servers: target.addresses(), ..spec });
-    let measured = measure_audited(&spec, &target, &stop, "loading", &progress, load.audit)?;
+    let extras = Extras { is_audited: load.audit, ..Extras::default() };
+    let measured = measure_with(&spec, &target, &stop, "loading", &progress, &extras)?;
     drop(progress);
     finish(measured, target, result, "load", &stop)
 }

@@ -1,25 +1,25 @@
 //! Ends a run early when it has no sense any more.
 
-use std::fs;
 use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::drive::StopFlag;
-use crate::record::{EventLog, ProcessRef};
+use crate::record::EventLog;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Does `work` with a flag that is set as soon as `stop` is, or fewer than `needed` of `servers` are left; gives what
-/// `work` gave and the names of the servers that ended.
+/// `work` gave and the names of the servers that ended by themselves, as `ended` tells them.
 ///
 /// Arrivals go on while a server is down, as its users would. But with no quorum left a load would only wait out the
 /// time-out of every one of its requests.
 pub(super) fn watched<T>(
     stop: &StopFlag,
-    servers: &[ProcessRef],
+    servers: usize,
     needed: usize,
     events: &EventLog,
+    look: impl Fn() -> Vec<String> + Sync,
     work: impl FnOnce(StopFlag) -> T,
 ) -> (T, Vec<String>) {
     let run_stop = StopFlag::default();
@@ -31,13 +31,13 @@ pub(super) fn watched<T>(
             let is_done = is_done;
             while is_done.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let mut ended = ended.lock().expect("nobody panics with the lock");
-                for server in servers.iter().filter(|server| has_ended(server.pid)) {
-                    if !ended.contains(&server.name) {
-                        events.add("server-ended", format!("{} has ended", server.name));
-                        ended.push(server.name.clone());
+                for server in look() {
+                    if !ended.contains(&server) {
+                        events.add("server-ended", format!("{server} has ended"));
+                        ended.push(server);
                     }
                 }
-                if stop.is_set() || servers.len() - ended.len() < needed {
+                if stop.is_set() || servers.saturating_sub(ended.len()) < needed {
                     run_stop.set();
                 }
             }
@@ -49,18 +49,9 @@ pub(super) fn watched<T>(
     (result, ended.into_inner().expect("nobody panics with the lock"))
 }
 
-/// Whether a child has ended, waited for or not.
-fn has_ended(pid: u32) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
     use std::time::Instant;
 
     /// Waits for the flag as a run would.
@@ -72,22 +63,21 @@ mod tests {
         flag.is_set()
     }
 
-    #[test]
-    fn a_lost_quorum_ends_the_run_and_the_server_is_named() {
-        let mut child = Command::new("true").spawn().expect("true can be started");
-        let servers = [ProcessRef::own("server 0"), ProcessRef::process("server 1", child.id())];
-        let events = EventLog::new();
-        let (stopped, ended) = watched(&StopFlag::default(), &servers, 2, &events, |flag| run(&flag));
-        assert!(stopped);
-        assert_eq!(ended, ["server 1"]);
-        assert_eq!(events.snapshot()[0].kind, "server-ended");
-        child.wait().expect("it has ended");
+    fn one_ended() -> Vec<String> {
+        vec!["server 1".to_owned()]
     }
 
     #[test]
-    fn a_lost_server_is_noted_and_the_run_goes_on_with_the_others() {
-        let mut child = Command::new("true").spawn().expect("true can be started");
-        let servers = [ProcessRef::own("server 0"), ProcessRef::process("server 1", child.id())];
+    fn a_lost_quorum_ends_the_run_and_the_server_is_named() {
+        let events = EventLog::new();
+        let (stopped, ended) = watched(&StopFlag::default(), 2, 2, &events, one_ended, |flag| run(&flag));
+        assert!(stopped);
+        assert_eq!(ended, ["server 1"]);
+        assert_eq!(events.snapshot()[0].kind, "server-ended");
+    }
+
+    #[test]
+    fn a_lost_server_is_noted_once_and_the_run_goes_on_with_the_others() {
         let events = EventLog::new();
         let deadline = Instant::now() + Duration::from_secs(20);
         let until_noted = |flag: StopFlag| {
@@ -96,25 +86,22 @@ mod tests {
             }
             flag.is_set()
         };
-        let (stopped, ended) = watched(&StopFlag::default(), &servers, 1, &events, until_noted);
+        let (stopped, ended) = watched(&StopFlag::default(), 2, 1, &events, one_ended, until_noted);
         assert!(!stopped);
-        assert_eq!(ended, ["server 1"]);
-        child.wait().expect("it has ended");
+        assert_eq!((ended, events.snapshot().len()), (vec!["server 1".to_owned()], 1));
     }
 
     #[test]
     fn a_stop_is_passed_on() {
         let stop = StopFlag::default();
         stop.set();
-        let servers = [ProcessRef::own("server 0")];
-        let (stopped, ended) = watched(&stop, &servers, 1, &EventLog::new(), |flag| run(&flag));
+        let (stopped, ended) = watched(&stop, 1, 1, &EventLog::new(), Vec::new, |flag| run(&flag));
         assert!(stopped && ended.is_empty());
     }
 
     #[test]
     fn work_that_ends_by_itself_is_not_disturbed() {
-        let servers = [ProcessRef::own("server 0")];
-        let (stopped, ended) = watched(&StopFlag::default(), &servers, 1, &EventLog::new(), |flag| flag.is_set());
+        let (stopped, ended) = watched(&StopFlag::default(), 1, 1, &EventLog::new(), Vec::new, |flag| flag.is_set());
         assert!(!stopped && ended.is_empty());
     }
 }

@@ -1,12 +1,12 @@
 //! Evidence for every acknowledged write, and what an audit makes of it.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::plan::{COUNTERS, Op, counter_index, counter_number};
+use crate::record::AuditReport;
 
 /// More keys than this are not audited: eight bytes each.
 pub const AUDITED_KEYS_MAX: u64 = 16 << 20;
@@ -179,60 +179,6 @@ impl Ledger {
 
 /// The highest sum that is looked for among those answered before: two mebibytes of bits for each counter.
 const SUM_WORDS_MAX: usize = 1 << 18;
-
-/// What reading back every acknowledged write showed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct AuditReport {
-    /// Keys with an acknowledged write.
-    pub keys: u64,
-    /// Counters with an acknowledged increment.
-    #[serde(default)]
-    pub counters: u64,
-    /// Acknowledged increments of all counters.
-    #[serde(default)]
-    pub increments: u64,
-    /// Keys that are gone or older than the version that was acknowledged, and acknowledged increments that are missing.
-    /// Anything but zero is data loss.
-    pub lost: u64,
-    /// Keys that were written, and increments that happened, more often than was asked for. As the audit cannot know of
-    /// other clients, nobody else may write the keys meanwhile.
-    #[serde(default)]
-    pub doubled: u64,
-    /// Keys whose value is not one that was written under them.
-    pub corrupt: u64,
-    /// Keys that could not be read back.
-    pub unread: u64,
-    /// Reads of the run itself that did not see a write acknowledged before they were sent.
-    pub overtaken: u64,
-    /// Acknowledged writes of keys beyond what the audit has room for: not audited.
-    pub unaudited: u64,
-}
-
-impl AuditReport {
-    /// Whether every acknowledged write that was looked for is there.
-    pub fn is_clean(&self) -> bool {
-        self.lost == 0 && self.doubled == 0 && self.corrupt == 0 && self.unread == 0 && self.overtaken == 0
-    }
-}
-
-impl fmt::Display for AuditReport {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { keys, counters, increments, lost, doubled, corrupt, unread, overtaken, unaudited } = self;
-        write!(out, "{keys} keys with an acknowledged write")?;
-        if *counters > 0 {
-            write!(out, " and {counters} counters with {increments} increments")?;
-        }
-        write!(
-            out,
-            " were read back: {lost} lost, {doubled} doubled, {corrupt} with a wrong value, {unread} could not be read; \
-             {overtaken} reads of the run missed a write acknowledged before"
-        )?;
-        if *unaudited > 0 {
-            write!(out, "; {unaudited} writes of newly inserted keys were beyond what an audit has room for")?;
-        }
-        Ok(())
-    }
-}
 
 #[cfg(test)]
 mod tests {

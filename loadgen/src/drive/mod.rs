@@ -20,7 +20,7 @@ mod tests;
 mod worker;
 
 pub use answering::AnsweringServer;
-pub use ledger::{AUDITED_KEYS_MAX, AuditReport};
+pub use ledger::AUDITED_KEYS_MAX;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use crate::plan::{Arrivals, KeyDistribution, KeyLayout, StreamSpec, ValueSizes, Workload};
-use crate::record::{EventLog, IntervalRow, ProcessRef, RunRecord, Window};
+use crate::record::{AuditReport, EventLog, IntervalRow, ProcessRef, RunRecord, Window};
 use coordinator::{Kind, conduct};
 use ledger::Ledger;
 
@@ -146,6 +146,8 @@ pub struct DriveContext<'a> {
     pub finish: StopFlag,
     /// Is told when the measured part begins, before it does.
     pub opening: Option<Sender<Instant>>,
+    /// The length of one row of the time series, if not the usual.
+    pub interval: Option<Duration>,
     /// Where lost and regained connections are noted. `drive` puts a snapshot of it into the record.
     pub events: EventLog,
     /// Whose CPU time to take; handed on to [`crate::record::Collector::run`].
@@ -177,7 +179,8 @@ pub enum DriveError {
 /// When the run could not begin.
 pub fn drive(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<RunRecord, DriveError> {
     coordinator::check(spec)?;
-    let (record, _) = conduct(spec, Kind::Planned, None, window_of(spec), &mut context)?;
+    let window = window_of(spec, context.interval);
+    let (record, _) = conduct(spec, Kind::Planned, None, window, &mut context)?;
     Ok(record)
 }
 
@@ -196,7 +199,8 @@ pub fn drive_audited(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<(R
     // New keys of an inserting workload are audited as far as there is room for as many again.
     let room = (2 * spec.keys).min(AUDITED_KEYS_MAX);
     let ledger = Arc::new(Ledger::new(room));
-    let (mut record, _) = conduct(spec, Kind::Planned, Some(ledger.clone()), window_of(spec), &mut context)?;
+    let window = window_of(spec, context.interval);
+    let (mut record, _) = conduct(spec, Kind::Planned, Some(ledger.clone()), window, &mut context)?;
     let mut report = ledger.report();
     if context.stop.is_set() {
         // Whoever asked to stop does not want to wait for an audit.
@@ -208,6 +212,7 @@ pub fn drive_audited(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<(R
             stop: context.stop.clone(),
             finish: StopFlag::default(),
             opening: None,
+            interval: None,
             events: context.events.clone(),
             processes: &[],
             watch: quiet,
@@ -255,12 +260,13 @@ pub fn ceiling(spec: &RunSpec) -> Result<Ceiling, DriveError> {
         stop: StopFlag::default(),
         finish: StopFlag::default(),
         opening: None,
+        interval: None,
         events: EventLog::new(),
         processes: &[],
         watch: &mut |_| {},
     };
     let before = server.cpu();
-    let (record, totals) = conduct(&spec, Kind::Planned, None, window_of(&spec), &mut context)?;
+    let (record, totals) = conduct(&spec, Kind::Planned, None, window_of(&spec, None), &mut context)?;
     let ended = totals.tally.ended.max(1) as f64;
     Ok(Ceiling {
         requests_per_s: record.counts.ok as f64 * 1e9 / record.elapsed_ns.max(1) as f64,
@@ -269,12 +275,16 @@ pub fn ceiling(spec: &RunSpec) -> Result<Ceiling, DriveError> {
     })
 }
 
-fn window_of(spec: &RunSpec) -> Window {
-    match spec.phase {
+fn window_of(spec: &RunSpec, interval: Option<Duration>) -> Window {
+    let window = match spec.phase {
         Phase::Load => Window::new(0, None),
         Phase::Run => {
             let is_open = spec.duration == Duration::MAX;
             Window::new(spec.warmup.as_nanos() as u64, (!is_open).then_some(spec.duration.as_nanos() as u64))
         }
+    };
+    match interval {
+        Some(interval) => Window { interval_ns: (interval.as_nanos() as u64).max(1), ..window },
+        None => window,
     }
 }

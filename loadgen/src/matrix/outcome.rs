@@ -160,6 +160,8 @@ mod tests {
             lateness: Latency::default(),
             thirds: None,
             processes: Vec::new(),
+            faults: Vec::new(),
+            audit: None,
         }
     }
 

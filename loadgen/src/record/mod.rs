@@ -7,8 +7,10 @@
 //!
 //! All times are nanoseconds since the start of the run, on the monotonic clock.
 
+mod audit;
 mod collector;
 mod events;
+mod faults;
 mod folder;
 mod histograms;
 mod meta;
@@ -17,8 +19,10 @@ mod summary;
 mod usage;
 mod verdict;
 
+pub use audit::AuditReport;
 pub use collector::{Collector, IntervalRow, RunRecord};
 pub use events::{Event, EventLog};
+pub use faults::{FaultOutcome, gap_between};
 pub(crate) use folder::read_json;
 pub use folder::{ResultFolder, RunFolder, folder_name, utc_compact};
 pub use histograms::{Histograms, latency_histogram};

@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::{Counts, ProcessUsage, RunRecord, Verdict, VerdictRules};
+use super::{AuditReport, Counts, FaultOutcome, ProcessUsage, RunRecord, Verdict, VerdictRules};
 
 /// Quantiles of a latency histogram, in microseconds. All zero when it is empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -76,6 +76,37 @@ pub struct Summary {
     pub thirds: Option<[Latency; 3]>,
     /// CPU time and memory of the generator and of the servers it started.
     pub processes: Vec<ProcessUsage>,
+    /// What was done to the servers meanwhile, and what came of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultOutcome>,
+    /// What reading back every acknowledged write showed, if that was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditReport>,
+}
+
+#[cfg(test)]
+impl Summary {
+    /// The summary of nothing, for tests of what is around it.
+    pub(crate) fn empty() -> Self {
+        Self {
+            scenario: String::new(),
+            verdict: Verdict::valid(),
+            offered_per_s: None,
+            achieved_per_s: 0.0,
+            elapsed_s: 0.0,
+            planned_s: None,
+            counts: Counts::default(),
+            response: Latency::default(),
+            reads: Latency::default(),
+            writes: Latency::default(),
+            service: Latency::default(),
+            lateness: Latency::default(),
+            thirds: None,
+            processes: Vec::new(),
+            faults: Vec::new(),
+            audit: None,
+        }
+    }
 }
 
 impl Summary {
@@ -98,6 +129,8 @@ impl Summary {
             lateness: Latency::of(&record.histograms.lateness),
             thirds: record.thirds,
             processes: record.processes.clone(),
+            faults: Vec::new(),
+            audit: None,
         };
         summary.verdict = rules.judge(&summary);
         summary

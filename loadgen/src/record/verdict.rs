@@ -63,6 +63,8 @@ pub struct VerdictRules {
     pub trend_factor_p99: f64,
     /// Differences below this many microseconds are noise.
     pub trend_floor_us: f64,
+    /// Whether a trend is looked for at all.
+    pub expects_steadiness: bool,
 }
 
 impl Default for VerdictRules {
@@ -74,6 +76,7 @@ impl Default for VerdictRules {
             trend_factor_p50: 1.5,
             trend_factor_p99: 3.0,
             trend_floor_us: 100.0,
+            expects_steadiness: true,
         }
     }
 }
@@ -96,7 +99,10 @@ impl VerdictRules {
         if let Some(offered) = summary.offered_per_s {
             self.judge_lateness(summary, &mut verdict);
             self.judge_rate(offered, summary, &mut verdict);
-            if let Some(thirds) = &summary.thirds {
+            // What happens to a run with faults is meant to move its latencies.
+            if let Some(thirds) = &summary.thirds
+                && self.expects_steadiness
+            {
                 self.judge_trend(thirds, &mut verdict);
             }
         }
@@ -183,6 +189,8 @@ mod tests {
             lateness: latency(5.0, 50.0),
             thirds: Some([latency(400.0, 2000.0), latency(410.0, 1900.0), latency(390.0, 2200.0)]),
             processes: Vec::new(),
+            faults: Vec::new(),
+            audit: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::calibrate::Calibration;
+use crate::failover::Failover;
 use crate::matrix::Matrix;
 use crate::record::{Meta, RunFolder, read_json};
 use crate::sweep::Sweep;
@@ -16,6 +17,8 @@ pub struct Results {
     pub matrices: Vec<(PathBuf, Option<Meta>, Matrix)>,
     /// Sweeps, with their folders.
     pub sweeps: Vec<(PathBuf, Option<Meta>, Sweep)>,
+    /// Failover series, with their folders.
+    pub failovers: Vec<(PathBuf, Option<Meta>, Failover)>,
     /// Calibrations, with their folders.
     pub calibrations: Vec<(PathBuf, Option<Meta>, Calibration)>,
     /// Single runs: those of matrices and sweeps are told with them.
@@ -49,7 +52,11 @@ impl Results {
     }
 
     fn is_empty(&self) -> bool {
-        self.matrices.is_empty() && self.sweeps.is_empty() && self.calibrations.is_empty() && self.runs.is_empty()
+        self.matrices.is_empty()
+            && self.sweeps.is_empty()
+            && self.failovers.is_empty()
+            && self.calibrations.is_empty()
+            && self.runs.is_empty()
     }
 
     /// Takes the result that `folder` is, and says whether it is one.
@@ -60,6 +67,8 @@ impl Results {
             self.matrices.push((folder.to_owned(), meta, read_json(&folder.join("matrix.json"))?));
         } else if has("sweep.json") {
             self.sweeps.push((folder.to_owned(), meta, read_json(&folder.join("sweep.json"))?));
+        } else if has("failover.json") {
+            self.failovers.push((folder.to_owned(), meta, read_json(&folder.join("failover.json"))?));
         } else if has("calibrate.json") {
             self.calibrations.push((folder.to_owned(), meta, read_json(&folder.join("calibrate.json"))?));
         } else if has("summary.json") {

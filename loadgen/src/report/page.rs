@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::plots_of::{Plot, PlotsError, plots_of_matrix, plots_of_run, plots_of_sweep};
+use super::plots_of::{Plot, PlotsError, plot_of_failover, plots_of_matrix, plots_of_run, plots_of_sweep};
 use super::style::{three_digits, time_text};
 use super::{LinearFit, QUANTILES, Results};
+use crate::failover::Failover;
 use crate::matrix::Matrix;
 use crate::record::{Meta, Summary};
 
@@ -38,6 +39,15 @@ pub fn page(results: &Results) -> Result<String, PlotsError> {
         figures(&mut body, plots_of_sweep(sweep)?);
         body += &runs_table(sweep.runs.iter().map(|run| (run.folder.clone(), &run.summary)));
     }
+    for (folder, meta, failover) in &results.failovers {
+        let title = format!("Failover: {}", failover.fault);
+        heading(&mut body, &title, &failover.summary.scenario, &folder_name(folder), meta.as_ref());
+        failover_table(&mut body, failover);
+        figures(&mut body, plot_of_failover(failover)?.into_iter().collect());
+        let mut inner = String::new();
+        figures(&mut inner, plots_of_run(folder, &failover.summary)?);
+        details(&mut body, "The whole run over time", &inner);
+    }
     for (folder, meta, calibration) in &results.calibrations {
         heading(&mut body, "What this machine can do at best", "", &folder_name(folder), meta.as_ref());
         let _ = writeln!(body, "<pre>{}</pre>", escaped(&calibration.to_string()));
@@ -48,6 +58,7 @@ pub fn page(results: &Results) -> Result<String, PlotsError> {
     }
     for run in &results.runs {
         let mut inner = String::new();
+        faults_table(&mut inner, &run.summary);
         figures(&mut inner, plots_of_run(&run.path, &run.summary)?);
         inner += &meta_line(&run.meta);
         details(&mut body, &run.summary.scenario, &inner);
@@ -105,6 +116,53 @@ fn figures(body: &mut String, plots: Vec<Plot>) {
 
 fn details(body: &mut String, summary: &str, inner: &str) {
     let _ = writeln!(body, "<details>\n<summary>{}</summary>\n{inner}</details>", escaped(summary));
+}
+
+/// What was done to the servers, and what the audit found.
+fn faults_table(body: &mut String, summary: &Summary) {
+    if !summary.faults.is_empty() {
+        *body += "<div class=\"wide\"><table>\n<tr><th>fault</th><th>at</th><th>undone at</th><th>longest time without an \
+                  answer</th></tr>\n";
+        for fault in &summary.faults {
+            let until = fault.until_s.map_or_else(|| "–".to_owned(), |until_s| format!("{until_s:.3} s"));
+            let (what, gap) = (escaped(&fault.what), escaped(fault.error.as_ref().unwrap_or(&fault.gap_words())));
+            let _ =
+                writeln!(body, "<tr><td>{what}</td><td>{:.3} s</td><td>{until}</td><td>{gap}</td></tr>", fault.at_s);
+        }
+        *body += "</table></div>\n";
+    }
+    audit_line(body, summary);
+}
+
+fn audit_line(body: &mut String, summary: &Summary) {
+    if let Some(audit) = &summary.audit {
+        let class = if audit.is_clean() { "meta" } else { "void" };
+        let _ = writeln!(body, "<p class=\"{class}\">Audit: {}</p>", escaped(&audit.to_string()));
+    }
+}
+
+fn failover_table(body: &mut String, failover: &Failover) {
+    let counts = &failover.summary.counts;
+    let _ = writeln!(
+        body,
+        "<p>{} times; {} requests answered, {} failed, {} of unknown outcome.</p>",
+        failover.repeats.len(),
+        counts.ok,
+        counts.failed + counts.busy,
+        counts.unknown
+    );
+    if failover.summary.verdict.is_void() {
+        let _ = writeln!(body, "<p class=\"void\">{}</p>", escaped(&failover.summary.verdict.to_string()));
+    }
+    if let Some(gap) = &failover.gap {
+        *body += "<div class=\"wide\"><table>\n<tr><th>gap without answers</th><th>min</th><th>p50</th><th>p90</th>\
+                  <th>p99</th><th>max</th><th>mean</th></tr>\n<tr><td></td>";
+        for gap_ms in [gap.min_ms, gap.p50_ms, gap.p90_ms, gap.p99_ms, gap.max_ms, gap.mean_ms] {
+            let _ = write!(body, "<td>{}</td>", time_text(gap_ms * 1e3));
+        }
+        *body += "</tr>\n</table></div>\n";
+    }
+    audit_line(body, &failover.summary);
 }
 
 fn fits_table(body: &mut String, matrix: &Matrix) {

@@ -8,7 +8,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::PlotError;
 use super::axis::Axis;
 use super::labels::{EndLabel, draw_end_labels};
-use super::style::{GRID, INK, text};
+use super::style::{GRID, INK, SHADE, text};
 
 const LEFT: i32 = 74;
 const TOP: i32 = 10;
@@ -16,6 +16,9 @@ const BOTTOM: i32 = 48;
 const LABEL_GAP: i32 = 20;
 /// Points outside of the axes are drawn at most this far outside, so that a line still leaves in the right direction.
 const OVERSHOOT: f64 = 0.02;
+
+/// Captions of shades take turns on so many lines.
+const CAPTION_LINES: i32 = 4;
 
 /// How a line is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +110,23 @@ impl<'a, 'b> Panel<'a, 'b> {
     /// Draws a vertical line from `low` to `high`: how far repeats lie apart.
     pub(super) fn whisker(&self, x: f64, low: f64, high: f64, color: RGBColor) -> Result<(), PlotError> {
         self.path([self.pixel(x, low), self.pixel(x, high)], color.mix(0.55).stroke_width(2))
+    }
+
+    /// Shades the time from `low` to `high`, at least so wide that it can be seen.
+    pub(super) fn shade(&self, low: f64, high: f64) -> Result<(), PlotError> {
+        let (left, right) = (self.pixel(low, 0.0).0.max(LEFT), self.pixel(high, 0.0).0.min(self.right));
+        let corners = [(left, TOP), (right.max(left + 2), self.bottom)];
+        Ok(self.area.draw(&Rectangle::new(corners, SHADE.mix(0.22).filled()))?)
+    }
+
+    /// Writes what a shade stands for at its top; those with following numbers go on lines of their own.
+    pub(super) fn caption(&self, x: f64, number: usize, name: &str) -> Result<(), PlotError> {
+        let at = (self.pixel(x, 0.0).0 + 4, TOP + 8 + 15 * (number as i32 % CAPTION_LINES));
+        // What would run out of the panel on the right is written to the left of its time instead.
+        let is_far = at.0 > (LEFT + self.right) / 2;
+        let pos = Pos::new(if is_far { HPos::Right } else { HPos::Left }, VPos::Center);
+        let at = if is_far { (at.0 - 8, at.1) } else { at };
+        Ok(self.area.draw(&Text::new(name.to_owned(), at, text(11.5, INK).pos(pos)))?)
     }
 
     /// Draws a point; hollow when the measurement is void.

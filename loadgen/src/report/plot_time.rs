@@ -27,6 +27,17 @@ pub struct TimePoint {
     pub max_us: f64,
 }
 
+/// A time in which something was done to the servers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shade {
+    /// Its beginning, in seconds after the warm-up.
+    pub from_s: f64,
+    /// Its end.
+    pub to_s: f64,
+    /// What was done.
+    pub name: String,
+}
+
 /// Draws answered requests per second, and below them response times.
 ///
 /// # Errors
@@ -37,10 +48,11 @@ pub fn time_series(
     scenario: &str,
     offered_per_s: Option<f64>,
     points: &[TimePoint],
+    shades: &[Shade],
 ) -> Result<String, PlotError> {
     Frame { panel_height: PANEL_HEIGHT, panels: 2 }.draw(&Heading { title, scenario }, |panel, area| match panel {
-        0 => draw_throughput(area, offered_per_s, points),
-        _ => draw_latency(area, points),
+        0 => draw_throughput(area, offered_per_s, points, shades),
+        _ => draw_latency(area, points, shades),
     })
 }
 
@@ -54,11 +66,16 @@ fn draw_throughput(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     offered_per_s: Option<f64>,
     points: &[TimePoint],
+    shades: &[Shade],
 ) -> Result<(), PlotError> {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Ok(()) };
     let highest = points.iter().map(|point| point.ok_per_s).chain(offered_per_s).fold(1.0, f64::max);
     let y = Axis::linear(0.0, highest * 1.1, 5, "answered (requests/s)").named(rate_text);
     let mut panel = Panel::new(area, time_axis(points), y, LABEL_WIDTH)?;
+    for (index, shade) in shades.iter().enumerate() {
+        panel.shade(shade.from_s, shade.to_s)?;
+        panel.caption(shade.from_s, index, &shade.name)?;
+    }
     if let Some(offered) = offered_per_s {
         panel.line(&[(first.start_s, offered), (last.start_s, offered)], QUIET, 1, Stroke::Dashed)?;
         panel.name((last.start_s, offered), "offered", String::new(), QUIET);
@@ -69,7 +86,11 @@ fn draw_throughput(
     panel.finish()
 }
 
-fn draw_latency(area: &DrawingArea<SVGBackend<'_>, Shift>, points: &[TimePoint]) -> Result<(), PlotError> {
+fn draw_latency(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    points: &[TimePoint],
+    shades: &[Shade],
+) -> Result<(), PlotError> {
     type Pick = fn(&TimePoint) -> f64;
     let lines: [(&str, Pick, RGBColor); 3] = [
         ("max", |point| point.max_us, series_color(1)),
@@ -80,6 +101,9 @@ fn draw_latency(area: &DrawingArea<SVGBackend<'_>, Shift>, points: &[TimePoint])
     let Some((low, high)) = log_bounds(values) else { return Ok(()) };
     let y = Axis::log(low, high, time_tick, "response (logarithmic)");
     let mut panel = Panel::new(area, time_axis(points), y, LABEL_WIDTH)?;
+    for shade in shades {
+        panel.shade(shade.from_s, shade.to_s)?;
+    }
     for (name, pick, color) in lines {
         // An interval without an answer has no latency: the line bridges it, and the panel above shows the hole.
         let line: Vec<_> =

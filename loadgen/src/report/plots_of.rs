@@ -5,9 +5,10 @@ use std::path::Path;
 
 use super::read::{percentiles, time_points};
 use super::{PercentileCurve, PlotError, ServerSeries, TimePoint, latency_against_rate, latency_against_servers};
-use super::{percentile_curves, time_series};
+use super::{Shade, failover_gaps, percentile_curves, time_series};
+use crate::failover::Failover;
 use crate::matrix::Matrix;
-use crate::record::Summary;
+use crate::record::{FaultOutcome, Summary};
 use crate::sweep::Sweep;
 
 /// A plot as a file.
@@ -44,11 +45,33 @@ pub fn plots_of_run(folder: &Path, summary: &Summary) -> Result<Vec<Plot>, Plots
     let percentile_plot = percentile_curves("Latency by percentile", &scenario, &curves)?;
     let mut points = time_points(&folder.join("timeseries.csv"))?;
     leave_out_the_last_answers(&mut points, summary);
-    let time_plot = time_series("Throughput and latency over time", &scenario, summary.offered_per_s, &points)?;
+    let shades: Vec<Shade> = summary.faults.iter().map(shade).collect();
+    let title = "Throughput and latency over time";
+    let time_plot = time_series(title, &scenario, summary.offered_per_s, &points, &shades)?;
     Ok(vec![
         Plot { name: "percentiles.svg".to_owned(), svg: percentile_plot },
         Plot { name: "timeseries.svg".to_owned(), svg: time_plot },
     ])
+}
+
+/// The time of a fault: until it was undone, or at least until there were answers again.
+fn shade(fault: &FaultOutcome) -> Shade {
+    let answered_s = fault.gap_from_s + fault.gap_ms / 1e3;
+    Shade { from_s: fault.at_s, to_s: fault.until_s.unwrap_or(answered_s).max(answered_s), name: fault.what.clone() }
+}
+
+/// The gaps of a failover series.
+///
+/// # Errors
+///
+/// When the drawing library refuses.
+pub fn plot_of_failover(failover: &Failover) -> Result<Option<Plot>, PlotError> {
+    if failover.repeats.is_empty() {
+        return Ok(None);
+    }
+    let title = format!("How long nothing was answered: {}", failover.fault);
+    let svg = failover_gaps(&title, &failover.summary.scenario, failover)?;
+    Ok(Some(Plot { name: "failover.svg".to_owned(), svg }))
 }
 
 /// The few answers that come in just after the end of the plan would look like a collapse of the throughput. When they

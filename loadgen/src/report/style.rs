@@ -20,6 +20,8 @@ pub(super) const INK: RGBColor = RGBColor(0x26, 0x26, 0x26);
 pub(super) const GRID: RGBColor = RGBColor(0xd9, 0xd9, 0xd9);
 /// The background; swapped like the ink.
 pub(super) const PAPER: RGBColor = RGBColor(0xff, 0xff, 0xff);
+/// Times in which something was done to the servers; laid thinly over either paper.
+pub(super) const SHADE: RGBColor = RGBColor(0xe6, 0x9f, 0x00);
 /// The control, and everything else that is there for comparison only.
 pub(super) const QUIET: RGBColor = RGBColor(0x80, 0x80, 0x80);
 

@@ -1,17 +1,16 @@
 //! The loop of the proxy's thread.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fd::OwnedFd;
-
-use super::Route;
 use super::line::Line;
 use super::poller::{Interest, Poller, Ready};
+use super::{Control, Route};
 
-const STOP: u64 = 0;
+const CONTROL: u64 = 0;
 const LISTENERS: u64 = 1;
 /// Connections have even tokens from here on for the dialling side, and the odd one after it for the target's side.
 const CONNECTIONS: u64 = 1 << 32;
@@ -22,6 +21,9 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Relay {
     poller: Poller,
+    control: Arc<Control>,
+    /// The routes that are cut now.
+    cut: BTreeSet<usize>,
     listeners: Vec<(TcpListener, SocketAddr)>,
     delay: Duration,
     connections: BTreeMap<u64, Connection>,
@@ -34,15 +36,16 @@ pub(super) struct Relay {
 /// Two sockets, index 0 towards the dialling side, and the lines *from* each.
 #[derive(Debug)]
 struct Connection {
+    route: usize,
     sockets: [TcpStream; 2],
     lines: [Line; 2],
     interests: [Interest; 2],
 }
 
 impl Relay {
-    pub(super) fn new(routes: Vec<Route>, delay: Duration, stop: &OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(routes: Vec<Route>, delay: Duration, control: Arc<Control>) -> io::Result<Self> {
         let poller = Poller::new()?;
-        poller.add(stop, STOP, Interest::READABLE)?;
+        poller.add(&control.wake, CONTROL, Interest::READABLE)?;
         let mut listeners = Vec::with_capacity(routes.len());
         for (index, Route { listener, target }) in routes.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
@@ -51,6 +54,8 @@ impl Relay {
         }
         Ok(Self {
             poller,
+            control,
+            cut: BTreeSet::new(),
             listeners,
             delay,
             connections: BTreeMap::new(),
@@ -67,13 +72,47 @@ impl Relay {
             self.poller.wait(due, &mut ready)?;
             for event in ready.drain(..) {
                 match event.token {
-                    STOP => return Ok(()),
+                    CONTROL => {
+                        if self.obey() {
+                            return Ok(());
+                        }
+                    }
                     token if token < CONNECTIONS => self.accept((token - LISTENERS) as usize)?,
                     _ => self.serve(event),
                 }
             }
             self.pass_on(Instant::now());
         }
+    }
+
+    /// Does what it is told. True when it is over.
+    fn obey(&mut self) -> bool {
+        // Reading resets the event counter.
+        let _ = rustix::io::read(&self.control.wake, &mut [0; 8]);
+        let orders = self.control.orders();
+        let changed: Vec<usize> = self.cut.symmetric_difference(&orders.cut).copied().collect();
+        self.cut = orders.cut;
+        let is_changed = |connection: &Connection| changed.contains(&connection.route);
+        let tokens: Vec<u64> =
+            self.connections.iter().filter(|(_, connection)| is_changed(connection)).map(|(&token, _)| token).collect();
+        for token in tokens {
+            self.flush(token);
+        }
+        orders.is_over
+    }
+
+    /// Passes on what is due in both directions of a connection, unless its route is cut.
+    fn flush(&mut self, base: u64) {
+        let Some(connection) = self.connections.get_mut(&base) else { return };
+        if !self.cut.contains(&connection.route) {
+            for side in 0..2 {
+                if connection.lines[side].flush(&mut connection.sockets[1 - side]).is_err() {
+                    self.connections.remove(&base);
+                    return;
+                }
+            }
+        }
+        self.watch(base);
     }
 
     fn accept(&mut self, index: usize) -> io::Result<()> {
@@ -86,12 +125,12 @@ impl Relay {
         };
         // A target that refuses shows as a closed connection, as it would without a proxy.
         if let Ok(target) = TcpStream::connect_timeout(target, DIAL_TIMEOUT) {
-            let _ = self.join([dialler, target]);
+            let _ = self.join(index, [dialler, target]);
         }
         Ok(())
     }
 
-    fn join(&mut self, sockets: [TcpStream; 2]) -> io::Result<()> {
+    fn join(&mut self, route: usize, sockets: [TcpStream; 2]) -> io::Result<()> {
         let token = self.next_token;
         for (side, socket) in sockets.iter().enumerate() {
             socket.set_nonblocking(true)?;
@@ -100,13 +139,22 @@ impl Relay {
         }
         self.next_token += 2;
         let interests = [Interest::READABLE; 2];
-        self.connections.insert(token, Connection { sockets, lines: [Line::default(), Line::default()], interests });
+        let lines = [Line::default(), Line::default()];
+        self.connections.insert(token, Connection { route, sockets, lines, interests });
+        self.watch(token);
         Ok(())
     }
 
     fn serve(&mut self, event: Ready) {
         let (base, side) = (event.token & !1, (event.token & 1) as usize);
         let Some(connection) = self.connections.get_mut(&base) else { return };
+        if self.cut.contains(&connection.route) {
+            // Only that a side is dead can be told here, and as epoll would tell it again and again, the connection ends.
+            if event.hung_up {
+                self.connections.remove(&base);
+            }
+            return;
+        }
         let mut result = Ok(());
         if event.writable {
             result = connection.lines[1 - side].flush(&mut connection.sockets[side]);
@@ -138,6 +186,9 @@ impl Relay {
             let (base, side) = (token & !1, (token & 1) as usize);
             let Some(connection) = self.connections.get_mut(&base) else { continue };
             connection.lines[side].release();
+            if self.cut.contains(&connection.route) {
+                continue;
+            }
             if connection.lines[side].flush(&mut connection.sockets[1 - side]).is_err() {
                 self.connections.remove(&base);
                 continue;
@@ -150,10 +201,11 @@ impl Relay {
     fn watch(&mut self, base: u64) {
         let Some(connection) = self.connections.get_mut(&base) else { return };
         let mut keep = !connection.lines.iter().all(Line::is_finished);
+        let is_open = !self.cut.contains(&connection.route);
         for side in 0..2 {
             let interest = Interest {
-                readable: connection.lines[side].wants_input(),
-                writable: connection.lines[1 - side].wants_output(),
+                readable: is_open && connection.lines[side].wants_input(),
+                writable: is_open && connection.lines[1 - side].wants_output(),
             };
             if interest != connection.interests[side] {
                 connection.interests[side] = interest;

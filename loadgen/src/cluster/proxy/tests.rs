@@ -160,3 +160,50 @@ fn dropping_the_proxy_ends_its_connections_and_its_thread() {
     drop(proxy);
     assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
 }
+
+#[test]
+fn a_cut_route_holds_bytes_back_until_it_is_mended_and_leaves_others_alone() {
+    let (server, proxy, mut client) = link(Duration::ZERO);
+    let (mut stream, _) = server.accept().expect("the proxy dials");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
+    client.write_all(b"before").expect("the proxy takes it");
+    let mut before = [0; 6];
+    stream.read_exact(&mut before).expect("it is passed on");
+    proxy.cut([0, 7]);
+    // The order may be heard a little later than what is sent right after it; once something is held back, all is.
+    let deadline = Instant::now() + PATIENCE;
+    let mut sent = 0u8;
+    stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a TCP option");
+    loop {
+        sent += 1;
+        client.write_all(&[sent]).expect("it is taken");
+        if stream.read_exact(&mut [0]).is_err() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "everything is passed on");
+    }
+    stream.write_all(b"x").expect("it is taken");
+    client.set_read_timeout(Some(Duration::from_millis(50))).expect("a TCP option");
+    assert!(client.read(&mut [0]).is_err(), "the other direction is cut as well");
+    proxy.cut([7]);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
+    client.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
+    let mut late = [0];
+    stream.read_exact(&mut late).expect("what was held back goes on");
+    assert_eq!(late, [sent]);
+    client.read_exact(&mut late).expect("what was held back goes on");
+    assert_eq!(late, *b"x");
+}
+
+#[test]
+fn a_cut_connection_that_dies_ends_and_costs_no_time() {
+    let (server, proxy, client) = link(Duration::ZERO);
+    let (mut stream, _) = server.accept().expect("the proxy dials");
+    stream.write_all(b"unread").expect("it is taken");
+    // Something must be there to be thrown away, or the close would be no reset.
+    client.peek(&mut [0]).expect("it is passed on");
+    proxy.cut([0]);
+    drop(client);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
+    assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+}

@@ -180,3 +180,81 @@ fn what_no_thread_could_do_is_refused() {
         assert!(matches!(error, DriveError::Refused(_)), "{error}");
     }
 }
+
+#[test]
+fn an_audit_adds_up_counters_over_lost_connections() {
+    let server = ScriptedServer::start(|seen| if seen.nth % 400 == 399 { Act::Hang } else { Act::Answer });
+    let spec = RunSpec { increments: 0.5, pacing: Pacing::Rate(5000.0), ..spec(server.address) };
+    let (record, audit) = with_context(|context| drive_audited(&spec, context).expect("the run begins"));
+    assert_eq!(record.counts.ok, 1500);
+    assert!(audit.is_clean(), "{audit}");
+    assert!(audit.increments > 500 && audit.counters == crate::plan::COUNTERS, "{audit}");
+}
+
+#[test]
+fn an_audit_finds_what_was_done_twice() {
+    // One in ten requests: puts and increments both.
+    let server =
+        ScriptedServer::start(|seen| if seen.nth % 10 == 9 && seen.nth < 600 { Act::Double } else { Act::Answer });
+    let spec = RunSpec { increments: 1.0, pacing: Pacing::Rate(2000.0), ..spec(server.address) };
+    let (record, audit) = with_context(|context| drive_audited(&spec, context).expect("the run begins"));
+    assert_eq!(record.counts.ok, 600);
+    assert_eq!((audit.doubled, audit.lost), (60, 0), "{audit}");
+    assert!(has_event(&record, "wrong-answer"));
+}
+
+#[test]
+fn a_primary_that_falls_silent_is_left_for_the_one_of_a_later_view() {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect();
+    let [first, second] = listeners;
+    let role = |replica, view| Role { replica, view, shard: 0, shards: 1, addresses: addresses.clone() };
+    // Server 0 believes to be the primary of view 0 for ever, but from some time on nothing comes back.
+    let silent =
+        ScriptedServer::serve(first, role(0, 0), |seen| if seen.nth < 200 { Act::Answer } else { Act::Swallow });
+    let next = ScriptedServer::serve(second, role(1, 1), |_| Act::Answer);
+    let spec = RunSpec {
+        servers: addresses.clone(),
+        pacing: Pacing::Rate(1000.0),
+        duration: Duration::from_millis(600),
+        ..spec(addresses[0])
+    };
+    let started = std::time::Instant::now();
+    let record = run(&spec);
+    assert_eq!(record.counts.ok, 600, "{:?}", record.counts);
+    // On busy cores the first server may have been left even before.
+    assert!(silent.state(|state| state.executed) <= 200 && next.state(|state| state.executed) >= 400);
+    assert!(started.elapsed() < spec.timeout, "the time-out of requests was not waited for");
+}
+
+#[test]
+fn a_run_without_an_end_goes_on_until_it_is_told_and_then_waits_for_its_answers() {
+    let server = ScriptedServer::start(|_| Act::Answer);
+    let spec = RunSpec { pacing: Pacing::Rate(2000.0), duration: Duration::MAX, ..spec(server.address) };
+    let finish = StopFlag::default();
+    let watch = &mut |_: &IntervalRow| {};
+    let record = std::thread::scope(|scope| {
+        let (opening, opened) = std::sync::mpsc::channel();
+        let (finish_later, state) = (finish.clone(), &server);
+        scope.spawn(move || {
+            opened.recv().expect("the run begins");
+            while state.state(|state| state.seen) < 500 {
+                std::thread::yield_now();
+            }
+            finish_later.set();
+        });
+        let context = DriveContext {
+            stop: StopFlag::default(),
+            finish: finish.clone(),
+            opening: Some(opening),
+            interval: Some(Duration::from_millis(20)),
+            events: EventLog::new(),
+            processes: &[],
+            watch,
+        };
+        drive(&spec, context).expect("the run begins")
+    });
+    let seen = server.state(|state| state.seen);
+    assert_eq!(record.counts, Counts { ok: seen, ..Counts::default() });
+    assert!(seen >= 500 && record.intervals[0].length_s == 0.02);
+}

@@ -47,6 +47,7 @@ fn with_context<T>(act: impl FnOnce(DriveContext<'_>) -> T) -> T {
         stop: StopFlag::default(),
         finish: StopFlag::default(),
         opening: None,
+        interval: None,
         events: EventLog::new(),
         processes: &[],
         watch,

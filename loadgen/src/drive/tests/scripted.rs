@@ -35,6 +35,8 @@ pub(super) enum Act {
     Corrupt,
     /// Says that it was done, and does not do it.
     Forget,
+    /// Executes it twice and answers.
+    Double,
     /// Answers only once this many requests of the connection wait.
     PutOffUntil(usize),
 }
@@ -55,6 +57,7 @@ pub(super) struct State {
     pub(super) values: HashMap<Vec<u8>, (u64, Vec<u8>)>,
     /// Answers by session and sequence.
     answers: HashMap<(u64, u64), u64>,
+    sums: HashMap<(u64, u64), (u64, i64)>,
     pub(super) sessions: u64,
     pub(super) revision: u64,
     pub(super) seen: u64,
@@ -232,6 +235,11 @@ impl Shared {
                     self.execute(&frame, &mut Vec::new());
                     return false;
                 }
+                Act::Double => {
+                    self.execute(&frame, &mut Vec::new());
+                    self.state.lock().expect("nobody panics with it").forget_answers();
+                    self.execute(&frame, output);
+                }
                 Act::Swallow => {}
                 Act::Refuse(status, body) => self.refuse(&frame, status, &body, output),
                 Act::Corrupt => self.corrupt(&frame, output),
@@ -259,6 +267,10 @@ impl Shared {
                 (Status::Ok, state.sessions, Vec::new())
             }
             Operation::Put => (Status::Ok, state.put(&request), Vec::new()),
+            Operation::Increment => {
+                let (version, sum) = state.increment(&request);
+                (Status::Ok, version, sum.to_le_bytes().to_vec())
+            }
             Operation::Get => match state.values.get(request.key()) {
                 Some((version, value)) => (Status::Ok, *version, value.clone()),
                 None => (Status::NotFound, 0, Vec::new()),
@@ -287,6 +299,29 @@ impl Shared {
 }
 
 impl State {
+    /// From now on what comes again is executed again.
+    fn forget_answers(&mut self) {
+        self.answers.clear();
+        self.sums.clear();
+    }
+
+    /// Executes an increment once, and gives its version and sum.
+    fn increment(&mut self, request: &Request<'_>) -> (u64, i64) {
+        let sum_of = |value: &[u8]| std::str::from_utf8(value).expect("a counter holds text").parse::<i64>();
+        let id = (request.session(), request.sequence());
+        if let Some(&answer) = self.sums.get(&id) {
+            self.repeated += 1;
+            return answer;
+        }
+        let before = self.values.get(request.key()).map_or(0, |(_, value)| sum_of(value).expect("a number"));
+        let sum = before + request.delta();
+        self.executed += 1;
+        self.revision += 1;
+        self.sums.insert(id, (self.revision, sum));
+        self.values.insert(request.key().to_vec(), (self.revision, sum.to_string().into_bytes()));
+        (self.revision, sum)
+    }
+
     /// Executes a write once, however often it comes.
     fn put(&mut self, request: &Request<'_>) -> u64 {
         let id = (request.session(), request.sequence());

@@ -33,6 +33,8 @@ fn summary(void: bool) -> Summary {
         lateness: Latency::default(),
         thirds: None,
         processes: Vec::new(),
+        faults: Vec::new(),
+        audit: None,
     }
 }
 
