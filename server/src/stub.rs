@@ -30,6 +30,11 @@ pub struct Machine {
     results: Vec<WriteResult>,
 }
 
+/// The hash over a whole state, from those over its store and over its sessions: what replicas compare.
+pub fn state_hash(store_hash: u128, sessions_hash: u128) -> u128 {
+    store_hash.rotate_left(1) ^ sessions_hash
+}
+
 /// Takes the answers of an applied batch: index of the request in the batch, the fixed part of its reply, and the body.
 pub trait Answers {
     /// Is called once for each request, in no particular order.

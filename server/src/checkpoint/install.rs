@@ -13,6 +13,7 @@ use crate::journal::file::{DirectFile, DirectFiles, FileLayer, sync_folder};
 
 const PREFIX: &str = "checkpoint-";
 const TEMPORARY_SUFFIX: &str = ".tmp";
+const RECEIVED_SUFFIX: &str = ".received";
 
 /// The checkpoint at `op` in a shard's folder.
 pub fn checkpoint_path(shard_dir: &Path, op: u64) -> PathBuf {
@@ -22,6 +23,41 @@ pub fn checkpoint_path(shard_dir: &Path, op: u64) -> PathBuf {
 /// The same while it is being written.
 pub fn temporary_path(shard_dir: &Path, op: u64) -> PathBuf {
     shard_dir.join(format!("{PREFIX}{op}{TEMPORARY_SUFFIX}"))
+}
+
+/// The same while it is being received from another server.
+pub fn received_path(shard_dir: &Path, op: u64) -> PathBuf {
+    shard_dir.join(format!("{PREFIX}{op}{RECEIVED_SUFFIX}"))
+}
+
+/// Creates the file for a checkpoint that is about to be received, in place of a leftover with the same name.
+///
+/// # Errors
+///
+/// What the disk says.
+pub fn create_received(shard_dir: &Path, op: u64) -> io::Result<DirectFile> {
+    let path = received_path(shard_dir, op);
+    remove_if_there(&path)?;
+    DirectFiles.create(&path)
+}
+
+/// Gives a received checkpoint, complete, verified and synced, its final name, durably.
+///
+/// # Errors
+///
+/// What the disk says.
+pub fn install_received(shard_dir: &Path, op: u64) -> io::Result<()> {
+    fs::rename(received_path(shard_dir, op), checkpoint_path(shard_dir, op))?;
+    sync_folder(shard_dir)
+}
+
+/// Removes what has been received of a checkpoint, if there is anything.
+///
+/// # Errors
+///
+/// What the disk says.
+pub fn remove_received(shard_dir: &Path, op: u64) -> io::Result<()> {
+    remove_if_there(&received_path(shard_dir, op))
 }
 
 /// Creates the file for a new checkpoint, in place of a leftover with the same name.
@@ -45,17 +81,35 @@ pub fn install(shard_dir: &Path, op: u64) -> io::Result<()> {
     sync_folder(shard_dir)
 }
 
-/// Removes every checkpoint file but the one at `keep_op`, the one in force (0: there is none). Returns how many.
+/// Removes every checkpoint file but the one at `keep_op`, the one in force (0: there is none), those that were never
+/// completed included: to be done before anything new is begun. Returns how many.
 ///
 /// # Errors
 ///
 /// What the disk says.
 pub fn remove_leftovers(shard_dir: &Path, keep_op: u64) -> io::Result<usize> {
     let keep = checkpoint_path(shard_dir, keep_op);
+    remove_where(shard_dir, |path, _| path != keep)
+}
+
+/// Removes every complete checkpoint below the one at `keep_op`. What is being written or received stays. Returns how many.
+///
+/// # Errors
+///
+/// What the disk says.
+pub fn remove_older(shard_dir: &Path, keep_op: u64) -> io::Result<usize> {
+    remove_where(shard_dir, |_, op| op.is_some_and(|op| op < keep_op))
+}
+
+/// Removes the checkpoint files of which this is true: the path, and the op of a complete one.
+fn remove_where(shard_dir: &Path, is_to_go: impl Fn(&Path, Option<u64>) -> bool) -> io::Result<usize> {
     let mut removed = 0;
     for entry in fs::read_dir(shard_dir)? {
         let entry = entry?;
-        if is_checkpoint_name(&entry.file_name().to_string_lossy()) && entry.path() != keep {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let op = name.strip_prefix(PREFIX).and_then(|digits| digits.parse().ok());
+        if is_checkpoint_name(&name) && is_to_go(&entry.path(), op) {
             remove_if_there(&entry.path())?;
             removed += 1;
         }
@@ -69,7 +123,8 @@ pub fn remove_leftovers(shard_dir: &Path, keep_op: u64) -> io::Result<usize> {
 /// Whether a file is one that we make, and not something that a person has put beside them.
 fn is_checkpoint_name(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
-    let digits = rest.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(rest);
+    let digits =
+        [TEMPORARY_SUFFIX, RECEIVED_SUFFIX].iter().find_map(|suffix| rest.strip_suffix(suffix)).unwrap_or(rest);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 

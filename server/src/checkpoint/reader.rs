@@ -54,6 +54,27 @@ pub enum CheckpointError {
     },
 }
 
+impl CheckpointError {
+    /// Whether the file is not what was once written, so that no build of this program could load it: the disk has lost it.
+    /// False for a file that is whole and cannot be used for another reason, which somebody has to look into.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            CheckpointError::Io { source, .. } => {
+                source.kind() == io::ErrorKind::UnexpectedEof || source.raw_os_error() == Some(EIO)
+            }
+            CheckpointError::Damaged { .. } => true,
+            CheckpointError::Other(what) => *what != VERSION,
+            CheckpointError::Content { .. } => false,
+        }
+    }
+}
+
+/// What a disk says of a sector that it cannot read.
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+
+/// What differs when a checkpoint was written by another build.
+const VERSION: &str = "version";
+
 /// Takes in a section's stream piece by piece, or says why it cannot.
 pub type StreamSink<'a> = dyn FnMut(Section, &[u8]) -> Result<(), String> + 'a;
 
@@ -88,22 +109,48 @@ pub fn read_checkpoint(
     pool: &Pool,
     sink: &mut StreamSink<'_>,
 ) -> Result<(), CheckpointError> {
-    let mut reader = Reader {
-        file,
-        buffer: pool.take(CHUNK_SIZE_MAX),
-        offset: 0,
-        checksum: Checksum128::new(),
-        section: Section::Store,
-        section_sizes: [0; Section::ALL.len()],
-        chunks: 0,
-    };
-    reader.check_size(expected)?;
-    reader.read_header(&expected.meta)?;
-    let trailer_offset = expected.size - SECTOR_SIZE as u64;
-    while reader.offset < trailer_offset {
-        reader.read_chunk(trailer_offset, expected.meta.op, sink)?;
+    let mut reader = Reader::new(file, pool);
+    let found = reader.read(expected.size, &|meta| meta.differs_from(&expected.meta), sink)?;
+    // Padding between chunks is covered by nothing else.
+    if found.checksum != expected.checksum {
+        return Err(CheckpointError::Damaged { offset: 0, what: "the checksum of the whole file" });
     }
-    reader.read_trailer(expected)
+    if found.state_hash != expected.state_hash {
+        return Err(CheckpointError::Other("state hash"));
+    }
+    Ok(())
+}
+
+/// Reads a checkpoint that another server has sent: of this cluster and shard, at `op`, and nothing more is known of it. As
+/// [`read_checkpoint`] else. Returns what the superblock needs to know of it.
+///
+/// # Errors
+///
+/// As [`read_checkpoint`].
+pub fn read_received_checkpoint(
+    file: &impl BlockFile,
+    (cluster, shard, shards): (u128, u16, u16),
+    op: u64,
+    pool: &Pool,
+    sink: &mut StreamSink<'_>,
+) -> Result<FinishedCheckpoint, CheckpointError> {
+    let mut reader = Reader::new(file, pool);
+    let size = file.size().map_err(|source| reader.io_error(source))?;
+    let differs = |meta: &CheckpointMeta| meta.differs_from(&CheckpointMeta { cluster, shard, shards, op, ..*meta });
+    reader.read(size, &differs, sink)
+}
+
+impl CheckpointMeta {
+    /// What differs between the two, if anything.
+    fn differs_from(&self, other: &CheckpointMeta) -> Option<&'static str> {
+        if self.cluster != other.cluster {
+            return Some("cluster");
+        }
+        if (self.shard, self.shards) != (other.shard, other.shards) {
+            return Some("shard");
+        }
+        (self != other).then_some("place in the log")
+    }
 }
 
 struct Reader<'a, F> {
@@ -117,7 +164,35 @@ struct Reader<'a, F> {
     chunks: u32,
 }
 
-impl<F: BlockFile> Reader<'_, F> {
+impl<'a, F: BlockFile> Reader<'a, F> {
+    fn new(file: &'a F, pool: &Pool) -> Reader<'a, F> {
+        Reader {
+            file,
+            buffer: pool.take(CHUNK_SIZE_MAX),
+            offset: 0,
+            checksum: Checksum128::new(),
+            section: Section::Store,
+            section_sizes: [0; Section::ALL.len()],
+            chunks: 0,
+        }
+    }
+
+    fn read(
+        &mut self,
+        size: u64,
+        differs: &dyn Fn(&CheckpointMeta) -> Option<&'static str>,
+        sink: &mut StreamSink<'_>,
+    ) -> Result<FinishedCheckpoint, CheckpointError> {
+        self.check_size(size)?;
+        let meta = self.read_header(differs)?;
+        let trailer_offset = size - SECTOR_SIZE as u64;
+        while self.offset < trailer_offset {
+            self.read_chunk(trailer_offset, meta.op, sink)?;
+        }
+        let state_hash = self.read_trailer(meta.op)?;
+        Ok(FinishedCheckpoint { meta, size, checksum: self.checksum.finish(), state_hash })
+    }
+
     fn io_error(&self, source: io::Error) -> CheckpointError {
         CheckpointError::Io { offset: self.offset, source }
     }
@@ -126,13 +201,13 @@ impl<F: BlockFile> Reader<'_, F> {
         Err(CheckpointError::Damaged { offset: self.offset, what })
     }
 
-    fn check_size(&self, expected: &FinishedCheckpoint) -> Result<(), CheckpointError> {
+    fn check_size(&self, expected: u64) -> Result<(), CheckpointError> {
         let size = self.file.size().map_err(|source| self.io_error(source))?;
-        if size < expected.size {
+        if size < expected {
             return Err(CheckpointError::Damaged { offset: size, what: "the file has been cut off" });
         }
         let size_min = 2 * SECTOR_SIZE as u64;
-        if size != expected.size || size < size_min || !size.is_multiple_of(SECTOR_SIZE as u64) {
+        if size != expected || size < size_min || !size.is_multiple_of(SECTOR_SIZE as u64) {
             return Err(CheckpointError::Other("size"));
         }
         Ok(())
@@ -150,7 +225,10 @@ impl<F: BlockFile> Reader<'_, F> {
         self.offset += size as u64;
     }
 
-    fn read_header(&mut self, meta: &CheckpointMeta) -> Result<(), CheckpointError> {
+    fn read_header(
+        &mut self,
+        differs: &dyn Fn(&CheckpointMeta) -> Option<&'static str>,
+    ) -> Result<CheckpointMeta, CheckpointError> {
         self.fill(SECTOR_SIZE)?;
         let (header, rest) =
             CheckpointHeader::read_from_prefix(&self.buffer[..SECTOR_SIZE]).expect("a sector is larger");
@@ -158,7 +236,7 @@ impl<F: BlockFile> Reader<'_, F> {
             return self.damaged("its header");
         }
         if header.version.get() != PROTOCOL_VERSION {
-            return Err(CheckpointError::Other("version"));
+            return Err(CheckpointError::Other(VERSION));
         }
         if header.reserved0 != [0; 2] || header.reserved1 != [0; 168] || rest.iter().any(|&byte| byte != 0) {
             return self.damaged("reserved bytes of its header");
@@ -172,17 +250,11 @@ impl<F: BlockFile> Reader<'_, F> {
             revision: header.revision.get(),
             timestamp_ns: header.timestamp_ns.get(),
         };
-        if found.cluster != meta.cluster {
-            return Err(CheckpointError::Other("cluster"));
-        }
-        if (found.shard, found.shards) != (meta.shard, meta.shards) {
-            return Err(CheckpointError::Other("shard"));
-        }
-        if found != *meta {
-            return Err(CheckpointError::Other("place in the log"));
+        if let Some(what) = differs(&found) {
+            return Err(CheckpointError::Other(what));
         }
         self.advance(SECTOR_SIZE);
-        Ok(())
+        Ok(found)
     }
 
     fn read_chunk(&mut self, trailer_offset: u64, op: u64, sink: &mut StreamSink<'_>) -> Result<(), CheckpointError> {
@@ -211,7 +283,7 @@ impl<F: BlockFile> Reader<'_, F> {
         Ok(())
     }
 
-    fn read_trailer(&mut self, expected: &FinishedCheckpoint) -> Result<(), CheckpointError> {
+    fn read_trailer(&mut self, op: u64) -> Result<u128, CheckpointError> {
         self.fill(SECTOR_SIZE)?;
         let (trailer, rest) =
             CheckpointTrailer::read_from_prefix(&self.buffer[..SECTOR_SIZE]).expect("a sector is larger");
@@ -222,17 +294,10 @@ impl<F: BlockFile> Reader<'_, F> {
             return self.damaged("reserved bytes of its trailer");
         }
         let sizes = [trailer.store_size.get(), trailer.sessions_size.get()];
-        if sizes != self.section_sizes || trailer.chunks.get() != self.chunks || trailer.op.get() != expected.meta.op {
+        if sizes != self.section_sizes || trailer.chunks.get() != self.chunks || trailer.op.get() != op {
             return self.damaged("its trailer does not fit what is before it");
         }
         self.advance(SECTOR_SIZE);
-        // Padding between chunks is covered by nothing else.
-        if self.checksum.finish() != expected.checksum {
-            return Err(CheckpointError::Damaged { offset: 0, what: "the checksum of the whole file" });
-        }
-        if trailer.state_hash.get() != expected.state_hash {
-            return Err(CheckpointError::Other("state hash"));
-        }
-        Ok(())
+        Ok(trailer.state_hash.get())
     }
 }

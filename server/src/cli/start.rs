@@ -115,9 +115,24 @@ pub struct TuningArgs {
     /// How often the primary tells idle backups that it is there
     ///
     /// Backups learn from it what is committed, so an idle backup's store may be older than the primary's by this much. Lower
-    /// costs packets; higher makes `--backup-silence` less precise.
-    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = parse_time, help_heading = "Replication")]
+    /// costs packets; higher makes `--view-timeout` and `--backup-silence` less precise.
+    #[arg(long, value_name = "TIME", default_value = "25ms", value_parser = parse_time, help_heading = "Replication")]
     pub heartbeat_interval: Duration,
+
+    /// How long the primary may be silent before the others look for a new one
+    ///
+    /// After a primary has died, writes and reads wait about this long and a little more: each server adds up to a fifth by
+    /// chance, and as many as form a quorum must agree that they miss it. Lower makes a failover shorter; too low makes
+    /// one out of every pause of a busy host or network, and each costs a few milliseconds. At least four heartbeats.
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_time, help_heading = "Replication")]
+    pub view_timeout: Duration,
+
+    /// How long a primary may get nothing done before it gives way to another one
+    ///
+    /// Its disk hangs, or as many others as it needs do not answer, while writes wait: after this time it lets the others choose
+    /// another primary. Lower than the disk's slowest healthy write makes a failover out of it.
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_time, help_heading = "Replication")]
+    pub stall_timeout: Duration,
 
     /// How long a backup may be silent before it leaves the in-sync set
     ///
@@ -264,6 +279,10 @@ pub struct StartOptions {
     pub durability: Durability,
     /// Time between heartbeats, in nanoseconds.
     pub heartbeat_interval_ns: u64,
+    /// Silence of the primary after which the others look for a new one, in nanoseconds.
+    pub view_timeout_ns: u64,
+    /// Standstill of a primary after which it gives way, in nanoseconds.
+    pub stall_timeout_ns: u64,
     /// Silence after which a backup leaves the in-sync set, in nanoseconds.
     pub backup_silence_ns: u64,
     /// Largest number of requests in a prepare.
@@ -311,6 +330,17 @@ impl TuningArgs {
             Duration::from_millis(1),
             Duration::from_secs(10),
         )?;
+        let minute = Duration::from_secs(60);
+        time_within("--view-timeout", self.view_timeout, Duration::from_millis(4), minute)?;
+        time_within("--stall-timeout", self.stall_timeout, Duration::from_millis(10), 10 * minute)?;
+        if self.view_timeout < 4 * self.heartbeat_interval {
+            return Err(format!(
+                "--view-timeout is {}, less than four times --heartbeat-interval ({}): the others would look for a new primary \
+                 whenever a packet is late; raise the former or lower the latter",
+                show_time(self.view_timeout),
+                show_time(self.heartbeat_interval)
+            ));
+        }
         time_within("--backup-silence", self.backup_silence, Duration::from_millis(3), Duration::from_secs(3600))?;
         if self.backup_silence < 3 * self.heartbeat_interval {
             return Err(format!(
@@ -338,6 +368,8 @@ impl TuningArgs {
             format!("--fanout={}", self.fanout.name()),
             format!("--durability={}", self.durability.name()),
             format!("--heartbeat-interval={}ns", self.heartbeat_interval.as_nanos()),
+            format!("--view-timeout={}ns", self.view_timeout.as_nanos()),
+            format!("--stall-timeout={}ns", self.stall_timeout.as_nanos()),
             format!("--backup-silence={}ns", self.backup_silence.as_nanos()),
             format!("--batch-max-ops={}", self.batch_max_ops),
             format!("--batch-max-bytes={}", self.batch_max_bytes),
@@ -391,6 +423,8 @@ impl StartArgs {
             fanout: tuning.fanout,
             durability: tuning.durability,
             heartbeat_interval_ns: tuning.heartbeat_interval.as_nanos() as u64,
+            view_timeout_ns: tuning.view_timeout.as_nanos() as u64,
+            stall_timeout_ns: tuning.stall_timeout.as_nanos() as u64,
             backup_silence_ns: tuning.backup_silence.as_nanos() as u64,
             batch_ops_max: tuning.batch_max_ops,
             batch_bytes_max: tuning.batch_max_bytes as u32,

@@ -48,7 +48,9 @@ fn defaults_are_valid_and_are_what_the_help_says() {
     let options = start(&[]).expect("defaults are valid");
     assert_eq!((options.ack, options.fanout, options.durability), (Ack::Majority, FanOut::Parallel, Durability::Disk));
     assert_eq!(options.batch_linger_ns, 0);
-    assert_eq!(options.heartbeat_interval_ns, 50_000_000);
+    assert_eq!(options.heartbeat_interval_ns, 25_000_000);
+    assert_eq!(options.view_timeout_ns, 250_000_000);
+    assert_eq!(options.stall_timeout_ns, 500_000_000);
     assert_eq!(options.backup_silence_ns, 1_000_000_000);
     assert_eq!(options.advertise, options.peers);
     assert_eq!(options.pinning, Pinning::Available);
@@ -65,6 +67,8 @@ fn every_option_reaches_the_settings() {
         "--fanout=sequential",
         "--durability=memory",
         "--heartbeat-interval=5ms",
+        "--view-timeout=40ms",
+        "--stall-timeout=90ms",
         "--backup-silence=300ms",
         "--batch-max-ops=7",
         "--batch-max-bytes=3MiB",
@@ -87,6 +91,8 @@ fn every_option_reaches_the_settings() {
         fanout: FanOut::Sequential,
         durability: Durability::Memory,
         heartbeat_interval_ns: 5_000_000,
+        view_timeout_ns: 40_000_000,
+        stall_timeout_ns: 90_000_000,
         backup_silence_ns: 300_000_000,
         batch_ops_max: 7,
         batch_bytes_max: 3 << 20,
@@ -125,7 +131,9 @@ fn a_value_out_of_range_is_answered_with_the_option_and_its_range() {
         ("--sessions-max=0", "--sessions-max is 0"),
         ("--batch-linger=1s", "--batch-linger is 1s: choose from 0s to 100ms"),
         ("--heartbeat-interval=0", "--heartbeat-interval is 0s: choose from 1ms to 10s"),
-        ("--backup-silence=149ms", "less than three times --heartbeat-interval (50ms)"),
+        ("--backup-silence=74ms", "less than three times --heartbeat-interval (25ms)"),
+        ("--view-timeout=99ms", "less than four times --heartbeat-interval (25ms)"),
+        ("--stall-timeout=1ms", "--stall-timeout is 1ms: choose from 10ms"),
         ("--advertise=a:1,b:2", "--advertise has 2 addresses and --peers has 3"),
         ("--advertise=a:1,b:2,a:1", "--advertise: servers 0 and 2 have the same address a:1"),
     ];

@@ -178,9 +178,6 @@ pub enum FolderError {
         /// The size in the superblock, in bytes.
         expected: u64,
     },
-    /// The checkpoint that the superblock points to is not there.
-    #[error("{0} is missing, but the superblock points to it: the file was deleted, do not start this server")]
-    CheckpointMissing(PathBuf),
 }
 
 fn remedy(error: &io::Error) -> &'static str {

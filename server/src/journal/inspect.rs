@@ -275,6 +275,11 @@ fn look_at_journal(
         }
     }
     let (ring, end, tail) = recovery.into_findings();
+    if let Some(Tail::Rotten { op, offset, .. }) = &tail {
+        damage.push(format!(
+            "op {op} at byte {offset} of the journal is rotten: the server will fetch it from the others when it starts"
+        ));
+    }
     Ok(JournalView {
         entries: end.op + 1 - ring.first_op(),
         used_bytes: ring.used_bytes(),
@@ -294,6 +299,9 @@ fn describe_tail(tail: Option<&Tail>) -> String {
         Some(Tail::Torn { op, offset, ghosts }) => {
             let ops: Vec<_> = ghosts.iter().map(|ghost| ghost.op.to_string()).collect();
             format!("torn at op {op}, byte {offset}; unusable after it: op {}", ops.join(", "))
+        }
+        Some(Tail::Rotten { op, offset, later_op, .. }) => {
+            format!("rotten at op {op}, byte {offset}; unusable after it: up to op {later_op}")
         }
     }
 }

@@ -12,13 +12,9 @@ use super::{
     file::{Access, BlockFile, DirectFile, DirectFiles, FileLayer},
     folder::{FolderError, Identity, JOURNAL_NAME, SUPERBLOCK_NAME, io_error, shard_path},
     lock::FolderLock,
-    recovery::Recovery,
     superblock::{self, SuperblockReadError, SuperblockReading},
 };
-use crate::{
-    buffers::Pool,
-    checkpoint::{self, install::checkpoint_path},
-};
+use crate::checkpoint::{self, install::checkpoint_path};
 
 /// What the caller knows about the folder that it means. `None` takes what the folder says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,11 +58,6 @@ pub struct OpenedShard {
 }
 
 impl OpenedShard {
-    /// Begins to read the journal back.
-    pub fn recovery(&self, pool: &Pool) -> Recovery<'_, DirectFile> {
-        Recovery::new(&self.journal, &self.superblock, pool)
-    }
-
     /// The checkpoint to load before the journal is read back; `None` if there has been none.
     pub fn checkpoint_path(&self) -> Option<PathBuf> {
         match self.superblock.checkpoint.get() {
@@ -108,12 +99,6 @@ fn open_shard(dir: &Path, shard: u16, expected: &Expected) -> Result<OpenedShard
     let journal = open_journal(dir, &shard_dir, &superblock, Access::ReadWrite)?;
     let path = shard_dir.join(SUPERBLOCK_NAME);
     superblock::repair(&superblock_file, &reading).map_err(io_error("repair", &path))?;
-    if superblock.checkpoint.get() != 0 {
-        let path = checkpoint_path(&shard_dir, superblock.checkpoint.get());
-        if !path.exists() {
-            return Err(FolderError::CheckpointMissing(path));
-        }
-    }
     checkpoint::install::remove_leftovers(&shard_dir, superblock.checkpoint.get())
         .map_err(io_error("clean up", &shard_dir))?;
     let repaired_copies = (0..reading.copies.len()).filter(|&copy| !reading.is_current(copy)).count();

@@ -3,7 +3,10 @@ use std::fs::OpenOptions;
 use zerocopy::{IntoBytes, little_endian::U64};
 
 use super::*;
-use crate::journal::{folder::JOURNAL_SIZE_MIN, format::format_folder};
+use crate::{
+    buffers::Pool,
+    journal::{folder::JOURNAL_SIZE_MIN, format::format_folder, recovery::Recovery},
+};
 
 const IDENTITY: Identity = Identity { cluster: 5, replica: 1, servers: 3, shards: 2 };
 
@@ -51,7 +54,8 @@ fn a_formatted_folder_opens_with_every_shard() {
     assert_eq!(opened.shards.len(), 2);
     for shard in &opened.shards {
         assert_eq!((shard.repaired_copies, shard.checkpoint_path()), (0, None));
-        let journal = shard.recovery(&Pool::new(0)).finish().expect("it is empty");
+        let recovery = Recovery::new(&shard.journal, &shard.superblock, &Pool::new(0));
+        let journal = recovery.finish().expect("it is empty");
         assert_eq!(journal.end.op, 0);
     }
 }
@@ -170,14 +174,6 @@ fn a_journal_of_another_size_is_refused() {
     assert!(text.contains("shard-001/journal is 16773120 bytes large, but the superblock says 16777216"), "{text}");
     fs::remove_file(&path).expect("it is there");
     assert!(open_error(place.path(), &Expected::default()).contains("shard-001/journal is missing"));
-}
-
-#[test]
-fn a_missing_checkpoint_is_refused() {
-    let place = formatted(&IDENTITY);
-    change_superblock(place.path(), 0, |superblock| superblock.checkpoint = U64::new(9));
-    let text = open_error(place.path(), &Expected::default());
-    assert!(text.contains("shard-000/checkpoint-9 is missing, but the superblock points to it"), "{text}");
 }
 
 #[test]

@@ -10,9 +10,13 @@
 //! # Torn is not rotten
 //!
 //! Where the next prepare, op n, is not found whole, either it was being written when the server stopped (*torn*), or
-//! the disk has damaged what it held (*rotten*). A torn prepare was never acknowledged and the log ends before it. A
-//! rotten one may have been, so the log must not end there. The rest of the ring is searched for whole prepares with a
-//! higher op, and n was durable, so it is rotten, in these two cases:
+//! the disk has damaged what it held (*rotten*). A torn prepare was never acknowledged and the log ends before it. So it
+//! does with a rotten one, but that may have been acknowledged, and so may everything behind it: the server has to remember
+//! durably, before anything is erased, how far its word went (`vouch_op` of the superblock), and fetches what it lost from
+//! the others. A server that is alone has nobody to fetch it from and is not started.
+//!
+//! The rest of the ring is searched for whole prepares with a higher op, and n was durable, so it is rotten, in these two
+//! cases:
 //!
 //! - There is a prepare n + [`IN_FLIGHT_MAX`] or higher. [`JournalRing`] places it only when n is durable.
 //! - The cluster has one server, which acknowledges nothing before it is on its own disk, and a later prepare
@@ -58,11 +62,10 @@ pub enum RecoveryError {
         /// What the disk said.
         source: io::Error,
     },
-    /// A prepare that was durable is damaged.
+    /// A prepare that was durable is damaged, and there is no other server that could have it.
     #[error(
         "journal is rotten: op {op} at byte {offset} is damaged although it had been durable (op {later_op} after it is \
-         whole); fetching it from another server is not available yet, so this server must not start: keep the others \
-         running, and see \"A rotten entry\" in docs/disk-format.md"
+         whole), and a server that is alone cannot fetch it from another: restore the folder from a copy"
     )]
     Rotten {
         /// The damaged prepare.
@@ -107,6 +110,17 @@ pub enum Tail {
         op: u64,
         /// Where it is, or should be, in bytes.
         offset: u64,
+        /// Whole prepares after it.
+        ghosts: Vec<Ghost>,
+    },
+    /// A prepare that had been durable is damaged: what this server has acknowledged may go up to `later_op`.
+    Rotten {
+        /// The damaged prepare.
+        op: u64,
+        /// Where it should be, in bytes.
+        offset: u64,
+        /// The highest op that is whole behind it.
+        later_op: u64,
         /// Whole prepares after it.
         ghosts: Vec<Ghost>,
     },
@@ -155,6 +169,7 @@ pub struct Recovery<'a, F> {
 struct Origin {
     cluster: u128,
     shard: u16,
+    is_alone: bool,
     is_commit_local: bool,
 }
 
@@ -187,6 +202,7 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
             origin: Origin {
                 cluster: superblock.cluster.get(),
                 shard: superblock.shard.get(),
+                is_alone: superblock.servers == 1,
                 is_commit_local: superblock.servers == 1 && superblock.has_lost_memory == 0,
             },
             ring: JournalRing::with_in_flight_max(size, offset, superblock.checkpoint.get() + 1, in_flight_max),
@@ -204,7 +220,7 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
     ///
     /// # Errors
     ///
-    /// If the disk fails, or the log ends at a prepare that had been durable.
+    /// If the disk fails, or the log of a server that is alone ends at a prepare that had been durable.
     pub fn next_prepare(&mut self) -> Result<Option<RecoveredPrepare>, RecoveryError> {
         if self.tail.is_some() {
             return Ok(None);
@@ -249,12 +265,18 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
     /// Looks at what is behind the end of the log: nothing, prepares that were in flight, or proof of damage.
     fn judge_end(&mut self, op: u64, offset: u64) -> Result<Tail, RecoveryError> {
         let ghosts = self.find_ghosts(op, offset)?;
-        for ghost in &ghosts {
+        let is_proof = |ghost: &Ghost| {
             let is_too_far = ghost.op - op >= self.ring.in_flight_max();
             let is_committed_here = self.origin.is_commit_local && ghost.commit >= op;
-            if is_too_far || is_committed_here {
-                return Err(RecoveryError::Rotten { op, offset, later_op: ghost.op });
-            }
+            is_too_far || is_committed_here
+        };
+        if ghosts.iter().any(is_proof) {
+            let later_op = ghosts.iter().map(|ghost| ghost.op).max().unwrap_or(op);
+            return if self.origin.is_alone {
+                Err(RecoveryError::Rotten { op, offset, later_op })
+            } else {
+                Ok(Tail::Rotten { op, offset, later_op, ghosts })
+            };
         }
         let is_begun = !ghosts.is_empty() || self.has_header_of(op, offset)? || self.has_header_of(op, 0)?;
         Ok(if is_begun { Tail::Torn { op, offset, ghosts } } else { Tail::Clean })
@@ -290,7 +312,15 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
         Ok(self.window.header(offset, &self.origin)?.is_some_and(|header| header.op.get() == op))
     }
 
+    /// How the log ends; `None` before [`Recovery::next_prepare`] has come to its end.
+    pub fn tail(&self) -> Option<&Tail> {
+        self.tail.as_ref()
+    }
+
     /// Takes the scan to its end if it is not there yet, and makes the dropped tail unrecognisable for the next one.
+    ///
+    /// After [`Tail::Rotten`], the superblock must say durably how far this server may have acknowledged the log, *before*
+    /// this is called: it destroys the proof.
     ///
     /// # Errors
     ///
@@ -298,7 +328,7 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
     pub fn finish(mut self) -> Result<RecoveredJournal, RecoveryError> {
         while self.next_prepare()?.is_some() {}
         let tail = self.tail.expect("the scan has ended");
-        if let Tail::Torn { op, offset, ghosts } = &tail {
+        if let Tail::Torn { op, offset, ghosts } | Tail::Rotten { op, offset, ghosts, .. } = &tail {
             // The torn prepare itself is erased as well: were its header whole, a rewrite of only its body, by
             // whatever comes later, would make it whole again.
             let mut sectors: Vec<u64> = ghosts.iter().map(|ghost| ghost.offset).collect();
@@ -318,6 +348,23 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
     pub(crate) fn into_findings(self) -> (JournalRing, LogEnd, Option<Tail>) {
         (self.ring, self.end, self.tail)
     }
+}
+
+/// Erases every prepare of this cluster and shard in the journal, whole or not, durably: none of them may ever be taken
+/// for part of a log again.
+///
+/// # Errors
+///
+/// If the disk fails.
+pub fn erase_all(file: &impl BlockFile, superblock: &Superblock, pool: &Pool) -> Result<(), RecoveryError> {
+    let mut scan = Recovery::new(file, superblock, pool);
+    let mut sectors = Vec::new();
+    for offset in (0..superblock.journal_size.get()).step_by(SECTOR_SIZE) {
+        if scan.window.header(offset, &scan.origin)?.is_some() {
+            sectors.push(offset);
+        }
+    }
+    erase(file, &sectors)
 }
 
 /// Overwrites sectors of the journal with zeroes, durably.

@@ -233,35 +233,67 @@ fn a_torn_prepare_is_erased_before_something_else_completes_it() {
     assert!(journal.file.bytes()[SECTOR_SIZE..2 * SECTOR_SIZE].iter().all(|&byte| byte == 0));
 }
 
-#[test]
-fn a_rotten_prepare_in_the_middle_is_refused_with_its_op() {
+/// A journal whose op 5 is far enough behind the end that it must have been durable.
+fn long_journal() -> Journal {
     let mut journal = Journal::new(2 * IN_FLIGHT_MAX, 3);
     for _ in 0..IN_FLIGHT_MAX + 10 {
         journal.put(1);
     }
+    journal
+}
+
+#[test]
+fn a_rotten_prepare_in_the_middle_ends_the_log_and_says_how_far_it_went() {
+    let journal = long_journal();
     let offset = journal.offset(5);
     for byte in [0, 100, 255, 256, 2000, 3795] {
         journal.file.rot(offset + byte);
-        match journal.recover().expect_err("it is rotten") {
-            RecoveryError::Rotten { op, offset: at, later_op } => {
-                assert_eq!((op, at, later_op), (5, offset, 5 + IN_FLIGHT_MAX));
+        let mut recovery = Recovery::new(&journal.file, &journal.superblock, &Pool::new(16 << 20));
+        let before = journal.file.bytes();
+        while recovery.next_prepare().expect("the disk works").is_some() {}
+        match recovery.tail() {
+            Some(Tail::Rotten { op, offset: at, later_op, ghosts }) => {
+                assert_eq!((*op, *at, *later_op), (5, offset, IN_FLIGHT_MAX + 10));
+                assert_eq!(ghosts.len() as u64, IN_FLIGHT_MAX + 5);
             }
-            error => panic!("{error}"),
+            tail => panic!("{tail:?}"),
         }
+        assert!(journal.file.bytes() == before, "nothing is erased before the end of the log is remembered");
         journal.file.rot(offset + byte);
     }
     assert_eq!(journal.recovered().1, Tail::Clean);
 }
 
 #[test]
-fn a_rotten_prepare_is_not_erased_nor_anything_behind_it() {
-    let mut journal = Journal::new(2 * IN_FLIGHT_MAX, 3);
+fn what_follows_a_rotten_prepare_is_erased_at_the_end() {
+    let journal = long_journal();
+    journal.file.rot(journal.offset(5) + 256);
+    assert!(matches!(journal.recovered(), (ops, Tail::Rotten { .. }) if ops == [1, 2, 3, 4]));
+    assert_eq!(journal.recovered(), (vec![1, 2, 3, 4], Tail::Clean));
+}
+
+#[test]
+fn a_journal_that_is_erased_as_a_whole_holds_nothing_at_all() {
+    let journal = long_journal();
+    journal.file.rot(journal.offset(5) + 256);
+    erase_all(&journal.file, &journal.superblock, &Pool::new(16 << 20)).expect("the disk works");
+    assert_eq!(journal.recovered(), (Vec::new(), Tail::Clean));
+    for op in 1..=IN_FLIGHT_MAX + 10 {
+        let offset = journal.offset(op) as usize;
+        assert!(journal.file.bytes()[offset..offset + SECTOR_SIZE].iter().all(|&byte| byte == 0), "op {op}");
+    }
+}
+
+#[test]
+fn a_rotten_prepare_of_a_server_that_is_alone_is_an_error_and_nothing_is_changed() {
+    let mut journal = Journal::new(2 * IN_FLIGHT_MAX, 1);
     for _ in 0..IN_FLIGHT_MAX + 10 {
         journal.put(1);
     }
     journal.file.rot(journal.offset(5) + 256);
     let before = journal.file.bytes();
-    journal.recover().expect_err("it is rotten");
+    let error = journal.recover().expect_err("it is rotten");
+    assert!(matches!(error, RecoveryError::Rotten { op: 5, .. }), "{error}");
     assert!(journal.file.bytes() == before);
 }
 

@@ -45,6 +45,17 @@ const COUNTERS: &[Number<ShardMetrics>] = &[
     number("ring_operations", "Operations handed to io_uring", |m| m.ring_operations.get()),
     number("connections_accepted", "Connections accepted", |m| m.accepted_connections.get()),
     number("sessions_evicted", "Sessions evicted to keep the table within its bound", |m| m.evicted_sessions.get()),
+    number("view_changes", "Times that the view has changed since the start", |m| m.view_changes.get()),
+    number("checkpoints_installed", "Checkpoints of other servers that have become this server's state", |m| {
+        m.checkpoints_installed.get()
+    }),
+    number("repaired_prepares", "Rotten prepares in the journal that were fetched and written again", |m| {
+        m.repaired_prepares.get()
+    }),
+    number("state_hash_mismatches", "Times that a backup's state differed at the same op: an alarm", |m| {
+        m.state_hash_mismatches.get()
+    }),
+    bytes("checkpoint_sent", "Bytes of checkpoints sent to other servers", |m| m.checkpoint_sent_bytes.get()),
     bytes("received", "Bytes received from clients and servers", |m| m.received_bytes.get()),
     bytes("replies", "Bytes sent to clients", |m| m.reply_bytes.get()),
     bytes("journal_written", "Bytes written to the journal, padding included", |m| m.journal_written_bytes.get()),
@@ -57,6 +68,11 @@ const GAUGES: &[Number<ShardMetrics>] = &[
     number("checkpoint_active", "1 while a checkpoint is being written", |m| m.checkpoint_active.get()),
     number("checkpoint_op", "Op of the last durable checkpoint", |m| m.checkpoint_op.get()),
     bytes("checkpoint_size", "Size of the last durable checkpoint", |m| m.checkpoint_bytes.get()),
+    bytes(
+        "checkpoint_received",
+        "Bytes received of a checkpoint that another server is sending; 0 while none is",
+        |m| m.checkpoint_received_bytes.get(),
+    ),
     number("client_connections", "Client connections", |m| m.client_connections.get()),
     number("server_connections", "Connections from and to other servers", |m| m.server_connections.get()),
     number("sessions", "Sessions in the table", |m| m.sessions.get()),
@@ -64,6 +80,9 @@ const GAUGES: &[Number<ShardMetrics>] = &[
     bytes("store", "Memory of the store", |m| m.store_bytes.get()),
     number("view", "The view; its primary is server (view mod servers)", |m| m.view.get()),
     number("role", "0 backup, 1 primary, 2 recovering", |m| m.role.get()),
+    number("deficient", "1 while the server may have acknowledged more than it holds, and fetches it", |m| {
+        m.is_deficient.get()
+    }),
     number("op", "Highest op in the journal", |m| m.op.get()),
     number("op_durable", "Highest op of which it and all before are durable here", |m| m.durable.get()),
     number("op_committed", "Highest op known to be committed", |m| m.commit.get()),

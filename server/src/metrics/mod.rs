@@ -17,4 +17,4 @@ pub use cells::{Counter, Gauge, Histogram, Scale};
 pub use collector::{ServerCollector, encode};
 pub use process::ProcessUsage;
 pub use shard::{PeerMetrics, RejectReason, ShardMetrics, StatusClass};
-pub use status::{PeerSnapshot, ReportedStatus, Role, ShardStatus, StatusCell};
+pub use status::{PeerSnapshot, ReportedStatus, Role, ShardStatus, StatusCell, TransferSnapshot};

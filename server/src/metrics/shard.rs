@@ -267,6 +267,17 @@ pub struct ShardMetrics {
     /// Size of the last durable checkpoint, in bytes.
     pub checkpoint_bytes: Gauge,
 
+    /// Bytes of checkpoints sent to other servers.
+    pub checkpoint_sent_bytes: Counter,
+    /// Bytes received of a checkpoint that another server is sending; 0 while none is.
+    pub checkpoint_received_bytes: Gauge,
+    /// Checkpoints of other servers that have become this server's state.
+    pub checkpoints_installed: Counter,
+    /// Rotten prepares that were written again.
+    pub repaired_prepares: Counter,
+    /// Times that the state of a backup differed from this server's at the same op.
+    pub state_hash_mismatches: Counter,
+
     /// Client connections.
     pub client_connections: Gauge,
     /// Connections from and to other servers.
@@ -284,8 +295,12 @@ pub struct ShardMetrics {
 
     /// The view.
     pub view: Gauge,
+    /// Times that the view has changed since the start.
+    pub view_changes: Counter,
     /// 0 backup, 1 primary, 2 recovering.
     pub role: Gauge,
+    /// 1 while this server may have acknowledged more than it holds.
+    pub is_deficient: Gauge,
     /// Highest op in the journal.
     pub op: Gauge,
     /// Highest op known to be committed.
@@ -328,6 +343,11 @@ impl ShardMetrics {
             checkpoint_active: Gauge::default(),
             checkpoint_op: Gauge::default(),
             checkpoint_bytes: Gauge::default(),
+            checkpoint_sent_bytes: Counter::default(),
+            checkpoint_received_bytes: Gauge::default(),
+            checkpoints_installed: Counter::default(),
+            repaired_prepares: Counter::default(),
+            state_hash_mismatches: Counter::default(),
             client_connections: Gauge::default(),
             server_connections: Gauge::default(),
             accepted_connections: Counter::default(),
@@ -336,7 +356,9 @@ impl ShardMetrics {
             keys: Gauge::default(),
             store_bytes: Gauge::default(),
             view: Gauge::default(),
+            view_changes: Counter::default(),
             role: Gauge::default(),
+            is_deficient: Gauge::default(),
             op: Gauge::default(),
             commit: Gauge::default(),
             applied: Gauge::default(),

@@ -49,6 +49,15 @@ pub struct PeerSnapshot {
     pub lag_ops: u64,
 }
 
+/// How far a checkpoint that another server sends has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferSnapshot {
+    /// Bytes written so far.
+    pub received_bytes: u64,
+    /// Size of the checkpoint, in bytes.
+    pub size_bytes: u64,
+}
+
 /// One shard of one server at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
@@ -68,6 +77,13 @@ pub struct ShardStatus {
     pub view: u64,
     /// The last view in which the log was normal.
     pub log_view: u64,
+    /// Highest op that this server may have acknowledged in `log_view` although it has lost it; 0 if there is none,
+    /// 2^63 - 1 if it cannot tell.
+    pub vouch_op: u64,
+    /// Whether the folder was made by `recover` and the server does not know yet which view to join.
+    pub is_recovering: bool,
+    /// The checkpoint that another server is sending, if one is.
+    pub transfer: Option<TransferSnapshot>,
     /// Highest op in the journal.
     pub op: u64,
     /// Highest op of which it and all before are durable here.
@@ -80,6 +96,8 @@ pub struct ShardStatus {
     pub revision: u64,
     /// Op of the last durable checkpoint.
     pub checkpoint: u64,
+    /// Hash of the state at the checkpoint, 32 hexadecimal digits.
+    pub checkpoint_hash: String,
     /// Prepares in flight.
     pub pipeline: u64,
     /// Ids of the servers in the in-sync set.

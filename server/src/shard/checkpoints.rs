@@ -1,8 +1,12 @@
 //! Checkpoints: the state at one op, written to a file while the shard goes on working.
 //!
-//! The store and the sessions give their state at the cut in small pieces, between turns; what is about to be overwritten
-//! meanwhile they keep until it is written. The steps and their order, each durable before the next: the file; its
-//! name; the superblock that points to it. Then the journal below it may be used again, and the checkpoint before it goes.
+//! The primary says at which op, by a flag in the prepare, so that all replicas have checkpoints of the same states and can
+//! compare them. A server whose journal fills up before that makes one alone.
+//!
+//! The sessions and the store give their state at the cut in small pieces, between turns; what is about to change meanwhile
+//! they keep until it is written. The pieces come no faster than journal and requests can bear: see [`Pace`]. The steps and
+//! their order, each durable before the next: the file; its name; the superblock that points to it. Then the journal below it
+//! may be used again, and the checkpoint before it goes.
 
 use std::{
     path::PathBuf,
@@ -11,90 +15,97 @@ use std::{
 };
 
 use anyhow::Context;
+use lockstep_proto::message::FLAG_CHECKPOINT;
+use lockstep_replica::{Input, Role, sessions::SessionsProgress};
 use lockstep_store::CheckpointProgress;
 use tracing::info;
 
 use super::{
     Core, Shard,
+    clock::Now,
     disk::{self, SuperblockChange},
+    header_of,
+    transfer::KeptCheckpoint,
 };
 use crate::{
     checkpoint::{
-        install::{create_temporary, install, remove_leftovers},
+        install::{create_temporary, install, remove_older},
         layout::Section,
         writer::{CheckpointMeta, CheckpointWrite, CheckpointWriter, FinishedCheckpoint},
     },
     journal::file::{BlockFile, DirectFile},
     notify::LocalNotify,
     ring::{self, Sync},
+    stub::state_hash,
 };
 
-/// Bytes that the store gives out between two turns: some tens of microseconds of work.
+/// Bytes that store and sessions give out between two turns: some tens of microseconds of work.
 const STEP_BYTES: usize = 64 << 10;
 
-/// When the next checkpoint is due, and whether one is being written.
+/// How fast a checkpoint is written while the journal has room, in bytes per second: so slow that neither the disk nor the
+/// event loop notices much of it.
+const CALM_BYTES_PER_S: u64 = 64 << 20;
+
+/// When the next checkpoint is due, and what is being written.
 pub struct Checkpointer {
     folder: PathBuf,
+    /// Bytes of journal after which the primary asks for one.
     every_bytes: u64,
+    /// Bytes of journal after which a server does not wait for the primary's word.
+    alone_bytes: u64,
+    has_asked: bool,
+    /// Cut, and not begun to be written.
+    cut: Option<CheckpointWriter>,
     is_active: bool,
-    installed: Rc<LocalNotify>,
+    /// The one that is being written is of a state that has been replaced.
+    is_given_up: bool,
+    is_over: Rc<LocalNotify>,
+    /// The checkpoint in force.
+    pub(super) current: Option<KeptCheckpoint>,
 }
 
 impl Checkpointer {
-    /// One that starts a checkpoint whenever `every_bytes` of journal are not covered by the one before.
-    pub fn new(folder: PathBuf, every_bytes: u64) -> Checkpointer {
-        Checkpointer { folder, every_bytes, is_active: false, installed: Rc::default() }
+    /// One for a journal of `journal_bytes` that starts a checkpoint whenever `every_bytes` of it are not covered by the one
+    /// before. `current` is the one in force.
+    pub fn new(folder: PathBuf, every_bytes: u64, journal_bytes: u64, current: Option<KeptCheckpoint>) -> Checkpointer {
+        Checkpointer {
+            folder,
+            every_bytes,
+            alone_bytes: every_bytes + journal_bytes.saturating_sub(every_bytes) / 4 * 3,
+            has_asked: false,
+            cut: None,
+            is_active: false,
+            is_given_up: false,
+            is_over: Rc::default(),
+            current,
+        }
+    }
+
+    /// The shard's folder.
+    pub fn folder(&self) -> &PathBuf {
+        &self.folder
+    }
+
+    /// The state that is being written has been replaced by another server's.
+    pub(super) fn give_up(&mut self) {
+        self.is_given_up = self.is_active;
     }
 }
 
 impl Core {
-    /// Starts a checkpoint if enough journal has been used since the last one.
-    pub(super) fn start_checkpoint_if_due(&mut self, shard: &Rc<Shard>) {
-        let Some(ring) = self.disk.ring() else { return };
-        let checkpoint_op = self.disk.superblock().checkpoint.get();
-        let is_due = ring.used_bytes() >= self.checkpointer.every_bytes && self.machine.applied > checkpoint_op;
-        if !is_due || self.checkpointer.is_active || shard.is_stopping() {
+    /// What follows the application of a prepare: a checkpoint, if the primary has said so in it.
+    pub(super) fn cut_if_flagged(&mut self, message: &[u8]) {
+        if header_of(message).flags & FLAG_CHECKPOINT != 0 {
+            self.cut();
+        }
+    }
+
+    /// Begins a checkpoint of the state as it is now, unless one is being written.
+    fn cut(&mut self) {
+        let machine = &mut self.machine;
+        if self.checkpointer.is_active || machine.applied <= self.disk.superblock().checkpoint.get() {
             return;
         }
-        self.checkpointer.is_active = true;
-        self.metrics.checkpoint_active.set_flag(true);
-        let shard = shard.clone();
-        tokio_uring::spawn(async move {
-            let start = Instant::now();
-            match write_checkpoint(&shard).await {
-                Ok(finished) => shard.core.borrow_mut().finish_checkpoint(&finished, start.elapsed()),
-                Err(failure) => {
-                    shard.core.borrow_mut().fail(failure.context("cannot write a checkpoint"));
-                    shard.turn.notify();
-                }
-            }
-        });
-    }
-
-    fn finish_checkpoint(&mut self, finished: &FinishedCheckpoint, elapsed: Duration) {
-        self.checkpointer.is_active = false;
-        self.metrics.checkpoint_active.set_flag(false);
-        self.metrics.checkpoint_duration.record(elapsed.as_nanos() as u64);
-        self.metrics.checkpoint_bytes.set(finished.size);
-        info!(
-            shard = self.shard,
-            op = finished.meta.op,
-            bytes = finished.size,
-            duration_ms = elapsed.as_millis() as u64,
-            "checkpoint complete"
-        );
-    }
-
-    /// The superblock points to the new checkpoint.
-    pub(super) fn checkpoint_is_durable(&mut self) {
-        let op = self.disk.superblock().checkpoint.get();
-        disk::release_below(self, op + 1);
-        self.checkpointer.installed.notify();
-    }
-
-    /// Begins a checkpoint of the state as it is now. The sessions, small beside the store, are taken whole.
-    fn cut(&mut self) -> (CheckpointWriter, Vec<u8>) {
-        let machine = &mut self.machine;
         let meta = CheckpointMeta {
             cluster: self.identity.cluster,
             shard: self.shard,
@@ -104,56 +115,201 @@ impl Core {
             revision: machine.revision,
             timestamp_ns: machine.timestamp_ns,
         };
-        let mut sessions = Vec::new();
-        machine.sessions.encode(&mut sessions);
+        machine.sessions.checkpoint_begin();
         machine.store.checkpoint_begin();
-        (CheckpointWriter::new(meta, &self.pool), sessions)
+        self.checkpointer.cut = Some(CheckpointWriter::new(meta, &self.pool));
+        self.checkpointer.is_active = true;
+        self.checkpointer.has_asked = false;
+        self.metrics.checkpoint_active.set_flag(true);
+    }
+
+    /// Asks for a checkpoint if enough journal has been used since the last one, and starts to write one that was cut.
+    pub(super) fn look_after_checkpoint(&mut self, shard: &Rc<Shard>, now: Now) {
+        let used = self.disk.used_bytes();
+        if used >= self.checkpointer.every_bytes && !self.checkpointer.is_active && !shard.is_stopping() {
+            if used >= self.checkpointer.alone_bytes {
+                self.cut();
+            } else if self.replica_role == Role::Primary && !self.checkpointer.has_asked {
+                self.checkpointer.has_asked = true;
+                self.replica.step(now.monotonic_ns, now.wall_ns, Input::CheckpointDue);
+            }
+        }
+        let Some(writer) = self.checkpointer.cut.take() else { return };
+        let shard = shard.clone();
+        tokio_uring::spawn(async move {
+            let start = Instant::now();
+            let result = write_checkpoint(&shard, writer).await;
+            shard.core.borrow_mut().end_checkpoint(result, start.elapsed());
+            shard.turn.notify();
+        });
+    }
+
+    fn end_checkpoint(&mut self, result: anyhow::Result<Option<FinishedCheckpoint>>, elapsed: Duration) {
+        let result = match result {
+            Ok(result) => result,
+            // It stays active: nothing may be begun beside its remains until the process has ended.
+            Err(failure) => return self.fail(failure.context("cannot write a checkpoint")),
+        };
+        self.checkpointer.is_active = false;
+        self.checkpointer.is_given_up = false;
+        self.metrics.checkpoint_active.set_flag(false);
+        match result {
+            Some(finished) => {
+                self.metrics.checkpoint_duration.record(elapsed.as_nanos() as u64);
+                self.metrics.checkpoint_bytes.set(finished.size);
+                info!(
+                    shard = self.shard,
+                    op = finished.meta.op,
+                    bytes = finished.size,
+                    duration_ms = elapsed.as_millis() as u64,
+                    state_hash = %format_args!("{:032x}", finished.state_hash),
+                    "checkpoint complete"
+                );
+            }
+            None => info!(shard = self.shard, "a checkpoint was given up: the state has been replaced"),
+        }
+    }
+
+    /// The superblock points to a checkpoint of this server.
+    pub(super) fn checkpoint_is_durable(&mut self, now: Now, finished: &FinishedCheckpoint) {
+        let input = Input::CheckpointDurable { op: finished.meta.op, state_hash: finished.state_hash };
+        self.replica.step(now.monotonic_ns, now.wall_ns, input);
+        self.checkpoint_is_over();
+    }
+
+    /// The task that writes a checkpoint may go on.
+    pub(super) fn checkpoint_is_over(&mut self) {
+        self.checkpointer.is_over.notify();
     }
 }
 
-async fn write_checkpoint(shard: &Rc<Shard>) -> anyhow::Result<FinishedCheckpoint> {
-    let ((mut writer, sessions), folder, installed) = {
-        let core = &mut *shard.core.borrow_mut();
-        (core.cut(), core.checkpointer.folder.clone(), core.checkpointer.installed.clone())
+/// How fast a checkpoint is written. Slowly, as long as the journal has plenty of room; as fast as it goes once that fills up.
+struct Pace {
+    start: Instant,
+    used_at_start: u64,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Lets everything that has arrived meanwhile go first, and the disk rest.
+    async fn rest(&mut self, shard: &Rc<Shard>, step_bytes: usize) {
+        self.bytes += step_bytes as u64;
+        let bytes_per_s = {
+            let disk = &shard.core.borrow().disk;
+            let room = disk.size().saturating_sub(self.used_at_start);
+            match disk.used_bytes().saturating_sub(self.used_at_start) {
+                _ if disk.is_full() => None,
+                grown if grown * 4 < room => Some(CALM_BYTES_PER_S),
+                grown if grown * 2 < room => Some(4 * CALM_BYTES_PER_S),
+                _ => None,
+            }
+        };
+        let due = bytes_per_s.map(|rate| Duration::from_nanos(self.bytes.saturating_mul(1_000_000_000) / rate));
+        match due.and_then(|due| due.checked_sub(self.start.elapsed())) {
+            Some(early) => ring::sleep(early).await,
+            None => drop(tokio_uring::no_op().await),
+        }
+    }
+}
+
+/// Writes a checkpoint and brings it into force; `None` if it was given up.
+async fn write_checkpoint(
+    shard: &Rc<Shard>,
+    mut writer: CheckpointWriter,
+) -> anyhow::Result<Option<FinishedCheckpoint>> {
+    let (folder, is_over, used_at_start) = {
+        let core = shard.core.borrow();
+        (core.checkpointer.folder.clone(), core.checkpointer.is_over.clone(), core.disk.used_bytes())
     };
     let op = writer.meta().op;
+    let mut pace = Pace { start: Instant::now(), used_at_start, bytes: 0 };
+    let Some((sessions, sessions_hash)) = take_sessions(shard, &mut pace).await else { return Ok(None) };
     let file = blocking(folder.clone(), move |folder| create_temporary(&folder, op)).await?;
     let file = Rc::new(file);
-    let mut piece = Vec::with_capacity(2 * STEP_BYTES);
-    let state_hash = loop {
-        piece.clear();
-        let progress = shard.core.borrow_mut().machine.store.checkpoint_step(STEP_BYTES, &mut piece);
-        writer.push(Section::Store, &piece);
+    let Some(store_hash) = write_store(shard, &mut writer, &file, &mut pace).await? else { return Ok(None) };
+    for piece in sessions {
+        writer.push(Section::Sessions, &piece);
         while let Some(write) = writer.next_write() {
+            let size = write.bytes.len();
             write_piece(&file, write).await?;
+            pace.rest(shard, size).await;
         }
-        if let CheckpointProgress::Done { state_hash } = progress {
-            break state_hash;
-        }
-        // Everything that has arrived meanwhile goes first.
-        let _ = tokio_uring::no_op().await;
-    };
-    writer.push(Section::Sessions, &sessions);
-    let (writes, finished) = writer.finish(state_hash);
+    }
+    let (writes, finished) = writer.finish(state_hash(store_hash, sessions_hash));
     for write in writes {
         write_piece(&file, write).await?;
     }
     wait_until_durable(shard, op).await;
+    if shard.core.borrow().checkpointer.is_given_up {
+        return Ok(None);
+    }
     let file = Rc::into_inner(file).context("a write of the checkpoint is still in flight")?;
-    blocking(folder.clone(), move |folder| {
+    let file = blocking(folder.clone(), move |folder| {
         file.sync()?;
-        install(&folder, op)
+        install(&folder, op)?;
+        Ok(file)
     })
     .await?;
     {
         let core = &mut *shard.core.borrow_mut();
-        let journal_offset = core.disk.ring().context("the journal is gone")?.scan_offset(op + 1);
-        let change = Box::new(move |superblock: &mut _| finished.enter_into(superblock, journal_offset));
-        disk::persist(shard, core, SuperblockChange::Checkpoint(change));
+        disk::persist(shard, core, SuperblockChange::Checkpoint(finished));
     }
-    installed.notified().await;
-    blocking(folder, move |folder| remove_leftovers(&folder, op)).await?;
-    Ok(finished)
+    is_over.notified().await;
+    if shard.core.borrow().disk.superblock().checkpoint.get() != op {
+        return Ok(None);
+    }
+    shard.core.borrow_mut().checkpointer.current = Some(KeptCheckpoint::new(op, finished.size, file));
+    blocking(folder, move |folder| remove_older(&folder, op)).await?;
+    Ok(Some(finished))
+}
+
+/// The sessions' part, in pieces, and its hash. They come first, since a session that changes costs more until it is taken.
+async fn take_sessions(shard: &Rc<Shard>, pace: &mut Pace) -> Option<(Vec<Vec<u8>>, u128)> {
+    let mut pieces = Vec::new();
+    loop {
+        let mut piece = Vec::with_capacity(STEP_BYTES + STEP_BYTES / 8);
+        let progress = {
+            let core = &mut *shard.core.borrow_mut();
+            if core.checkpointer.is_given_up {
+                return None;
+            }
+            core.machine.sessions.checkpoint_step(STEP_BYTES, &mut piece)
+        };
+        let size = piece.len();
+        pieces.push(piece);
+        if let SessionsProgress::Done { hash } = progress {
+            return Some((pieces, hash));
+        }
+        pace.rest(shard, size).await;
+    }
+}
+
+/// Writes the store's part, and returns its hash.
+async fn write_store(
+    shard: &Rc<Shard>,
+    writer: &mut CheckpointWriter,
+    file: &Rc<DirectFile>,
+    pace: &mut Pace,
+) -> anyhow::Result<Option<u128>> {
+    let mut piece = Vec::with_capacity(2 * STEP_BYTES);
+    loop {
+        piece.clear();
+        let progress = {
+            let core = &mut *shard.core.borrow_mut();
+            if core.checkpointer.is_given_up {
+                return Ok(None);
+            }
+            core.machine.store.checkpoint_step(STEP_BYTES, &mut piece)
+        };
+        writer.push(Section::Store, &piece);
+        while let Some(write) = writer.next_write() {
+            write_piece(file, write).await?;
+        }
+        if let CheckpointProgress::Done { state_hash } = progress {
+            return Ok(Some(state_hash));
+        }
+        pace.rest(shard, piece.len()).await;
+    }
 }
 
 async fn write_piece(file: &Rc<DirectFile>, write: CheckpointWrite) -> anyhow::Result<()> {
@@ -162,13 +318,16 @@ async fn write_piece(file: &Rc<DirectFile>, write: CheckpointWrite) -> anyhow::R
 
 /// The primary may apply an op before its own write of it is durable; a checkpoint may not come into force that early.
 async fn wait_until_durable(shard: &Rc<Shard>, op: u64) {
-    while shard.core.borrow().disk.ring().is_some_and(|ring| ring.durable_op() < op) {
+    while {
+        let core = shard.core.borrow();
+        core.disk.durable_op() < op && !core.checkpointer.is_given_up
+    } {
         ring::sleep(Duration::from_millis(1)).await;
     }
 }
 
 /// Runs what waits for the file system on a thread of its own.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     folder: PathBuf,
     work: impl FnOnce(PathBuf) -> std::io::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -15,12 +15,19 @@ use lockstep_proto::{
     superblock::Superblock,
 };
 use lockstep_replica::{Input, ViewRecord};
-use zerocopy::little_endian::U64;
+use tracing::warn;
 
-use super::{Core, Shard, clock::Now, header_of};
+use super::{
+    Core, Shard, clock::Now, header_of, memory_log::MemoryLog, replay::enter_view_record, transfer::Installation,
+};
 use crate::{
     buffers::Pool,
-    journal::{file::DirectFile, ring::JournalRing, superblock::SuperblockWriter},
+    checkpoint::writer::FinishedCheckpoint,
+    journal::{
+        file::DirectFile,
+        ring::{JournalRing, Location},
+        superblock::{SuperblockWrite, SuperblockWriter},
+    },
     ring::{self, Sync},
 };
 
@@ -30,7 +37,8 @@ pub struct Disk {
     superblock: SuperblockWriter,
     superblock_file: Rc<DirectFile>,
     commands: VecDeque<DiskCommand>,
-    is_truncating: bool,
+    /// Something is under way that nothing may be done beside.
+    is_exclusive: bool,
     announced_first_op: u64,
 }
 
@@ -42,26 +50,20 @@ enum Log {
     Memory(MemoryLog),
 }
 
-/// The last prepares, bounded as the journal would be.
-struct MemoryLog {
-    first_op: u64,
-    prepares: VecDeque<Bytes>,
-    bytes: usize,
-    bytes_max: usize,
-}
-
 enum DiskCommand {
     Write { op: u64, message: Bytes, since_ns: u64 },
     Truncate { op: u64 },
+    Repair { op: u64, message: Bytes },
     Persist(SuperblockChange),
+    Install(Box<Installation>),
 }
 
 /// A change of the superblock.
 pub enum SuperblockChange {
-    /// The replica has something that it must not forget.
+    /// The replica has moved to another view, or knows more about what it can vouch for.
     View(ViewRecord),
-    /// A checkpoint is complete.
-    Checkpoint(Box<dyn FnOnce(&mut Superblock)>),
+    /// A checkpoint of this server is complete.
+    Checkpoint(FinishedCheckpoint),
 }
 
 impl Disk {
@@ -75,10 +77,9 @@ impl Disk {
         Disk::new(Log::Journal { ring, file: Rc::new(file) }, superblock, superblock_file)
     }
 
-    /// A shard that keeps the last `bytes_max` bytes of its log after `op` in memory.
-    pub fn in_memory(bytes_max: usize, op: u64, superblock: SuperblockWriter, superblock_file: DirectFile) -> Disk {
-        let log = MemoryLog { first_op: op + 1, prepares: VecDeque::new(), bytes: 0, bytes_max };
-        Disk::new(Log::Memory(log), superblock, superblock_file)
+    /// A shard that keeps up to `bytes_max` bytes of its log after `op` in memory.
+    pub fn in_memory(bytes_max: u64, op: u64, superblock: SuperblockWriter, superblock_file: DirectFile) -> Disk {
+        Disk::new(Log::Memory(MemoryLog::new(bytes_max, op + 1)), superblock, superblock_file)
     }
 
     fn new(log: Log, superblock: SuperblockWriter, superblock_file: DirectFile) -> Disk {
@@ -87,7 +88,7 @@ impl Disk {
             superblock,
             superblock_file: Rc::new(superblock_file),
             commands: VecDeque::new(),
-            is_truncating: false,
+            is_exclusive: false,
             announced_first_op: 0,
         }
     }
@@ -96,7 +97,31 @@ impl Disk {
     pub fn first_op(&self) -> u64 {
         match &self.log {
             Log::Journal { ring, .. } => ring.first_op(),
-            Log::Memory(log) => log.first_op,
+            Log::Memory(log) => log.first_op(),
+        }
+    }
+
+    /// The highest op up to which every write has completed.
+    pub fn durable_op(&self) -> u64 {
+        match &self.log {
+            Log::Journal { ring, .. } => ring.durable_op(),
+            Log::Memory(log) => log.last_op(),
+        }
+    }
+
+    /// Bytes of the log that no checkpoint covers.
+    pub fn used_bytes(&self) -> u64 {
+        match &self.log {
+            Log::Journal { ring, .. } => ring.used_bytes(),
+            Log::Memory(log) => log.used_bytes(),
+        }
+    }
+
+    /// Bytes that the log may have.
+    pub fn size(&self) -> u64 {
+        match &self.log {
+            Log::Journal { ring, .. } => ring.size(),
+            Log::Memory(log) => log.bytes_max(),
         }
     }
 
@@ -110,86 +135,118 @@ impl Disk {
         self.superblock.durable()
     }
 
-    /// The journal; `None` with durability `memory`.
-    pub fn ring(&self) -> Option<&JournalRing> {
+    fn last_op(&self) -> u64 {
         match &self.log {
-            Log::Journal { ring, .. } => Some(ring),
-            Log::Memory(_) => None,
+            Log::Journal { ring, .. } => ring.last_op(),
+            Log::Memory(log) => log.last_op(),
+        }
+    }
+
+    fn has_writes_in_flight(&self) -> bool {
+        match &self.log {
+            Log::Journal { ring, .. } => ring.in_flight() > 0,
+            Log::Memory(_) => false,
+        }
+    }
+
+    /// Where the scan for `op` has to begin after a restart.
+    fn scan_offset(&self, op: u64) -> u64 {
+        match &self.log {
+            Log::Journal { ring, .. } => ring.scan_offset(op),
+            // Nothing is scanned: a restart has lost everything.
+            Log::Memory(_) => 0,
+        }
+    }
+
+    /// Begins the log anew, behind a checkpoint at `op`. What lies in the journal is older than that.
+    fn restart_log(&mut self, op: u64) {
+        match &mut self.log {
+            Log::Journal { ring, .. } => *ring = JournalRing::new(ring.size(), 0, op + 1),
+            Log::Memory(log) => *log = MemoryLog::new(log.bytes_max(), op + 1),
         }
     }
 }
 
 /// Makes a prepare durable; the replica is told when it is.
 pub fn write_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, op: u64, message: Bytes) {
-    if let Log::Memory(log) = &mut core.disk.log {
-        let checksum = header_of(&message).checksum.get();
-        log.push(op, message);
-        core.replica.step(now.monotonic_ns, now.wall_ns, Input::JournalWritten { op, checksum });
-        // What that lets the replica say is said at the end of a turn, and this one's has passed.
-        shard.turn.notify();
-        return announce_first_op(core, now);
-    }
     core.disk.commands.push_back(DiskCommand::Write { op, message, since_ns: now.monotonic_ns });
     pump(shard, core);
 }
 
 /// Drops everything above `op` from the log, durably, before anything that is asked for later is carried out.
 pub fn truncate(shard: &Rc<Shard>, core: &mut Core, op: u64) {
-    if let Log::Memory(log) = &mut core.disk.log {
-        log.truncate_after(op);
-        return;
-    }
     core.disk.commands.push_back(DiskCommand::Truncate { op });
     pump(shard, core);
 }
 
-/// Changes the superblock, behind everything that was asked for before. Only a checkpoint goes first: what it covers is
-/// durable and committed, so that no write or truncation which waits can concern it, and a write that waits for room in
-/// the journal waits for exactly this.
+/// Writes a prepare over what the journal holds of it and cannot be read.
+pub fn repair(shard: &Rc<Shard>, core: &mut Core, op: u64, message: Bytes) {
+    core.disk.commands.push_back(DiskCommand::Repair { op, message });
+    pump(shard, core);
+}
+
+/// Changes the superblock: what concerns views behind everything that was asked for before, a checkpoint in front of it. What
+/// waits may wait for the very room in the journal that the checkpoint makes; and it covers nothing that a truncation drops.
 pub fn persist(shard: &Rc<Shard>, core: &mut Core, change: SuperblockChange) {
-    let is_checkpoint = matches!(change, SuperblockChange::Checkpoint(_));
-    let command = DiskCommand::Persist(change);
-    if is_checkpoint {
-        core.disk.commands.push_front(command);
-    } else {
-        core.disk.commands.push_back(command);
+    match change {
+        SuperblockChange::View(_) => core.disk.commands.push_back(DiskCommand::Persist(change)),
+        SuperblockChange::Checkpoint(_) => core.disk.commands.push_front(DiskCommand::Persist(change)),
     }
+    pump(shard, core);
+}
+
+/// Takes another server's state for this server's, behind everything that was asked for before.
+pub(super) fn install(shard: &Rc<Shard>, core: &mut Core, installation: Installation) {
+    core.disk.commands.push_back(DiskCommand::Install(Box::new(installation)));
     pump(shard, core);
 }
 
 /// Carries out what is asked for, as far as it can be now.
 fn pump(shard: &Rc<Shard>, core: &mut Core) {
-    let disk = &mut core.disk;
-    while let Some(command) = disk.commands.pop_front() {
+    while !core.disk.is_exclusive
+        && let Some(command) = core.disk.commands.pop_front()
+    {
         let blocked = match command {
-            command if disk.is_truncating => Some(command),
-            DiskCommand::Write { op, message, since_ns } => start_write(shard, disk, op, message, since_ns),
-            DiskCommand::Truncate { op } => start_truncation(shard, disk, &core.pool, op),
-            DiskCommand::Persist(change) if disk.superblock.is_busy() => Some(DiskCommand::Persist(change)),
+            DiskCommand::Write { op, message, since_ns } => start_write(shard, core, op, message, since_ns),
+            DiskCommand::Truncate { op } => start_truncation(shard, core, op),
+            DiskCommand::Repair { op, message } => start_repair(shard, core, op, message),
+            DiskCommand::Persist(change) if core.disk.superblock.is_busy() => Some(DiskCommand::Persist(change)),
             DiskCommand::Persist(change) => {
-                start_persist(shard, disk, &core.pool, change);
+                start_persist(shard, core, change);
                 None
             }
+            DiskCommand::Install(installation) => start_installation(shard, core, installation),
         };
         if let Some(command) = blocked {
-            disk.commands.push_front(command);
+            core.disk.commands.push_front(command);
             return;
         }
     }
 }
 
-fn start_write(shard: &Rc<Shard>, disk: &mut Disk, op: u64, message: Bytes, since_ns: u64) -> Option<DiskCommand> {
-    let Log::Journal { ring, file } = &mut disk.log else {
-        unreachable!("the log in memory has no writes to wait for");
+fn start_write(shard: &Rc<Shard>, core: &mut Core, op: u64, message: Bytes, since_ns: u64) -> Option<DiskCommand> {
+    let checksum = header_of(&message).checksum.get();
+    let (ring, file) = match &mut core.disk.log {
+        Log::Journal { ring, file } => (ring, file.clone()),
+        Log::Memory(log) => {
+            if let Err(message) = log.push(op, message) {
+                return Some(DiskCommand::Write { op, message, since_ns });
+            }
+            let now = core.clock.now();
+            core.replica.step(now.monotonic_ns, now.wall_ns, Input::JournalWritten { op, checksum });
+            announce_first_op(core, now);
+            // What that lets the replica say is said at the end of a turn, and this one's has passed.
+            shard.turn.notify();
+            return None;
+        }
     };
     let Ok(place) = ring.append(header_of(&message), message.len()) else {
         // Room comes with the next checkpoint, or with the completion of an earlier write.
         return Some(DiskCommand::Write { op, message, since_ns });
     };
-    let checksum = header_of(&message).checksum.get();
     shard.metrics.ring_operations.increment();
     shard.metrics.journal_written_bytes.add(message.len() as u64);
-    let (shard, file) = (shard.clone(), file.clone());
+    let shard = shard.clone();
     tokio_uring::spawn(async move {
         let result = ring::write_at(file, message, place.offset, Sync::Durable).await;
         finish(&shard, result.with_context(|| format!("cannot write op {op} to the journal")), |core, now| {
@@ -202,20 +259,23 @@ fn start_write(shard: &Rc<Shard>, disk: &mut Disk, op: u64, message: Bytes, sinc
     None
 }
 
-fn start_truncation(shard: &Rc<Shard>, disk: &mut Disk, pool: &Pool, op: u64) -> Option<DiskCommand> {
-    let Log::Journal { ring, file } = &mut disk.log else {
-        unreachable!("the log in memory is truncated at once");
-    };
-    if ring.in_flight() > 0 {
+fn start_truncation(shard: &Rc<Shard>, core: &mut Core, op: u64) -> Option<DiskCommand> {
+    if core.disk.has_writes_in_flight() {
         return Some(DiskCommand::Truncate { op });
     }
-    let sectors = ring.truncate_after(op);
+    let (sectors, file) = match &mut core.disk.log {
+        Log::Journal { ring, file } => (ring.truncate_after(op), file.clone()),
+        Log::Memory(log) => {
+            log.truncate_after(op);
+            return None;
+        }
+    };
     if sectors.is_empty() {
         return None;
     }
-    disk.is_truncating = true;
-    let zeroes = pool.copy_padded(&[0; SECTOR_SIZE], SECTOR_SIZE);
-    let (shard, file) = (shard.clone(), file.clone());
+    core.disk.is_exclusive = true;
+    let zeroes = core.pool.copy_padded(&[0; SECTOR_SIZE], SECTOR_SIZE);
+    let shard = shard.clone();
     tokio_uring::spawn(async move {
         let mut result = Ok(());
         for offset in sectors {
@@ -224,21 +284,90 @@ fn start_truncation(shard: &Rc<Shard>, disk: &mut Disk, pool: &Pool, op: u64) ->
                 break;
             }
         }
-        finish(&shard, result.context("cannot truncate the journal"), |core, _| core.disk.is_truncating = false);
+        finish(&shard, result.context("cannot truncate the journal"), |core, _| core.disk.is_exclusive = false);
     });
     None
 }
 
-fn start_persist(shard: &Rc<Shard>, disk: &mut Disk, pool: &Pool, change: SuperblockChange) {
-    let durable_record = match &change {
-        SuperblockChange::View(record) => Some(*record),
-        SuperblockChange::Checkpoint(_) => None,
+/// Nothing else is written meanwhile: the space could be given to another prepare.
+fn start_repair(shard: &Rc<Shard>, core: &mut Core, op: u64, message: Bytes) -> Option<DiskCommand> {
+    let (place, file) = match &core.disk.log {
+        Log::Journal { ring, file } => (ring.locate(op), file.clone()),
+        Log::Memory(_) => return None,
     };
-    let write = disk.superblock.begin(pool, |superblock| match change {
-        SuperblockChange::View(record) => enter_record(superblock, &record),
-        SuperblockChange::Checkpoint(apply) => apply(superblock),
+    let is_it =
+        |place: &Location| place.checksum == header_of(&message).checksum.get() && place.padded_size == message.len();
+    // The space may have been used again, or the op replaced, while the prepare was fetched.
+    let place = place.filter(is_it)?;
+    core.disk.is_exclusive = true;
+    let shard = shard.clone();
+    tokio_uring::spawn(async move {
+        let result = ring::write_at(file, message, place.offset, Sync::Durable).await;
+        finish(&shard, result.with_context(|| format!("cannot repair op {op} in the journal")), |core, _| {
+            core.disk.is_exclusive = false;
+            core.metrics.repaired_prepares.increment();
+            warn!(shard = core.shard, op, offset = place.offset, "a rotten prepare has been repaired");
+        });
     });
-    let (shard, file) = (shard.clone(), disk.superblock_file.clone());
+    None
+}
+
+fn start_persist(shard: &Rc<Shard>, core: &mut Core, change: SuperblockChange) {
+    let journal_offset = match &change {
+        // An installed checkpoint may have overtaken it: the journal has begun anew, and the older one is of no use.
+        SuperblockChange::Checkpoint(finished) if finished.meta.op <= core.disk.superblock().checkpoint.get() => {
+            return core.checkpoint_is_over();
+        }
+        SuperblockChange::Checkpoint(finished) => core.disk.scan_offset(finished.meta.op + 1),
+        SuperblockChange::View(_) => 0,
+    };
+    let write = core.disk.superblock.begin(&core.pool, |superblock| match &change {
+        SuperblockChange::View(record) => enter_view_record(record, superblock),
+        SuperblockChange::Checkpoint(finished) => finished.enter_into(superblock, journal_offset),
+    });
+    write_superblock(shard, core, write, move |core, now| match change {
+        SuperblockChange::View(record) => {
+            core.replica.step(now.monotonic_ns, now.wall_ns, Input::ViewDurable(record));
+        }
+        SuperblockChange::Checkpoint(finished) => {
+            release_below(core, finished.meta.op + 1);
+            core.checkpoint_is_durable(now, &finished);
+        }
+    });
+}
+
+/// Everything before it has completed, and nothing is written until it is done.
+fn start_installation(shard: &Rc<Shard>, core: &mut Core, installation: Box<Installation>) -> Option<DiskCommand> {
+    if core.disk.has_writes_in_flight() || core.disk.superblock.is_busy() {
+        return Some(DiskCommand::Install(installation));
+    }
+    let finished = installation.checkpoint;
+    let op = finished.meta.op;
+    // What has been acknowledged must not be lost by it.
+    if core.disk.last_op() > op || core.machine.applied >= op {
+        core.reject_checkpoint(shard, op, "this server has come further by itself meanwhile");
+        return None;
+    }
+    core.disk.is_exclusive = true;
+    let write = core.disk.superblock.begin(&core.pool, |superblock| finished.enter_into(superblock, 0));
+    write_superblock(shard, core, write, {
+        let shard = shard.clone();
+        move |core, now| {
+            core.disk.is_exclusive = false;
+            core.disk.restart_log(op);
+            core.take_over(&shard, now, *installation);
+        }
+    });
+    None
+}
+
+fn write_superblock(
+    shard: &Rc<Shard>,
+    core: &Core,
+    write: SuperblockWrite,
+    completed: impl FnOnce(&mut Core, Now) + 'static,
+) {
+    let (shard, file) = (shard.clone(), core.disk.superblock_file.clone());
     tokio_uring::spawn(async move {
         let mut result = Ok(());
         for step in write.steps {
@@ -249,40 +378,16 @@ fn start_persist(shard: &Rc<Shard>, disk: &mut Disk, pool: &Pool, change: Superb
         }
         finish(&shard, result.context("cannot write the superblock"), |core, now| {
             core.disk.superblock.finish();
-            match durable_record {
-                Some(record) => {
-                    core.replica.step(now.monotonic_ns, now.wall_ns, Input::ViewDurable(record));
-                }
-                None => core.checkpoint_is_durable(),
-            }
+            completed(core, now);
         });
     });
 }
 
-/// Puts what the replica must not forget into the superblock.
-fn enter_record(superblock: &mut Superblock, record: &ViewRecord) {
-    superblock.view = U64::new(record.view);
-    superblock.log_view = U64::new(record.log_view);
-    superblock.vouch_op = U64::new(record.vouch_op);
-    superblock.incarnations = record.incarnations.map(U64::new);
-    superblock.is_recovering = u8::from(record.is_recovering);
-}
-
-/// What the superblock says of the replica.
-pub fn record_in(superblock: &Superblock) -> ViewRecord {
-    ViewRecord {
-        view: superblock.view.get(),
-        log_view: superblock.log_view.get(),
-        vouch_op: superblock.vouch_op.get(),
-        incarnations: superblock.incarnations.map(U64::get),
-        is_recovering: superblock.is_recovering != 0,
-    }
-}
-
 /// A durable checkpoint covers everything below `op`: the space may be used again, as late as possible.
-pub(super) fn release_below(core: &mut Core, op: u64) {
-    if let Log::Journal { ring, .. } = &mut core.disk.log {
-        ring.release_below(op);
+fn release_below(core: &mut Core, op: u64) {
+    match &mut core.disk.log {
+        Log::Journal { ring, .. } => ring.release_below(op),
+        Log::Memory(log) => log.release_below(op),
     }
 }
 
@@ -311,75 +416,51 @@ fn finish(shard: &Rc<Shard>, result: anyhow::Result<()>, completed: impl FnOnce(
     shard.turn.notify();
 }
 
-/// Reads a prepare back for a backup that lags; the replica gets `None` if it is not there any more.
+/// Reads a prepare back for another server. The replica gets `None` if it is not there any more, and is told if it is there
+/// and damaged.
 pub fn read_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, peer: u8, op: u64) {
-    let (location, file) = match &core.disk.log {
-        Log::Journal { ring, file } => match ring.locate(op) {
-            Some(location) => (location, file.clone()),
-            None => {
-                let input = Input::JournalRead { peer, op, message: None, is_rotten: false };
-                return core.replica.step(now.monotonic_ns, now.wall_ns, input);
-            }
-        },
-        Log::Memory(log) => {
-            let input = Input::JournalRead { peer, op, message: log.get(op), is_rotten: false };
-            return core.replica.step(now.monotonic_ns, now.wall_ns, input);
-        }
+    let answer = move |message, is_rotten| Input::JournalRead { peer, op, message, is_rotten };
+    let found = match &core.disk.log {
+        Log::Journal { ring, file } => ring.locate(op).map(|place| (place, file.clone(), op <= ring.durable_op())),
+        Log::Memory(log) => return core.replica.step(now.monotonic_ns, now.wall_ns, answer(log.get(op), false)),
+    };
+    let Some((place, file, is_durable)) = found else {
+        return core.replica.step(now.monotonic_ns, now.wall_ns, answer(None, false));
     };
     shard.metrics.ring_operations.increment();
-    let buffer = core.pool.take(location.padded_size);
+    let buffer = core.pool.take(place.padded_size);
     let shard = shard.clone();
     tokio_uring::spawn(async move {
-        let result = ring::read_at(file, buffer, location.padded_size, location.offset).await;
-        let result = result.with_context(|| format!("cannot read op {op} from the journal"));
-        let message = result.and_then(|buffer| {
-            // The space may have been used again since, or is just being written: then the prepare is gone.
-            let is_still_there = match &shard.core.borrow().disk.log {
-                Log::Journal { ring, .. } => ring.locate(op) == Some(location),
-                Log::Memory(_) => false,
-            };
-            let is_it = is_still_there && header_of(&buffer).checksum.get() == location.checksum;
-            if is_it {
-                check_prepare(&buffer, shard.cluster, shard.shard)
-                    .with_context(|| format!("op {op} has rotted in the journal"))?;
-            }
-            Ok(is_it.then(|| Pool::freeze(buffer, location.padded_size)))
-        });
-        match message {
-            Ok(message) => shard.step(Input::JournalRead { peer, op, message, is_rotten: false }),
-            Err(failure) => finish(&shard, Err(failure), |_, _| ()),
+        let result = ring::read_at(file, buffer, place.padded_size, place.offset).await;
+        // The space may have been used again since: then the prepare is gone.
+        let is_still_there = match &shard.core.borrow().disk.log {
+            Log::Journal { ring, .. } => ring.locate(op) == Some(place),
+            Log::Memory(_) => false,
+        };
+        if !is_still_there {
+            return shard.step(answer(None, false));
         }
+        let damage = match result {
+            Ok(buffer) => match check_prepare(&buffer, shard.cluster, shard.shard, place.checksum) {
+                Ok(()) => return shard.step(answer(Some(Pool::freeze(buffer, place.padded_size)), false)),
+                Err(damage) => damage,
+            },
+            Err(error) => error.into(),
+        };
+        if !is_durable {
+            // It was just being written.
+            return shard.step(answer(None, false));
+        }
+        warn!(shard = shard.shard, op, offset = place.offset, %damage, "a prepare in the journal is rotten: fetching it again");
+        shard.step(answer(None, true));
     });
 }
 
-fn check_prepare(bytes: &[u8], cluster: u128, shard: u16) -> anyhow::Result<()> {
+fn check_prepare(bytes: &[u8], cluster: u128, shard: u16, checksum: u128) -> anyhow::Result<()> {
     let header = header_of(bytes);
     let command = header.check(cluster, shard)?;
     anyhow::ensure!(command == Command::Prepare, "it is not a prepare");
+    anyhow::ensure!(header.checksum.get() == checksum, "it is another prepare");
     header.check_body(&bytes[MessageHeader::SIZE..header.size.get() as usize])?;
     Ok(())
-}
-
-impl MemoryLog {
-    fn push(&mut self, op: u64, message: Bytes) {
-        assert_eq!(op, self.first_op + self.prepares.len() as u64, "the log has no gaps");
-        self.bytes += message.len();
-        self.prepares.push_back(message);
-        while self.bytes > self.bytes_max && self.prepares.len() > 1 {
-            let dropped = self.prepares.pop_front().map_or(0, |dropped| dropped.len());
-            self.bytes -= dropped;
-            self.first_op += 1;
-        }
-    }
-
-    fn get(&self, op: u64) -> Option<Bytes> {
-        self.prepares.get(op.checked_sub(self.first_op)? as usize).cloned()
-    }
-
-    fn truncate_after(&mut self, op: u64) {
-        while self.first_op + self.prepares.len() as u64 > op + 1 {
-            let Some(dropped) = self.prepares.pop_back() else { return };
-            self.bytes -= dropped.len();
-        }
-    }
 }

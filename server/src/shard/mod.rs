@@ -9,6 +9,8 @@ pub mod checkpoints;
 pub mod clock;
 pub mod connections;
 mod disk;
+mod handover;
+mod memory_log;
 mod origins;
 pub mod peers;
 mod reads;
@@ -18,6 +20,7 @@ mod report;
 pub mod requests;
 mod setup;
 mod start;
+mod transfer;
 pub mod turn;
 
 use std::{
@@ -43,9 +46,12 @@ use self::{
     clock::Clock,
     connections::{Connection, ConnectionRef, ConnectionTable},
     disk::Disk,
+    handover::MoveAsker,
     origins::OriginQueue,
     peers::Peer,
     reads::ReadQueue,
+    replay::ReplaySettings,
+    transfer::Transfers,
 };
 use crate::{
     buffers::{AlignedBuffer, Pool},
@@ -111,6 +117,10 @@ pub struct Core {
     pool: Pool,
     disk: Disk,
     checkpointer: Checkpointer,
+    transfers: Transfers,
+    replay_settings: ReplaySettings,
+    /// Who waits for the end of the handover that is under way.
+    handover: Option<MoveAsker>,
     metrics: Arc<ShardMetrics>,
     status: Arc<StatusCell>,
     failure: Option<anyhow::Error>,

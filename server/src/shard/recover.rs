@@ -1,6 +1,8 @@
 //! From the files of a stopped server back to a shard that can go on.
 
-use anyhow::{Context, bail, ensure};
+use std::io;
+
+use anyhow::{Context, ensure};
 use lockstep_replica::{AckPolicy, Config, Recovered};
 use lockstep_store::StoreConfig;
 use tracing::{info, warn};
@@ -8,15 +10,17 @@ use tracing::{info, warn};
 use super::{
     Identity,
     disk::Disk,
-    replay::{ReplaySettings, Replayed, replay},
+    replay::{Loss, ReplayFiles, ReplaySettings, Replayed, replay},
+    transfer::KeptCheckpoint,
 };
 use crate::{
     buffers::Pool,
     cli::{Ack, Durability, FanOut, StartOptions},
     journal::{
-        file::{Access, BlockFile, DirectFiles, FileLayer},
+        file::{Access, BlockFile, DirectFile, DirectFiles, FileLayer},
         open::OpenedShard,
         recovery::Tail,
+        ring::IN_FLIGHT_MAX,
         superblock::SuperblockWriter,
     },
     stub::Machine,
@@ -30,16 +34,14 @@ pub struct Recovery {
     pub recovered: Recovered,
     /// Where it goes on writing.
     pub disk: Disk,
+    /// How a state is loaded.
+    pub settings: ReplaySettings,
+    /// The checkpoint in force.
+    pub checkpoint: Option<KeptCheckpoint>,
 }
 
 /// How long nothing may be answered before it is said again, in heartbeat intervals.
 const RESEND_HEARTBEATS: u64 = 2;
-
-/// How long a primary may be silent before it is suspected, in heartbeat intervals.
-const VIEW_TIMEOUT_HEARTBEATS: u64 = 10;
-
-/// How long a primary may make no progress before it gives way, in heartbeat intervals.
-const STALL_TIMEOUT_HEARTBEATS: u64 = 20;
 
 /// Prepares kept in memory for backups that lag, in bytes.
 const LOG_MEMORY_BYTES_MAX: usize = 64 << 20;
@@ -67,51 +69,78 @@ pub fn replica_config(options: &StartOptions, identity: &Identity, shard: u16, j
         heartbeat_interval_ns: options.heartbeat_interval_ns,
         backup_silence_ns: options.backup_silence_ns,
         resend_ns: RESEND_HEARTBEATS * options.heartbeat_interval_ns,
-        view_timeout_ns: VIEW_TIMEOUT_HEARTBEATS * options.heartbeat_interval_ns,
-        stall_timeout_ns: STALL_TIMEOUT_HEARTBEATS * options.heartbeat_interval_ns,
+        view_timeout_ns: options.view_timeout_ns,
+        stall_timeout_ns: options.stall_timeout_ns,
         jitter_seed,
         log_memory_bytes_max: LOG_MEMORY_BYTES_MAX,
     }
 }
 
-/// Loads the checkpoint and replays the journal.
+/// Loads the checkpoint and replays the journal. What the disk has lost is given up, durably; the replica gets it from the
+/// other servers.
 ///
 /// # Errors
 ///
-/// If either is damaged, or the state was never on disk.
+/// As [`replay`].
 pub fn recover(files: OpenedShard, options: &StartOptions, shard: u16, pool: &Pool) -> anyhow::Result<Recovery> {
-    let superblock = files.superblock;
-    let is_memory = options.durability == Durability::Memory;
-    if superblock.has_lost_memory != 0 {
-        bail!(
-            "this server ran with --durability memory before, so what it had acknowledged is lost, and rejoining from the \
-             other servers is not supported yet: stop all servers, remove their data folders and format them anew"
-        );
-    }
     let settings = ReplaySettings {
-        store: store_config(superblock.shards.get(), shard)?,
+        store: store_config(files.superblock.shards.get(), shard)?,
         sessions_max: options.sessions_max as usize,
         pipeline_max: options.pipeline_max,
+        in_flight_max: IN_FLIGHT_MAX,
     };
-    let path = files.checkpoint_path();
-    let checkpoint = match &path {
-        Some(path) => {
-            let file = DirectFiles.open(path, Access::Read);
-            Some(file.with_context(|| format!("cannot open checkpoint {}", path.display()))?)
+    let checkpoint = open_checkpoint(&files)?;
+    let replay_files =
+        ReplayFiles { superblock: &files.superblock_file, journal: &files.journal, checkpoint: checkpoint.as_ref() };
+    let replayed = replay(&replay_files, &files.superblock, &settings, pool)?;
+    tell(shard, &replayed);
+    let Replayed { machine, recovered, superblock, ring, end, .. } = replayed;
+    let checkpoint = match superblock.checkpoint.get() {
+        0 => None,
+        op => checkpoint.map(|file| KeptCheckpoint::new(op, superblock.checkpoint_size.get(), file)),
+    };
+    let mut writer = SuperblockWriter::new(superblock);
+    let disk = if options.durability == Durability::Memory {
+        // Only now is anything lost by the next restart, and it must be known then.
+        let write = writer.begin(pool, |superblock| superblock.has_lost_memory = 1);
+        for step in write.steps {
+            let written = files.superblock_file.write_at(&step.bytes, step.offset);
+            written.and_then(|()| files.superblock_file.sync()).context("cannot write the superblock")?;
         }
-        None => None,
+        writer.finish();
+        Disk::in_memory(ring.size(), end.op, writer, files.superblock_file)
+    } else {
+        Disk::with_journal(ring, files.journal, writer, files.superblock_file)
     };
-    let replayed = replay(&superblock, checkpoint.as_ref(), files.recovery(pool), &settings, pool)?;
-    let Replayed { machine, recovered, ring, end, tail } = replayed;
-    match &tail {
-        Tail::Clean => {}
-        Tail::Torn { op, offset, ghosts } => warn!(
+    Ok(Recovery { machine, recovered, disk, settings, checkpoint })
+}
+
+/// The checkpoint that the superblock points to; `None` if there is no such file.
+fn open_checkpoint(files: &OpenedShard) -> anyhow::Result<Option<DirectFile>> {
+    let Some(path) = files.checkpoint_path() else { return Ok(None) };
+    match DirectFiles.open(&path, Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => Ok(Some(result.with_context(|| format!("cannot open checkpoint {}", path.display()))?)),
+    }
+}
+
+fn tell(shard: u16, replayed: &Replayed) {
+    let Replayed { machine, superblock, end, tail, loss, .. } = replayed;
+    if let Tail::Torn { op, offset, ghosts } = tail {
+        warn!(
             shard,
             op,
             offset,
             later_prepares_dropped = ghosts.len(),
             "the journal ends with a write that a crash has torn: it had not been acknowledged by this server"
-        ),
+        );
+    }
+    match loss {
+        None => {}
+        Some(Loss::Before) if superblock.is_recovering != 0 => {
+            info!(shard, "the folder was made by `recover`: asking the other servers which view to join");
+        }
+        Some(loss) => warn!(shard, "{loss}; what is missing will be fetched from the other servers"),
     }
     info!(
         shard,
@@ -122,22 +151,6 @@ pub fn recover(files: OpenedShard, options: &StartOptions, shard: u16, pool: &Po
         view = superblock.view.get(),
         "recovered"
     );
-    let mut writer = SuperblockWriter::new(superblock);
-    let disk = if is_memory {
-        // Only now is anything lost by the next restart, and it must be known then.
-        let write = writer.begin(pool, |superblock| superblock.has_lost_memory = 1);
-        for step in write.steps {
-            let written = files.superblock_file.write_at(&step.bytes, step.offset);
-            written.and_then(|()| files.superblock_file.sync()).context("cannot write the superblock")?;
-        }
-        writer.finish();
-        warn!(shard, "durability is memory: a restart of this server loses what it holds, and it cannot rejoin");
-        let bytes_max = usize::try_from(ring.size()).unwrap_or(usize::MAX);
-        Disk::in_memory(bytes_max, end.op, writer, files.superblock_file)
-    } else {
-        Disk::with_journal(ring, files.journal, writer, files.superblock_file)
-    };
-    Ok(Recovery { machine, recovered, disk })
 }
 
 /// A number that nobody can foresee.

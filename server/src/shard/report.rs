@@ -10,11 +10,12 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
-use super::{AdminCommand, Core, Shard, StateHash, clock::Now};
+use super::{AdminCommand, Core, Shard, StateHash, clock::Now, handover::MoveAsker};
 use crate::{
     cli::{Ack, Durability, FanOut},
-    metrics::{PeerSnapshot, Role as ReportedRole, ShardStatus},
+    metrics::{PeerSnapshot, Role as ReportedRole, ShardStatus, TransferSnapshot},
     ring,
+    stub::state_hash,
 };
 
 /// How often the status is published and the gauges are set.
@@ -35,6 +36,15 @@ pub async fn command_loop(shard: Rc<Shard>, mut commands: mpsc::Receiver<AdminCo
             AdminCommand::StateHash { answer } => {
                 let _ = answer.send(shard.core.borrow_mut().state_hash());
             }
+            AdminCommand::MovePrimary { to, answer } => {
+                let core = &mut *shard.core.borrow_mut();
+                let now = core.clock.now();
+                if let Err((outcome, MoveAsker::Admin(answer))) = core.begin_handover(now, to, MoveAsker::Admin(answer))
+                {
+                    let _ = answer.send(outcome);
+                }
+                shard.turn.notify();
+            }
         }
     }
 }
@@ -43,7 +53,7 @@ impl Core {
     fn state_hash(&mut self) -> StateHash {
         self.apply_waiting();
         let machine = &self.machine;
-        let hash = machine.store.content_hash().rotate_left(1) ^ machine.sessions.content_hash();
+        let hash = state_hash(machine.store.content_hash(), machine.sessions.content_hash());
         StateHash {
             shard: self.shard,
             applied: machine.applied,
@@ -116,9 +126,14 @@ impl Core {
         let status = self.replica.status();
         let now = self.clock.now();
         let store_bytes = self.machine.store.memory_bytes().total() as u64;
-        let (used, size) = self.disk.ring().map_or((0, 0), |ring| (ring.used_bytes(), ring.size()));
+        let (used, size) = (self.disk.used_bytes(), self.disk.size());
+        self.transfers.forget_idle(now);
+        let superblock = *self.disk.superblock();
+        let transfer = self.transfers.progress();
         let metrics = &self.metrics;
         metrics.view.set(status.view);
+        metrics.is_deficient.set_flag(status.op < superblock.vouch_op.get());
+        metrics.checkpoint_received_bytes.set(transfer.map_or(0, |(received, _)| received));
         metrics.role.set(u64::from(self.role().to_wire()));
         metrics.op.set(status.op);
         metrics.commit.set(status.commit);
@@ -129,8 +144,8 @@ impl Core {
         metrics.store_bytes.set(store_bytes);
         metrics.sessions.set(self.machine.sessions.len() as u64);
         metrics.journal_used_bytes.set(used);
-        metrics.journal_free_bytes.set(size - used);
-        metrics.checkpoint_op.set(self.disk.superblock().checkpoint.get());
+        metrics.journal_free_bytes.set(size.saturating_sub(used));
+        metrics.checkpoint_op.set(superblock.checkpoint.get());
         let mut peers = Vec::with_capacity(status.peers.len());
         for peer in &status.peers {
             let lag_ops = status.op.saturating_sub(peer.durable);
@@ -158,12 +173,16 @@ impl Core {
             role: self.role(),
             view: status.view,
             log_view: status.log_view,
+            vouch_op: superblock.vouch_op.get(),
+            is_recovering: superblock.is_recovering != 0,
+            transfer: transfer.map(|(received_bytes, size_bytes)| TransferSnapshot { received_bytes, size_bytes }),
             op: status.op,
             durable: status.durable,
             commit: status.commit,
             applied: self.machine.applied,
             revision: self.machine.revision,
-            checkpoint: self.disk.superblock().checkpoint.get(),
+            checkpoint: superblock.checkpoint.get(),
+            checkpoint_hash: format!("{:032x}", superblock.state_hash.get()),
             pipeline: u64::from(status.pipeline),
             in_sync: (0..self.identity.servers).filter(|id| status.in_sync & (1 << id) != 0).collect(),
             ack: self.options.ack.name(),

@@ -111,7 +111,10 @@ impl Core {
             return self.take_read(now, name, connection, request, frame);
         }
         if operation == Operation::MovePrimary {
-            return self.refuse(connection, request, Status::Unavailable, b"this server cannot hand over yet");
+            return match self.take_move(now, name, connection, request) {
+                true => Outcome::Accepted,
+                false => Outcome::Answered,
+            };
         }
         let mut replies = connection.replies.borrow_mut();
         let body = if operation == Operation::Status { self.status_body(now) } else { Vec::new() };

@@ -5,6 +5,7 @@ use std::{net::TcpListener, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use super::handover::MoveOutcome;
 pub use crate::journal::folder::Identity;
 use crate::{
     cli::StartOptions,
@@ -43,6 +44,13 @@ pub enum AdminCommand {
     StateHash {
         /// Takes the answer.
         answer: oneshot::Sender<StateHash>,
+    },
+    /// Let another server become primary. Answered when that has been done or given up.
+    MovePrimary {
+        /// Which one; `None` for the one that has caught up best.
+        to: Option<u8>,
+        /// Takes the answer.
+        answer: oneshot::Sender<MoveOutcome>,
     },
 }
 

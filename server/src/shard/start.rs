@@ -44,8 +44,9 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
     let ShardSetup { options, shard, identity, files, metrics, status, listener, shutdown, commands } = setup;
     let journal_size = files.superblock.journal_size.get();
     let every_bytes = options.checkpoint_every_bytes(journal_size).map_err(anyhow::Error::msg)?;
-    let checkpointer = Checkpointer::new(files.dir.clone(), every_bytes);
+    let folder = files.dir.clone();
     let recovery = recover(files, &options, shard, &pool)?;
+    let checkpointer = Checkpointer::new(folder, every_bytes, journal_size, recovery.checkpoint);
     let mut clock = Clock::new(recovery.machine.timestamp_ns);
     let now = clock.now();
     let replica = Replica::new(
@@ -79,6 +80,9 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         pool,
         disk: recovery.disk,
         checkpointer,
+        transfers: Default::default(),
+        replay_settings: recovery.settings,
+        handover: None,
         metrics: metrics.clone(),
         status,
         failure: None,
@@ -128,6 +132,7 @@ async fn serve(
         () = shard.ended.notified() => {}
     }
     if shard.core.borrow().failure.is_none() {
+        super::handover::hand_over_before_stop(&shard).await;
         info!(shard = shard.shard, "stopping: taking nothing new in, finishing what is in flight");
         shard.phase.set(Phase::Stopping);
         finish_in_flight(&shard).await;

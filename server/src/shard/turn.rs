@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use lockstep_proto::{Status, message::MessageHeader, reply::ReplyParts, reply::encode_reply};
 use lockstep_replica::{Input, Output, Role};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     Core, Shard,
@@ -16,6 +16,7 @@ use super::{
     connections::{Connection, ConnectionTable},
     disk, header_of,
     origins::Origins,
+    transfer,
 };
 use crate::{
     metrics::ShardMetrics,
@@ -49,7 +50,7 @@ pub fn turn(shard: &Rc<Shard>) {
         peer.flush();
     }
     core.connections.flush_dirty();
-    core.start_checkpoint_if_due(shard);
+    core.look_after_checkpoint(shard, now);
     if !core.applies.is_empty() {
         shard.apply.notify();
     }
@@ -79,6 +80,7 @@ fn carry_out(shard: &Rc<Shard>, core: &mut Core, now: Now, output: Output) {
         Output::Apply { message, copies } => {
             if core.replica_role == Role::Primary {
                 core.apply_and_answer(now, &message, copies);
+                core.cut_if_flagged(&message);
             } else {
                 // A backup applies behind its answer, never in front of it.
                 core.applies.push_back(message);
@@ -90,42 +92,38 @@ fn carry_out(shard: &Rc<Shard>, core: &mut Core, now: Now, output: Output) {
         Output::InSyncChanged { mask } => {
             info!(shard = core.shard, in_sync = %format_mask(mask), "the in-sync set changed");
         }
-        Output::BackupBehind { peer, op } => {
-            warn!(
-                shard = core.shard,
-                peer,
-                needs_op = op,
-                journal_begins_at_op = core.journal_first_op(),
-                "a backup needs ops that this server's journal no longer holds, and cannot be served: \
-                 streaming a checkpoint to it is not supported yet; stop all servers and copy a healthy server's data"
-            );
-        }
-        Output::Behind { op, first_op, .. } => warn!(
+        Output::BackupBehind { peer, op } => info!(
+            shard = core.shard,
+            peer,
+            needs_op = op,
+            journal_begins_at_op = core.journal_first_op(),
+            "a backup needs ops that this server's journal no longer holds: it will be sent a checkpoint"
+        ),
+        Output::Behind { op, first_op, checkpoint_op } => info!(
             shard = core.shard,
             needs_op = op,
-            primary_journal_begins_at_op = first_op,
-            "this server has fallen behind the primary's journal and cannot catch up: streaming a checkpoint to it is not \
-             supported yet; stop all servers and copy a healthy server's data"
+            journal_begins_at_op = first_op,
+            checkpoint_op,
+            "this server has fallen behind the others' journals: fetching a checkpoint"
         ),
-        Output::RepairJournal { op, .. } => {
-            core.fail(anyhow::anyhow!("op {op} has rotted in the journal, and repair is not supported yet"));
+        Output::RepairJournal { op, message } => disk::repair(shard, core, op, message),
+        Output::ReadCheckpoint { peer, op, offset } => transfer::read_chunk(shard, core, now, peer, op, offset),
+        Output::WriteCheckpoint { op, offset, size, bytes } => {
+            transfer::write_chunk(shard, core, op, offset, size, &bytes);
         }
-        Output::ReadCheckpoint { peer, op, offset } => {
-            let input = Input::CheckpointRead { peer, op, offset, size: 0, bytes: None };
-            core.replica.step(now.monotonic_ns, now.wall_ns, input);
+        Output::InstallCheckpoint { op, size } => transfer::install(shard, core, op, size),
+        Output::HandoverEnded { is_done } => core.end_handover(is_done),
+        Output::HashMismatch { op, peer, own_hash, peer_hash } => {
+            core.metrics.state_hash_mismatches.increment();
+            error!(
+                shard = core.shard,
+                op,
+                peer,
+                own_hash = %format_args!("{own_hash:032x}"),
+                peer_hash = %format_args!("{peer_hash:032x}"),
+                "ALARM: the states of two servers differ at the same op; keep the folders of both and report this"
+            );
         }
-        Output::WriteCheckpoint { op, .. } | Output::InstallCheckpoint { op, .. } => {
-            core.replica.step(now.monotonic_ns, now.wall_ns, Input::CheckpointRejected { op });
-        }
-        Output::HandoverEnded { is_done } => info!(shard = core.shard, is_done, "handover ended"),
-        Output::HashMismatch { op, peer, own_hash, peer_hash } => warn!(
-            shard = core.shard,
-            op,
-            peer,
-            own_hash = format!("{own_hash:032x}"),
-            peer_hash = format!("{peer_hash:032x}"),
-            "checkpoints of the same op differ"
-        ),
         Output::Fatal { reason } => core.fail(anyhow::anyhow!(reason)),
     }
 }
@@ -152,7 +150,10 @@ pub async fn apply_loop(shard: Rc<Shard>) {
         shard.apply.notified().await;
         // Completes in the round after the one that submits everything queued so far.
         let _ = tokio_uring::no_op().await;
-        shard.core.borrow_mut().apply_waiting();
+        let core = &mut *shard.core.borrow_mut();
+        core.apply_waiting();
+        let now = core.clock.now();
+        core.look_after_checkpoint(&shard, now);
     }
 }
 
@@ -165,6 +166,7 @@ impl Core {
     pub(super) fn apply_waiting(&mut self) {
         while let Some(message) = self.applies.pop_front() {
             self.machine.apply(&message, 0, &mut NoAnswers);
+            self.cut_if_flagged(&message);
         }
     }
 
@@ -192,7 +194,12 @@ impl Core {
     }
 
     fn change_role(&mut self, role: Role) {
-        info!(shard = self.shard, view = self.replica.status().view, role = ?role, "role changed");
+        let view = self.replica.view();
+        info!(shard = self.shard, view, role = ?role, "role changed");
+        if role != Role::Recovering && self.metrics.view.get() != view {
+            self.metrics.view_changes.increment();
+            self.metrics.view.set(view);
+        }
         self.replica_role = role;
         if role == Role::Primary {
             self.apply_waiting();
