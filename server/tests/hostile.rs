@@ -13,10 +13,10 @@ use harness::{Cluster, Spec, workload::get, workload::put_within};
 use lockstep_proto::{
     Operation, Status,
     hello::{Answer, Hello, Topology},
-    limits::REQUEST_SIZE_MAX,
+    limits::{REQUEST_SIZE_MAX, VALUE_SIZE_MAX},
     message::{Command, MessageHeader},
     reply::Reply,
-    request::{RequestHeader, RequestParts, encode_request},
+    request::{FLAG_STALE, RequestHeader, RequestParts, encode_request},
 };
 use rand::{Rng, RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -93,6 +93,12 @@ fn hellos_that_do_not_belong_here_are_told_why() {
         let (topology, _) = topology(&answer);
         assert_eq!(topology.answer, expected, "{}", topology.text);
         assert!(topology.text.contains(text), "{:?} does not say {text:?}", topology.text);
+    }
+    for (reason, count) in
+        [("not_lockstep", 2.0), ("version", 1.0), ("checksum", 1.0), ("cluster", 3.0), ("shard", 1.0)]
+    {
+        let label = format!("reason=\"{reason}\"");
+        assert_eq!(cluster.metric(0, "lockstep_rejected_total", &[&label]), Some(count), "{reason}");
     }
     assert_unharmed(&mut cluster);
 }
@@ -223,4 +229,37 @@ fn a_client_that_never_reads_its_answers_does_not_hurt_others() {
     assert_unharmed(&mut cluster);
     let resident = cluster.metric(0, "process_resident_memory_bytes", &[]).unwrap();
     assert!(resident < 512e6, "the server holds {resident} bytes");
+}
+
+/// Fourteen kilobytes of requests, all in one piece, asked for four hundred megabytes of answers, and got them in memory.
+#[test]
+fn stale_reads_of_a_large_value_do_not_fill_the_memory() {
+    const READS: u64 = 400;
+    let mut cluster = Cluster::start(Spec::of(1));
+    put_within(&cluster.addresses(), "large", &"v".repeat(VALUE_SIZE_MAX), harness::DEADLINE).unwrap();
+    let mut bytes = client_hello();
+    for sequence in 1..=READS {
+        let parts = RequestParts {
+            operation: Operation::Get,
+            flags: FLAG_STALE,
+            session: 0,
+            sequence,
+            key: b"large",
+            arguments: &[],
+            value: &[],
+        };
+        encode_request(&parts, &mut bytes);
+    }
+    let answer = exchange(&cluster, &bytes);
+    let (_, mut rest) = topology(&answer);
+    let mut statuses = Vec::new();
+    while let Some(reply) = Reply::parse(rest).unwrap() {
+        statuses.push(reply.status());
+        rest = &rest[reply.size()..];
+    }
+    assert_eq!(statuses.len() as u64, READS, "every request is answered");
+    assert!(statuses.iter().all(|status| matches!(status, Status::Ok | Status::Busy)));
+    assert_eq!(statuses[0], Status::Ok);
+    assert_eq!(statuses.last(), Some(&Status::Busy), "there is a bound to what waits");
+    assert_unharmed(&mut cluster);
 }

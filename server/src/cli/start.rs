@@ -177,9 +177,10 @@ pub struct TuningArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Bounds")]
     pub checkpoint_every: Option<u64>,
 
-    /// Largest number of connections of one shard, clients and servers together
+    /// Largest number of client connections of one shard
     ///
-    /// Beyond it, new clients are told that the server is full. Each takes some tens of KiB of buffers.
+    /// Beyond it, new clients are told that the server is full. Each takes some tens of KiB of buffers, and up to 20 MiB when
+    /// it asks for more than it takes.
     #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Bounds")]
     pub connections_max: u32,
 

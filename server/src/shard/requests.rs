@@ -4,18 +4,20 @@ use std::rc::Rc;
 
 use lockstep_proto::{
     Operation, Status,
-    reply::{ReplyParts, encode_reply},
+    reply::{ReplyHeader, ReplyParts, encode_reply},
     request::Request,
     slot::shard_of_key,
 };
 use lockstep_replica::Refusal;
+use lockstep_store::Store;
+use zerocopy::FromBytes;
 
 use super::{
     Core, Shard,
     clock::Now,
     connections::{Connection, ConnectionRef, REPLIES_BYTES_MAX},
 };
-use crate::stub::refuse;
+use crate::{metrics::ShardMetrics, stub::refuse};
 
 /// How far the shard got in the bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +160,7 @@ impl Core {
     ) -> Outcome {
         if request.is_stale_allowed() {
             let wall_ns = now.wall_ns.max(self.machine.timestamp_ns);
-            self.machine.store.read(wall_ns, request, &mut connection.replies.borrow_mut());
-            self.metrics.count_requests(request.operation(), Status::Ok, 1);
+            answer_read(&self.machine.store, &self.metrics, wall_ns, request, &mut connection.replies.borrow_mut());
             return Outcome::Answered;
         }
         if !self.reads.has_room() {
@@ -214,16 +215,10 @@ impl Core {
             let Some(connection) = connections.get(name).cloned() else {
                 return;
             };
-            let mut replies = connection.replies.borrow_mut();
-            if replies.len() > REPLIES_BYTES_MAX {
-                refuse(request, Status::Busy, b"take the replies that wait before asking for more", &mut replies);
-            } else {
-                machine.store.read(wall_ns, request, &mut replies);
-            }
+            answer_read(&machine.store, metrics, wall_ns, request, &mut connection.replies.borrow_mut());
             connection.answered();
             connections.mark_dirty(&connection);
             metrics.read_latency.record(now.monotonic_ns.saturating_sub(arrival_ns));
-            metrics.count_requests(request.operation(), Status::Ok, 1);
         });
     }
 
@@ -240,4 +235,18 @@ impl Core {
             metrics.count_requests(request.operation(), status, 1);
         });
     }
+}
+
+/// Appends the answer to a read, unless so much waits on its connection already that its memory would have no bound: a
+/// request of some forty bytes can ask for megabytes.
+fn answer_read(store: &Store, metrics: &ShardMetrics, wall_ns: u64, request: &Request<'_>, replies: &mut Vec<u8>) {
+    let start = replies.len();
+    if start > REPLIES_BYTES_MAX {
+        refuse(request, Status::Busy, b"take the replies that wait before asking for more", replies);
+    } else {
+        store.read(wall_ns, request, replies);
+    }
+    let (reply, _) = ReplyHeader::ref_from_prefix(&replies[start..]).expect("a reply was appended");
+    let status = Status::from_wire(reply.status).expect("replies have a status");
+    metrics.count_requests(request.operation(), status, 1);
 }
