@@ -90,7 +90,7 @@ layout! {
     /// What the answering server knows of one server.
     pub struct PeerStatus: 24 {
         0 durable: U64 = "Highest op that server is known to hold durably, with all before; 0 when not known.",
-        8 lag: U64 = "Ops by which it is behind the answering server's journal.",
+        8 lag: U64 = "Ops by which it is behind the answering server's journal; 0 unless that is the primary, which alone is told.",
         16 replica: u8 = "Which server.",
         17 is_connected: u8 = "1 when the connection to it is up.",
         18 is_in_sync: u8 = "1 when it is in the in-sync set.",

@@ -44,6 +44,7 @@ pub async fn accept_loop(shard: Rc<Shard>, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                shard.metrics.ring_operations.increment();
                 if shard.is_stopping() {
                     return;
                 }
@@ -64,9 +65,11 @@ async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>) {
     let greeted = Rc::new(Cell::new(false));
     tokio_uring::spawn({
         let (greeted, stream) = (greeted.clone(), Rc::downgrade(&stream));
+        let metrics = shard.metrics.clone();
         async move {
             ring::sleep(HELLO_TIMEOUT).await;
             if let Some(stream) = stream.upgrade().filter(|_| !greeted.get()) {
+                metrics.count_rejected(RejectReason::Timeout);
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
@@ -76,15 +79,20 @@ async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>) {
     let Some((hello, rest)) = hello else {
         return;
     };
-    let (answer, text) = match hello.check() {
-        Ok(role) => shard.greet(&hello, role),
-        Err(error @ HelloError::Version(_)) => (Answer::Version, error.to_string()),
-        Err(error) => (Answer::Malformed, error.to_string()),
+    let (answer, text, reason) = match hello.check() {
+        Ok(role) => {
+            let (answer, text) = shard.greet(&hello, role);
+            (answer, text, RejectReason::of_answer(answer))
+        }
+        Err(error) => {
+            let answer = if matches!(error, HelloError::Version(_)) { Answer::Version } else { Answer::Malformed };
+            (answer, error.to_string(), Some(RejectReason::from(error)))
+        }
     };
     if send(&stream, shard.topology(answer, text.clone()).encode()).await.is_err() {
         return;
     }
-    if let Some(reason) = RejectReason::of_answer(answer) {
+    if let Some(reason) = reason {
         shard.metrics.count_rejected(reason);
         info!(shard = shard.shard, reason = %text, "refused a connection");
         return close_gently(&stream).await;
@@ -172,7 +180,7 @@ async fn serve_client(shard: &Rc<Shard>, stream: &Rc<TcpStream>, rest: Vec<u8>) 
             connection.flush.notify();
         },
         async {
-            write_replies(stream, &connection).await;
+            write_replies(shard, stream, &connection).await;
             connection.is_broken.set(true);
             connection.drained.notify();
             // Ends the read above, if it still waits.
@@ -220,6 +228,7 @@ async fn read_requests(
         if connection.is_broken.get() || shard.is_stopping() {
             return;
         }
+        shard.metrics.ring_operations.increment();
         match read_more(stream, buffer).await {
             Some(bytes) => buffer = bytes,
             None => return,
@@ -227,7 +236,7 @@ async fn read_requests(
     }
 }
 
-async fn write_replies(stream: &Rc<TcpStream>, connection: &Rc<Connection>) {
+async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, connection: &Rc<Connection>) {
     let mut spare = Vec::new();
     while !connection.is_finished() {
         let replies = connection.replies.replace(spare);
@@ -236,6 +245,7 @@ async fn write_replies(stream: &Rc<TcpStream>, connection: &Rc<Connection>) {
             connection.flush.notified().await;
             continue;
         }
+        shard.metrics.ring_operations.increment();
         let (result, replies) = stream.write_all(replies).await;
         if result.is_err() {
             return;
@@ -267,6 +277,7 @@ async fn serve_replica(shard: &Rc<Shard>, stream: &Rc<TcpStream>, replica: u8, r
         if shard.is_stopped() {
             return;
         }
+        shard.metrics.ring_operations.increment();
         match read_more(stream, buffer).await {
             Some(bytes) => buffer = bytes,
             None => break,

@@ -42,7 +42,7 @@ const fn bytes<T>(name: &'static str, help: &'static str, read: fn(&T) -> u64) -
 const COUNTERS: &[Number<ShardMetrics>] = &[
     number("busy", "Requests refused or held back because the pipeline was full", |m| m.busy.get()),
     number("turns", "Turns of the event loop", |m| m.turns.get()),
-    number("ring_operations", "Operations handed to io_uring", |m| m.ring_operations.get()),
+    number("ring_operations", "Operations handed to io_uring for sockets and the journal", |m| m.ring_operations.get()),
     number("connections_accepted", "Connections accepted", |m| m.accepted_connections.get()),
     number("sessions_evicted", "Sessions evicted to keep the table within its bound", |m| m.evicted_sessions.get()),
     number("view_changes", "Times that the view has changed since the start", |m| m.view_changes.get()),
@@ -90,7 +90,11 @@ const GAUGES: &[Number<ShardMetrics>] = &[
 ];
 
 const PEER_GAUGES: &[Number<PeerMetrics>] = &[
-    number("peer_lag_ops", "Ops by which a server's durable log is behind this journal", |p| p.lag_ops.get()),
+    number(
+        "peer_lag_ops",
+        "Ops by which a server's durable log is behind this journal, as the primary knows; elsewhere 0",
+        |p| p.lag_ops.get(),
+    ),
     number("peer_in_sync", "1 when the server is in the in-sync set", |p| p.is_in_sync.get()),
     number("peer_connected", "1 when the connection to the server is up", |p| p.is_connected.get()),
     number("peer_behind", "1 when the server needs ops that this journal no longer holds", |p| p.is_behind.get()),

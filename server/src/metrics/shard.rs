@@ -111,7 +111,7 @@ pub enum RejectReason {
     Full,
     /// The server is stopping.
     Stopping,
-    /// No hello, or no progress in a frame, for too long.
+    /// No hello for too long.
     Timeout,
 }
 
@@ -199,7 +199,7 @@ impl RejectReason {
 /// What a shard knows of one server of the cluster.
 #[derive(Debug, Default)]
 pub struct PeerMetrics {
-    /// Ops by which its durable log is behind this shard's journal.
+    /// Ops by which its durable log is behind this shard's journal; 0 unless this server is the primary.
     pub lag_ops: Gauge,
     /// 1 when it is in the in-sync set.
     pub is_in_sync: Gauge,
@@ -242,7 +242,7 @@ pub struct ShardMetrics {
 
     /// Turns of the event loop.
     pub turns: Counter,
-    /// Operations handed to the ring: reads, writes, sends, accepts.
+    /// Operations handed to the ring for sockets and the journal: reads, writes, sends, accepts.
     pub ring_operations: Counter,
     /// Bytes received from clients and servers.
     pub received_bytes: Counter,
@@ -286,8 +286,8 @@ pub struct ShardMetrics {
     pub accepted_connections: Counter,
     /// Sessions in the table.
     pub sessions: Gauge,
-    /// Sessions evicted because too many others were used since.
-    pub evicted_sessions: Counter,
+    /// Sessions evicted because too many others were used since, in the whole life of the shard: part of its state.
+    pub evicted_sessions: Gauge,
     /// Keys in the store.
     pub keys: Gauge,
     /// Memory of the store, in bytes.
@@ -352,7 +352,7 @@ impl ShardMetrics {
             server_connections: Gauge::default(),
             accepted_connections: Counter::default(),
             sessions: Gauge::default(),
-            evicted_sessions: Counter::default(),
+            evicted_sessions: Gauge::default(),
             keys: Gauge::default(),
             store_bytes: Gauge::default(),
             view: Gauge::default(),

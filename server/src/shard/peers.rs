@@ -91,7 +91,7 @@ pub async fn connect_loop(shard: Rc<Shard>, peer: Rc<Peer>) {
                 peer.is_connected.set(true);
                 shard.metrics.server_connections.set(shard.metrics.server_connections.get() + 1);
                 shard.step(Input::PeerConnected(peer.id));
-                carry_messages(&stream, &peer).await;
+                carry_messages(&shard, &stream, &peer).await;
                 peer.is_connected.set(false);
                 shard.metrics.server_connections.set(shard.metrics.server_connections.get() - 1);
                 peer.queue.borrow_mut().clear();
@@ -176,7 +176,7 @@ async fn resolve(address: &str, shard: u16) -> Result<SocketAddr, String> {
 }
 
 /// Writes what is queued until the connection ends.
-async fn carry_messages(stream: &Rc<TcpStream>, peer: &Peer) {
+async fn carry_messages(shard: &Rc<Shard>, stream: &Rc<TcpStream>, peer: &Peer) {
     let is_closed = Cell::new(false);
     tokio::join!(
         async {
@@ -193,6 +193,7 @@ async fn carry_messages(stream: &Rc<TcpStream>, peer: &Peer) {
                     continue;
                 }
                 let size: usize = pieces.iter().map(Bytes::len).sum();
+                shard.metrics.ring_operations.increment();
                 if ring::send_all(stream.clone(), pieces).await.is_err() {
                     break;
                 }

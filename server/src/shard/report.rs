@@ -70,6 +70,12 @@ impl Core {
         }
     }
 
+    /// How far a server that holds the log up to `durable` is behind this one's `op`. Only a primary is told what the others
+    /// hold, so elsewhere nothing is known and nobody is said to lag.
+    fn lag_ops(&self, op: u64, durable: u64) -> u64 {
+        if self.replica_role == Role::Primary { op.saturating_sub(durable) } else { 0 }
+    }
+
     /// Body of the reply to a status request.
     pub(super) fn status_body(&self, now: Now) -> Vec<u8> {
         let status = self.replica.status();
@@ -110,7 +116,7 @@ impl Core {
         for peer in &status.peers {
             let peer = PeerStatus {
                 durable: U64::new(peer.durable),
-                lag: U64::new(status.op.saturating_sub(peer.durable)),
+                lag: U64::new(self.lag_ops(status.op, peer.durable)),
                 replica: peer.replica,
                 is_connected: u8::from(peer.is_connected),
                 is_in_sync: u8::from(peer.is_in_sync),
@@ -143,12 +149,13 @@ impl Core {
         metrics.keys.set(self.machine.store.len() as u64);
         metrics.store_bytes.set(store_bytes);
         metrics.sessions.set(self.machine.sessions.len() as u64);
+        metrics.evicted_sessions.set(self.machine.sessions.evicted_total());
         metrics.journal_used_bytes.set(used);
         metrics.journal_free_bytes.set(size.saturating_sub(used));
         metrics.checkpoint_op.set(superblock.checkpoint.get());
         let mut peers = Vec::with_capacity(status.peers.len());
         for peer in &status.peers {
-            let lag_ops = status.op.saturating_sub(peer.durable);
+            let lag_ops = self.lag_ops(status.op, peer.durable);
             let gauges = &metrics.peers[peer.replica as usize];
             gauges.lag_ops.set(lag_ops);
             gauges.is_in_sync.set_flag(peer.is_in_sync);
