@@ -71,7 +71,7 @@ fn ring() -> io::Result<IoUring> {
     tuned.or_else(|_| IoUring::new(8)).map_err(|error| {
         io::Error::new(
             error.kind(),
-            format!("no io_uring here ({error}); it needs a kernel of 5.11 or later that allows it"),
+            format!("no io_uring here ({error}); it needs Linux 5.15 or later, and leave to use it"),
         )
     })
 }

@@ -61,14 +61,18 @@ pub fn parse_share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Far above what any generator sends. What was due and not sent is written down at the end all the same, one by one, so a
+/// rate without a bound would be an end that does not come.
+const RATE_MAX: f64 = 1e8;
+
 /// A rate per second.
 pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
-    let wrong = || format!("'{text}' is no rate: use requests per second, above 0, such as 5000 or 20k");
+    let wrong = || format!("'{text}' is no rate: use requests per second, above 0 and up to 100M, such as 5000 or 20k");
     let rate = match text.parse::<f64>() {
         Ok(rate) => rate,
         Err(_) => parse_count(text).map_err(|_| wrong())? as f64,
     };
-    if rate > 0.0 && rate <= 1e9 { Ok(rate) } else { Err(wrong()) }
+    if rate > 0.0 && rate <= RATE_MAX { Ok(rate) } else { Err(wrong()) }
 }
 
 /// Rates of a sweep, ascending.
@@ -131,6 +135,12 @@ mod tests {
         assert_eq!(parse_size("64KiB"), Ok(65_536));
         assert_eq!(parse_size("100"), Ok(100));
         assert!(parse_size("many").is_err());
+    }
+
+    #[test]
+    fn a_rate_has_a_bound() {
+        assert_eq!(parse_rate("100M"), Ok(1e8));
+        assert!(parse_rate("1e9").is_err() && parse_rate("0").is_err());
     }
 
     #[test]

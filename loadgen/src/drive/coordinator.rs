@@ -185,7 +185,7 @@ pub(super) fn thread_cpu_ns() -> u64 {
 
 fn no_ring(error: &std::io::Error) -> DriveError {
     DriveError::Refused(format!(
-        "no io_uring on this machine ({error}): it needs Linux 5.19 or newer, sysctl kernel.io_uring_disabled=0, and a \
+        "no io_uring on this machine ({error}): it needs Linux 5.15 or later, sysctl kernel.io_uring_disabled=0, and a \
          container whose seccomp profile allows io_uring_setup"
     ))
 }
