@@ -1,4 +1,4 @@
-//! `lockstep-server`: format a data folder, run a server, run a whole cluster to try things out, look into a folder.
+//! `lockstep-server`: format or recover a data folder, run a server, run a whole cluster to try things out, look into a folder.
 //!
 //! Exit codes: 0 when all went well, 1 when it failed, 2 when the command line is wrong.
 
@@ -18,6 +18,7 @@ use lockstep_server::{
         format::{FormatProgress, format_folder},
         inspect::{InspectError, Verdict, inspect},
         open::open_folder,
+        recover::recover_folder,
     },
     shard, supervise, telemetry, uring,
 };
@@ -29,6 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Format(args) => format(&args),
+        Command::Recover(args) => recover(&args),
         Command::Start(args) => start(&args),
         Command::Dev(args) => {
             or_usage("dev", args.validate());
@@ -52,10 +54,12 @@ fn or_usage<T>(command: &str, checked: Result<T, String>) -> T {
     })
 }
 
-fn format(args: &FormatArgs) -> anyhow::Result<ExitCode> {
-    or_usage("format", args.validate());
-    let identity =
-        Identity { cluster: cluster_id(&args.cluster), replica: args.id, servers: args.servers, shards: args.shards };
+fn identity_of(args: &FormatArgs) -> Identity {
+    Identity { cluster: cluster_id(&args.cluster), replica: args.id, servers: args.servers, shards: args.shards }
+}
+
+/// Lets `work` show how far it has come, on a terminal, and leaves nothing of that behind.
+fn with_progress<T>(work: impl FnOnce(&mut dyn FnMut(FormatProgress)) -> T) -> T {
     let is_shown = io::stderr().is_terminal();
     let mut show = |progress: FormatProgress| {
         if is_shown {
@@ -67,14 +71,16 @@ fn format(args: &FormatArgs) -> anyhow::Result<ExitCode> {
             );
         }
     };
-    let result = format_folder(&args.data_dir, &identity, args.journal_size, &mut show);
+    let result = work(&mut show);
     if is_shown {
-        // Leaves nothing of the progress behind.
         eprint!("\r\x1b[K");
     }
-    result?;
+    result
+}
+
+fn say_made(args: &FormatArgs, how: &str) {
     println!(
-        "{}: formatted for server {} of {} in cluster `{}`, {}, journal of {} each",
+        "{}: {how} for server {} of {} in cluster `{}`, {}, journal of {} each",
         args.data_dir.display(),
         args.id,
         args.servers,
@@ -82,6 +88,23 @@ fn format(args: &FormatArgs) -> anyhow::Result<ExitCode> {
         count_of(args.shards.into(), "shard"),
         show_size(args.journal_size)
     );
+}
+
+fn format(args: &FormatArgs) -> anyhow::Result<ExitCode> {
+    or_usage("format", args.validate());
+    with_progress(|show| format_folder(&args.data_dir, &identity_of(args), args.journal_size, show))?;
+    say_made(args, "formatted");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn recover(args: &FormatArgs) -> anyhow::Result<ExitCode> {
+    or_usage("recover", args.validate());
+    let aside = with_progress(|show| recover_folder(&args.data_dir, &identity_of(args), args.journal_size, show))?;
+    if let Some(aside) = aside {
+        println!("{}: was damaged, and is now {}", args.data_dir.display(), aside.display());
+    }
+    say_made(args, "made anew");
+    println!("start the server with it: it gets its data from the others before it counts again");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -112,8 +135,8 @@ fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
     );
     if options.durability == Durability::Memory {
         warn!(
-            "--durability memory: this server forgets at a restart what it has acknowledged; if a quorum restarts together, \
-             acknowledged writes are lost"
+            "--durability memory: this server forgets at a restart what it has acknowledged and gets it back from the others; if a \
+             quorum restarts together, acknowledged writes are lost"
         );
     }
     supervise::serve(Arc::new(options), identity, folder.shards, listeners, shard::run)?;

@@ -42,9 +42,20 @@ pub enum Command {
     /// Writes the identity of the server and a journal for each shard, filled with zeroes, so that later writes never have to
     /// wait for the file system to allocate. Refuses a folder that is formatted already.
     Format(FormatArgs),
+    /// Make a new data folder for a server that has lost its own
+    ///
+    /// For a server that takes part in its cluster already: after its disk has been replaced, or its folder deleted or damaged beyond
+    /// use. The new folder says of itself that it has lost everything; started with it, the server asks the others which view to
+    /// join, is sent their state, and only then counts again. (`format` would be wrong: the cluster could forget acknowledged writes
+    /// with a server that does not know that it has forgotten.)
+    ///
+    /// A folder that is whole is refused. One that is damaged beyond use is renamed to `DIR.damaged-TIME`, not deleted. Wants
+    /// a clock that is not set back behind the time at which the lost folder was made.
+    Recover(FormatArgs),
     /// Run a server
     ///
-    /// Runs until SIGTERM or SIGINT: then it accepts no more, finishes what is in flight and exits with 0. Exits with 1 when it
+    /// Runs until SIGTERM or SIGINT: then it hands over to another server if it is primary, accepts no more, finishes what is in
+    /// flight and exits with 0. Exits with 1 when it
     /// fails and with 2 when the command line is wrong.
     Start(Box<StartArgs>),
     /// Run a whole cluster on this host, to try things out
@@ -57,7 +68,7 @@ pub enum Command {
     Inspect(InspectArgs),
 }
 
-/// Options of `format`.
+/// Options of `format` and of `recover`.
 #[derive(Args, Clone, Debug)]
 pub struct FormatArgs {
     /// The data folder; made if it does not exist

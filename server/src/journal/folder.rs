@@ -117,7 +117,7 @@ pub enum FolderError {
     /// A format that did not end, or files that were deleted.
     #[error(
         "data folder {dir} is incomplete, {missing} is missing: if formatting was interrupted, delete the folder and \
-         format again; if files were deleted, do not start this server"
+         format again; if files were deleted, make a new one with `lockstep-server recover`"
     )]
     Incomplete {
         /// The folder.
@@ -128,6 +128,17 @@ pub enum FolderError {
     /// Formatting would destroy something.
     #[error("data folder {0} is formatted already: to start over, delete it first (its data will be lost)")]
     AlreadyFormatted(PathBuf),
+    /// Recovering would throw data away.
+    #[error(
+        "data folder {0} is whole: start the server with it; `recover` is for a folder that is lost (to give up what is in this \
+         one, move it away first)"
+    )]
+    Whole(PathBuf),
+    /// A damaged folder is in the way, and the system does not let it be moved.
+    #[error(
+        "data folder {0} is damaged and cannot be moved aside, because it is a mount point: move what is in it away first"
+    )]
+    NotMovable(PathBuf),
     /// Formatting would mix with something.
     #[error("folder {dir} is not empty, it holds {entry}: give an empty or a new folder")]
     NotEmpty {
@@ -168,7 +179,8 @@ pub enum FolderError {
     },
     /// The journal file does not have the size that the superblock states.
     #[error(
-        "{path} is {found} bytes large, but the superblock says {expected}: the file was cut off or replaced, do not start this server"
+        "{path} is {found} bytes large, but the superblock says {expected}: the file was cut off or replaced; if it cannot be \
+         restored, make a new folder with `lockstep-server recover`"
     )]
     JournalSize {
         /// The journal file.

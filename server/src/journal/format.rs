@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lockstep_proto::superblock::Superblock;
+use lockstep_proto::{limits::COUNTER_MAX, superblock::Superblock};
 use zerocopy::{
     FromZeros,
     little_endian::{U16, U64, U128},
@@ -73,6 +73,34 @@ pub fn format_folder_on<L: FileLayer>(
     journal_size: u64,
     progress: &mut dyn FnMut(FormatProgress),
 ) -> Result<(), FolderError> {
+    make_folder(files, dir, identity, journal_size, &Origin::NewCluster, progress)
+}
+
+/// What a folder is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A server of a new cluster: nothing has ever been acknowledged.
+    NewCluster,
+    /// A server that takes part in its cluster already and has lost its disk: what it has acknowledged is not known.
+    LostDisk {
+        /// Tells it from all folders that this server had before: higher than all of theirs.
+        incarnation: u64,
+    },
+}
+
+/// Makes a folder for a new cluster or in place of a lost one.
+///
+/// # Errors
+///
+/// As [`format_folder`].
+pub(crate) fn make_folder<L: FileLayer>(
+    files: &L,
+    dir: &Path,
+    identity: &Identity,
+    journal_size: u64,
+    origin: &Origin,
+    progress: &mut dyn FnMut(FormatProgress),
+) -> Result<(), FolderError> {
     identity.check()?;
     check_journal_size(journal_size)?;
     let is_new = !check_is_empty(dir)?;
@@ -86,7 +114,7 @@ pub fn format_folder_on<L: FileLayer>(
         }
         result => result?,
     };
-    let result = fill(files, dir, identity, journal_size, progress);
+    let result = fill(files, dir, identity, journal_size, origin, progress);
     if result.is_err() {
         remove_traces(dir, identity.shards, is_new);
     }
@@ -122,6 +150,7 @@ fn fill<L: FileLayer>(
     dir: &Path,
     identity: &Identity,
     journal_size: u64,
+    origin: &Origin,
     progress: &mut dyn FnMut(FormatProgress),
 ) -> Result<(), FolderError> {
     let total = journal_size * u64::from(identity.shards);
@@ -138,7 +167,8 @@ fn fill<L: FileLayer>(
         let shard_dir = shard_path(dir, shard);
         let path = shard_dir.join(SUPERBLOCK_NAME);
         let file = files.create(&path).map_err(io_error("create", &path))?;
-        superblock::write(&file, &first_superblock(identity, shard, journal_size)).map_err(io_error("write", &path))?;
+        let superblock = first_superblock(identity, shard, journal_size, origin);
+        superblock::write(&file, &superblock).map_err(io_error("write", &path))?;
         sync_folder(&shard_dir).map_err(io_error("sync", &shard_dir))?;
     }
     sync_folder(dir).map_err(io_error("sync", dir))?;
@@ -161,7 +191,7 @@ fn write_zeroes(file: &impl BlockFile, size: u64, progress: &mut dyn FnMut(u64))
     file.sync()
 }
 
-fn first_superblock(identity: &Identity, shard: u16, journal_size: u64) -> Superblock {
+fn first_superblock(identity: &Identity, shard: u16, journal_size: u64, origin: &Origin) -> Superblock {
     let mut superblock = Superblock::new_zeroed();
     superblock.cluster = U128::new(identity.cluster);
     superblock.replica = identity.replica;
@@ -171,7 +201,15 @@ fn first_superblock(identity: &Identity, shard: u16, journal_size: u64) -> Super
     superblock.sequence = U64::new(1);
     superblock.journal_size = U64::new(journal_size);
     superblock.checkpoint_revision = U64::new(FIRST_REVISION);
-    superblock.incarnations[usize::from(identity.replica)] = U64::new(FIRST_INCARNATION);
+    let incarnation = match *origin {
+        Origin::NewCluster => FIRST_INCARNATION,
+        Origin::LostDisk { incarnation } => {
+            superblock.is_recovering = 1;
+            superblock.vouch_op = U64::new(COUNTER_MAX);
+            incarnation
+        }
+    };
+    superblock.incarnations[usize::from(identity.replica)] = U64::new(incarnation);
     superblock.seal();
     superblock
 }

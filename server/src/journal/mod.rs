@@ -12,6 +12,7 @@ pub mod format;
 pub mod inspect;
 pub mod lock;
 pub mod open;
+pub mod recover;
 pub mod recovery;
 pub mod ring;
 pub mod superblock;

@@ -57,14 +57,18 @@ pub enum SuperblockReadError {
     Version(u16),
     /// Too few whole copies.
     #[error(
-        "superblock is damaged: only {whole} of {SUPERBLOCK_COPIES} copies are whole, {WHOLE_COPIES_MIN} are needed"
+        "superblock is damaged: only {whole} of {SUPERBLOCK_COPIES} copies are whole, {WHOLE_COPIES_MIN} are needed; with \
+         other servers in the cluster, make a new folder with `lockstep-server recover`"
     )]
     Damaged {
         /// Whole copies found.
         whole: usize,
     },
     /// Two whole copies with the same sequence differ.
-    #[error("superblock is damaged: two copies with sequence {sequence} differ")]
+    #[error(
+        "superblock is damaged: two copies with sequence {sequence} differ; with other servers in the cluster, make a new \
+         folder with `lockstep-server recover`"
+    )]
     Contradiction {
         /// Their sequence.
         sequence: u64,
