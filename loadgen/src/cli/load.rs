@@ -75,8 +75,8 @@ pub struct LoadOptions {
     /// How many different keys.
     #[arg(long, value_name = "COUNT", default_value = "100k", value_parser = parse_keys)]
     pub keys: u64,
-    /// How requests spread over the keys: uniform, zipfian[:theta], latest[:theta] or sequential [default: uniform, for
-    /// YCSB workloads as YCSB has it].
+    /// How requests spread over the keys: `uniform`, `zipfian[:theta]`, `latest[:theta]` or `sequential` [default: uniform,
+    /// for YCSB workloads as YCSB has it].
     #[arg(long, value_name = "DISTRIBUTION")]
     pub keys_distribution: Option<KeyDistribution>,
     /// Length of each key in bytes.

@@ -4,7 +4,7 @@
 //! compare them. A server whose journal fills up before that makes one alone.
 //!
 //! The sessions and the store give their state at the cut in small pieces, between turns; what is about to change meanwhile
-//! they keep until it is written. The pieces come no faster than journal and requests can bear: see [`Pace`]. The steps and
+//! they keep until it is written. The pieces come no faster than journal and requests can bear: see `Pace`. The steps and
 //! their order, each durable before the next: the file; its name; the superblock that points to it. Then the journal below it
 //! may be used again, and the checkpoint before it goes.
 

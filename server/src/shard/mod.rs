@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the thread. Everything in it is single-threaded: tasks share a [`Shard`], and borrow its [`Core`] for as
 //! long as they do not wait. What arrives is put in by [`requests`] and [`Shard::take_message`]; [`turn`] then lets the
-//! replica decide and carries out what it says, with [`disk`] for the journal, [`checkpoints`] for the checkpoint and
+//! replica decide and carries out what it says, with `disk` for the journal, [`checkpoints`] for the checkpoint and
 //! [`peers`] for the other servers.
 
 pub mod checkpoints;

@@ -14,10 +14,10 @@
 //! # How
 //!
 //! Keys are judged one by one, since a history is linearizable if and only if that of every key is. Versions are positions in
-//! the log of a shard, so they are first compared with time across all keys ([`order`]). Then [`search`] looks for an
+//! the log of a shard, so they are first compared with time across all keys (`order`). Then `search` looks for an
 //! order for each key. The order of the answered writes is given by their versions, which makes the time nearly proportional
 //! to the number of operations; only what writes with unknown outcome may have done is tried out. A violation is
-//! reduced ([`minimise`]) until nothing more can be left out.
+//! reduced (`minimise`) until nothing more can be left out.
 //!
 //! # What it is not
 //!
