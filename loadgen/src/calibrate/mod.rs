@@ -8,7 +8,7 @@ mod ping_pong;
 mod synced_write;
 
 pub use ping_pong::ping_pong;
-pub use synced_write::synced_writes;
+pub use synced_write::{synced_writes, synced_writes_at_once};
 
 use std::fmt;
 use std::io;
@@ -25,6 +25,9 @@ pub struct Calibration {
     pub round_trip: Latency,
     /// Synced 4 KiB writes, O_DIRECT with RWF_DSYNC through io_uring.
     pub synced_write: Latency,
+    /// The same while two others write and sync to the same disk: what is left to each of three servers on this machine.
+    #[serde(default)]
+    pub synced_write_of_three: Option<Latency>,
     /// The floor of a replicated durable write, and of the same in memory.
     pub floor: Floor,
     /// Where the writes went.
@@ -45,14 +48,19 @@ pub struct Floor {
     pub durable_p99_us: f64,
     /// Two round trips at their median: what `--durability memory` has to be held against.
     pub memory_p50_us: f64,
+    /// As `durable_p50_us`, but with the write of a server that shares its disk with two others, as all servers on one machine
+    /// do: they wait for each other's flushes.
+    #[serde(default)]
+    pub one_disk_durable_p50_us: Option<f64>,
 }
 
 impl Floor {
-    fn of(round_trip: &Latency, synced_write: &Latency) -> Self {
+    fn of(round_trip: &Latency, synced_write: &Latency, synced_write_of_three: Option<&Latency>) -> Self {
         Self {
             durable_p50_us: 2.0 * round_trip.p50_us + synced_write.p50_us,
             durable_p99_us: 2.0 * round_trip.p99_us + synced_write.p99_us,
             memory_p50_us: 2.0 * round_trip.p50_us,
+            one_disk_durable_p50_us: synced_write_of_three.map(|write| 2.0 * round_trip.p50_us + write.p50_us),
         }
     }
 }
@@ -66,10 +74,12 @@ impl Calibration {
     pub fn measure(data_root: &Path, duration: Duration) -> io::Result<Self> {
         let round_trip = Latency::of(&ping_pong(duration)?);
         let synced_write = Latency::of(&synced_writes(data_root, duration)?);
+        let synced_write_of_three = Latency::of(&synced_writes_at_once(data_root, duration, 3)?);
         Ok(Self {
             round_trip,
             synced_write,
-            floor: Floor::of(&round_trip, &synced_write),
+            synced_write_of_three: Some(synced_write_of_three),
+            floor: Floor::of(&round_trip, &synced_write, Some(&synced_write_of_three)),
             data_root: data_root.display().to_string(),
             data_file_system: file_system_of(data_root),
             generator_ceiling: None,
@@ -80,19 +90,24 @@ impl Calibration {
 impl fmt::Display for Calibration {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "{:<52}{:>10}{:>10}{:>10}{:>10}", "microseconds", "p50", "p99", "p99.9", "max")?;
-        for (name, latency) in [
-            ("round trip, 64 bytes over TCP loopback", &self.round_trip),
-            ("synced write, 4 KiB, O_DIRECT and RWF_DSYNC", &self.synced_write),
-        ] {
+        let measured = [
+            ("round trip, 64 bytes over TCP loopback", Some(&self.round_trip)),
+            ("synced write, 4 KiB, O_DIRECT and RWF_DSYNC", Some(&self.synced_write)),
+            ("the same by three at once, to files of one disk", self.synced_write_of_three.as_ref()),
+        ];
+        for (name, latency) in measured.into_iter().filter_map(|(name, latency)| Some((name, latency?))) {
             let Latency { p50_us, p99_us, p999_us, max_us, .. } = latency;
             writeln!(out, "{name:<52}{p50_us:>10.1}{p99_us:>10.1}{p999_us:>10.1}{max_us:>10.1}")?;
         }
-        let Floor { durable_p50_us, durable_p99_us, memory_p50_us } = self.floor;
+        let Floor { durable_p50_us, durable_p99_us, memory_p50_us, one_disk_durable_p50_us } = self.floor;
         writeln!(
             out,
             "{:<52}{durable_p50_us:>10.1}{durable_p99_us:>10.1}",
             "floor of a replicated durable write (sums)"
         )?;
+        if let Some(one_disk_durable_p50_us) = one_disk_durable_p50_us {
+            writeln!(out, "{:<52}{one_disk_durable_p50_us:>10.1}", "the same, three servers sharing this disk (sum)")?;
+        }
         writeln!(out, "{:<52}{memory_p50_us:>10.1}", "floor of a replicated write in memory (sum)")?;
         if let Some(Ceiling { requests_per_s, generator_ns, server_ns }) = self.generator_ceiling {
             writeln!(
@@ -120,8 +135,9 @@ mod tests {
 
     #[test]
     fn the_floor_is_two_round_trips_and_one_write() {
-        let floor = Floor::of(&latency(20.0, 50.0), &latency(300.0, 900.0));
+        let floor = Floor::of(&latency(20.0, 50.0), &latency(300.0, 900.0), Some(&latency(500.0, 1000.0)));
         assert_eq!((floor.durable_p50_us, floor.durable_p99_us, floor.memory_p50_us), (340.0, 1000.0, 40.0));
+        assert_eq!(floor.one_disk_durable_p50_us, Some(540.0));
     }
 
     #[test]
@@ -130,7 +146,8 @@ mod tests {
         let calibration = Calibration {
             round_trip,
             synced_write,
-            floor: Floor::of(&round_trip, &synced_write),
+            synced_write_of_three: None,
+            floor: Floor::of(&round_trip, &synced_write, None),
             data_root: "/dev/shm".to_owned(),
             data_file_system: Some("tmpfs".to_owned()),
             generator_ceiling: None,

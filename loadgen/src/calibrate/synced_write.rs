@@ -29,20 +29,43 @@ struct Block([u8; WRITE_LEN]);
 ///
 /// When `folder` cannot be written, its file system has no O_DIRECT, or there is no io_uring.
 pub fn synced_writes(folder: &Path, duration: Duration) -> io::Result<Histogram<u64>> {
-    let file = prepared_file(folder)?;
+    write_for(&prepared_file(folder)?, duration)
+}
+
+/// Measures as [`synced_writes`] does, with `writers` threads at once, each with a file of its own on the same disk. Returns
+/// the writes of all.
+///
+/// # Errors
+///
+/// As for [`synced_writes`].
+pub fn synced_writes_at_once(folder: &Path, duration: Duration, writers: usize) -> io::Result<Histogram<u64>> {
+    // All files first: making one is work for the disk, too.
+    let files = (0..writers).map(|_| prepared_file(folder)).collect::<io::Result<Vec<File>>>()?;
+    std::thread::scope(|scope| {
+        let writing: Vec<_> = files.iter().map(|file| scope.spawn(move || write_for(file, duration))).collect();
+        let mut latencies = latency_histogram();
+        for writer in writing {
+            let written = writer.join().map_err(|_| io::Error::other("a measuring thread ended early"))??;
+            latencies.add(written).map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        Ok(latencies)
+    })
+}
+
+fn write_for(file: &File, duration: Duration) -> io::Result<Histogram<u64>> {
     let mut ring = ring()?;
     // Never freed: should the ring fail with a write in flight, the kernel may still read these bytes.
     let block: &'static Block = Box::leak(Box::new(Block([0xa5; WRITE_LEN])));
     let mut latencies = latency_histogram();
     let mut offset = 0;
     for _ in 0..WARMUP_WRITES {
-        write_block(&mut ring, &file, block, offset)?;
+        write_block(&mut ring, file, block, offset)?;
         offset += WRITE_LEN as u64;
     }
     let begun = Instant::now();
     while begun.elapsed() < duration {
         let sent = Instant::now();
-        write_block(&mut ring, &file, block, offset)?;
+        write_block(&mut ring, file, block, offset)?;
         latencies.saturating_record(sent.elapsed().as_nanos() as u64);
         offset = (offset + WRITE_LEN as u64) % FILE_LEN;
     }
@@ -109,6 +132,15 @@ mod tests {
         let latencies = synced_writes(folder.path(), Duration::from_millis(50)).expect("the disk takes direct writes");
         assert!(!latencies.is_empty() && latencies.min() > 0);
         assert_eq!(std::fs::read_dir(folder.path()).expect("it can be listed").count(), 0);
+    }
+
+    #[test]
+    fn the_writes_of_all_writers_are_counted() {
+        let folder = tempfile::tempdir_in(crate::cluster::data_root_default()).expect("a temporary folder");
+        let latencies = synced_writes_at_once(folder.path(), Duration::ZERO, 3).expect("the disk takes direct writes");
+        assert!(latencies.is_empty(), "no time was given");
+        let latencies = synced_writes_at_once(folder.path(), Duration::from_millis(50), 2).expect("and again");
+        assert!(latencies.len() > 2 && latencies.min() > 0);
     }
 
     #[test]

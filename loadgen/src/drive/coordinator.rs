@@ -11,7 +11,7 @@ use super::engine::{Engine, Tally};
 use super::handshake::Finder;
 use super::ledger::Ledger;
 use super::source::Source;
-use super::{DriveContext, DriveError, RunSpec, StopFlag, ring, worker};
+use super::{DriveContext, DriveError, Pacing, RunSpec, StopFlag, ring, slice, worker};
 use crate::record::{EventLog, Recorder, RunRecord, Window, channel as record_channel};
 
 /// How long the first connections may take to come about, and no longer than a request: a cluster that was just started
@@ -130,6 +130,9 @@ pub(super) fn conduct(
 
 impl Job {
     fn run(self) -> Totals {
+        if matches!(self.spec.pacing, Pacing::Rate(_)) {
+            slice::ask_for_short_slices();
+        }
         let runtime = match ring::runtime() {
             Ok(runtime) => runtime,
             Err(error) => {

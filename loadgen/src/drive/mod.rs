@@ -14,6 +14,7 @@ mod notify;
 mod replies;
 mod ring;
 mod scout;
+mod slice;
 mod source;
 #[cfg(test)]
 mod tests;
