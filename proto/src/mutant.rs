@@ -30,6 +30,46 @@ macro_rules! mutants {
 }
 
 mutants! {
+    /// A replica acknowledges a prepare before it is durable.
+    AckBeforeDurable,
+    /// A replica speaks in a new view before the view is durable.
+    ViewFenceSkipped,
+    /// A replica votes in a view before its log_view is durable.
+    LogViewFenceSkipped,
+    /// A prepare is committed with one vote fewer than a quorum.
+    CommitQuorumTooSmall,
+    /// A view begins with one answer fewer than a quorum.
+    ViewQuorumTooSmall,
+    /// The vote of a replica counts although its log is not known to be the view's.
+    VoteOfOldLogView,
+    /// The longest log is chosen, whatever view it is of.
+    ChoiceByLength,
+    /// What a server says of acknowledged prepares that it has lost is ignored: no nack quorum is needed to drop them.
+    VouchIgnored,
+    /// What a backup holds beyond the new view's log is kept.
+    TailNotTruncated,
+    /// Prepares that follow the log count as the view's log, whoever ordered them.
+    UnverifiedTrusted,
+    /// A backup takes a prepare without looking whether it follows the one before.
+    ParentUnchecked,
+    /// A backup applies what it holds, committed or not.
+    ApplyUncommitted,
+    /// A backup applies what is committed although its own copy may be another.
+    ApplyUnverified,
+    /// Reads are answered without asking the others whether there is a newer primary.
+    ReadsWithoutRound,
+    /// Reads are answered before what earlier views have committed is applied.
+    ReadsBeforeViewStart,
+    /// A backup confirms a read round of a view that it has left.
+    RoundOfOldViewConfirmed,
+    /// A primary that restarts goes on in its view.
+    RestartedPrimaryGoesOn,
+    /// What a server said before its disk was wiped still counts.
+    StaleIncarnationCounts,
+    /// A wiped server believes the first that tells it a view.
+    RecoverFromOne,
+    /// A wiped server takes its log for whole.
+    RecoveredVouches,
     /// The journal reuses space as soon as a prepare is durable, without waiting for a checkpoint.
     ReuseJournalEarly,
     /// All four copies of the superblock are written in one step, so that a crash can tear all of them.

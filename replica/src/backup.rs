@@ -25,6 +25,9 @@ impl<P: BatchPool> Replica<P> {
         if let Phase::Candidate(_) = self.phase {
             return self.on_fetched_prepare(header, message);
         }
+        if !self.repairs.is_empty() && self.take_repair(&header, &message) {
+            return;
+        }
         let view = header.view.get();
         if view > self.view {
             return self.ask_for_view(view);
@@ -32,7 +35,7 @@ impl<P: BatchPool> Replica<P> {
         let op = header.op.get();
         // What a view has beyond its beginning was ordered in it.
         let may_be_older = matches!(self.phase, Phase::Joining { target_op, .. } if op <= target_op);
-        if !self.takes_prepares() || (view < self.view && !may_be_older) {
+        if !self.takes_prepares() || (view < self.view && !may_be_older) || self.is_installing() {
             return;
         }
         if op <= self.log.op() {
@@ -53,6 +56,7 @@ impl<P: BatchPool> Replica<P> {
             self.outputs.push_back(Output::WriteJournal { op, message });
             if view == self.view {
                 self.verify_to(op);
+                self.note_progress();
                 self.in_sync_heard = header.in_sync;
                 self.confirm_round(header.round.get());
             }
@@ -65,7 +69,7 @@ impl<P: BatchPool> Replica<P> {
     }
 
     /// Whether this server follows a primary at present.
-    fn takes_prepares(&self) -> bool {
+    pub(crate) fn takes_prepares(&self) -> bool {
         self.role == Role::Backup || matches!(self.phase, Phase::Joining { .. })
     }
 
@@ -74,7 +78,11 @@ impl<P: BatchPool> Replica<P> {
         if view > self.view {
             return self.ask_for_view(view);
         }
-        if view < self.view || !self.takes_prepares() {
+        if view < self.view || header.replica != self.config.primary_of(view) {
+            return;
+        }
+        self.note_progress();
+        if !self.takes_prepares() || self.is_installing() {
             return;
         }
         self.in_sync_heard = header.in_sync;
@@ -105,7 +113,7 @@ impl<P: BatchPool> Replica<P> {
     }
 
     fn send_ok(&mut self, command: Command) {
-        if self.durable_view < self.view {
+        if !self.may_speak() {
             return;
         }
         let header = self.ok_header(command);
@@ -115,7 +123,7 @@ impl<P: BatchPool> Replica<P> {
     /// Tells the primary of a higher view which view we are in, so that it says how that one began.
     fn ask_for_view(&mut self, view: u64) {
         let primary = self.config.primary_of(view);
-        if primary == self.config.replica || self.durable_view < self.view || !self.is_request_due() {
+        if primary == self.config.replica || !self.may_speak() || !self.is_request_due() {
             return;
         }
         let header = self.ok_header(Command::HeartbeatOk);
@@ -150,7 +158,7 @@ impl<P: BatchPool> Replica<P> {
     }
 
     pub(crate) fn request_prepares(&mut self) {
-        if self.durable_view < self.view || !self.is_request_due() {
+        if !self.may_speak() || !self.is_request_due() {
             return;
         }
         let mut header = self.header(Command::RequestPrepare);
@@ -168,19 +176,6 @@ impl<P: BatchPool> Replica<P> {
         is_due
     }
 
-    pub(crate) fn on_behind(&mut self, header: &MessageHeader) {
-        if header.view.get() != self.view || !self.takes_prepares() {
-            return;
-        }
-        if !std::mem::replace(&mut self.is_behind, true) {
-            self.outputs.push_back(Output::Behind {
-                op: header.op.get(),
-                first_op: header.commit.get(),
-                checkpoint_op: header.checkpoint.get(),
-            });
-        }
-    }
-
     pub(crate) fn end_backup_turn(&mut self) {
         if matches!(self.phase, Phase::Joining { .. }) {
             self.advance_view();
@@ -193,7 +188,7 @@ impl<P: BatchPool> Replica<P> {
             // A replica that has not joined the view yet says how far it is, but that is no vote: see `ok_header`.
             self.send_ok(Command::PrepareOk);
         }
-        if self.role == Role::Backup {
+        if !self.is_installing() {
             let op = self.commit.min(self.verified);
             self.apply_to(op.max(self.applied), 0);
         }

@@ -139,6 +139,9 @@ impl Config {
     }
 }
 
+/// Heartbeats that may be missing before something is taken for a sign that there will be none.
+pub(crate) const SILENT_HEARTBEATS: u64 = 2;
+
 /// Bytes of prepares that may be on their way to one backup, beyond the first one.
 pub(crate) const WINDOW_BYTES: usize = 32 << 20;
 

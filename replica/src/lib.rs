@@ -27,17 +27,26 @@
 
 mod backup;
 mod batch;
+mod candidate;
+mod chance;
 mod config;
+mod handover;
+mod hashes;
 mod io;
+mod joining;
 mod log;
 mod peers;
 mod primary;
 mod quorum;
 mod record;
+mod recovery;
+mod repair;
 mod replica;
 pub mod sessions;
 mod status;
+mod suspicion;
 mod timers;
+mod transfer;
 mod view;
 
 pub use batch::BatchPool;

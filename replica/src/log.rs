@@ -62,6 +62,12 @@ impl Log {
         Log { first_op, entries, base: position, durable: op, messages_from: op + 1, message_bytes: 0 }
     }
 
+    /// Begins anew behind a checkpoint.
+    pub(crate) fn restart_after(&mut self, op: u64, position: Position) {
+        assert!(op > self.op(), "a checkpoint takes the place of a shorter log");
+        *self = Log::new(op, position, Vec::new());
+    }
+
     /// The last op.
     pub(crate) fn op(&self) -> u64 {
         self.first_op + self.entries.len() as u64 - 1

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::WINDOW_BYTES;
+use crate::{config::WINDOW_BYTES, hashes::Checkpoint};
 
 /// A backup, as its primary sees it.
 #[derive(Clone, Debug)]
@@ -21,6 +21,10 @@ pub(crate) struct Peer {
     pub(crate) last_sent: Option<(u64, u128)>,
     /// An op that is being read from the journal for it.
     pub(crate) reading: Option<u64>,
+    /// An op that is being read from the journal because its own copy has rotted.
+    pub(crate) repairing: Option<u64>,
+    /// Its newest checkpoint, as far as it has told.
+    pub(crate) checkpoint: Checkpoint,
     /// Whether it has answered in this view.
     pub(crate) has_joined: bool,
     pub(crate) is_in_sync: bool,
@@ -46,6 +50,8 @@ impl Peer {
             in_flight_bytes: 0,
             last_sent: None,
             reading: None,
+            repairing: None,
+            checkpoint: Checkpoint::default(),
             has_joined: false,
             is_in_sync: true,
             is_behind: false,

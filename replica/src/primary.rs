@@ -1,7 +1,7 @@
 //! Normal operation at the primary: batches, prepares, commits, answers, read rounds, and feeding the backups.
 
 use bytes::Bytes;
-use lockstep_proto::message::{Command, MessageHeader};
+use lockstep_proto::message::{Command, FLAG_CHECKPOINT, MessageHeader};
 use zerocopy::little_endian::{U32, U64, U128};
 
 use crate::{
@@ -22,11 +22,14 @@ impl<P: BatchPool> Replica<P> {
     ///
     /// # Errors
     ///
-    /// If this server is not the primary, or has no room for more.
+    /// If this server is not the primary, has no room for more, or is about to hand its view over.
     #[inline]
     pub fn offer(&mut self, now_ns: u64, frame: &[u8]) -> Result<u64, Refusal> {
         if self.role != Role::Primary {
             return Err(self.refusal().unwrap_or(Refusal::Recovering));
+        }
+        if self.handover.is_some() {
+            return Err(Refusal::Busy);
         }
         if let Some(open) = &self.open
             && (open.count() >= self.config.batch_ops_max
@@ -50,10 +53,13 @@ impl<P: BatchPool> Replica<P> {
     ///
     /// # Errors
     ///
-    /// If this server is not the primary.
+    /// If this server is not the primary, or is about to hand its view over.
     pub fn read_ticket(&mut self) -> Result<u64, Refusal> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
+        }
+        if self.handover.is_some() {
+            return Err(Refusal::Busy);
         }
         self.has_reads = true;
         Ok(self.round + 1)
@@ -80,6 +86,7 @@ impl<P: BatchPool> Replica<P> {
             self.ask_round(!rides_on_prepare);
         }
         self.pump_all();
+        self.advance_handover();
     }
 
     /// Asks the backups to confirm the present read round.
@@ -139,6 +146,9 @@ impl<P: BatchPool> Replica<P> {
         header.in_sync = self.in_sync_mask();
         header.round = U64::new(self.round);
         header.log_view = U64::ZERO;
+        header.checkpoint = U64::ZERO;
+        header.incarnations = Default::default();
+        header.flags = if std::mem::take(&mut self.is_checkpoint_due) { FLAG_CHECKPOINT } else { 0 };
         let (header, message) = open.close(&mut self.pool, header);
         self.log.push(header, message.clone(), false);
         self.verified = self.log.op();
@@ -214,7 +224,7 @@ impl<P: BatchPool> Replica<P> {
         self.send_behind(replica, op);
     }
 
-    fn send_behind(&mut self, replica: u8, op: u64) {
+    pub(crate) fn send_behind(&mut self, replica: u8, op: u64) {
         let mut header = self.header(Command::Behind);
         header.op = U64::new(op);
         header.commit = U64::new(self.journal_first_op);
@@ -222,9 +232,12 @@ impl<P: BatchPool> Replica<P> {
     }
 
     pub(crate) fn on_journal_read(&mut self, replica: u8, op: u64, message: Option<Bytes>) {
-        if self.role != Role::Primary {
-            if let Some(message) = message {
-                self.outputs.push_back(Output::Send { to: replica, message });
+        let was_repair = self.peers[replica as usize].repairing.take_if(|repairing| *repairing == op).is_some();
+        if was_repair || self.role != Role::Primary {
+            match message {
+                Some(message) => self.outputs.push_back(Output::Send { to: replica, message }),
+                None if !was_repair && self.may_speak() => self.send_behind(replica, op),
+                None => {}
             }
             return;
         }
@@ -247,15 +260,20 @@ impl<P: BatchPool> Replica<P> {
 
     /// A backup misses the log from an op on.
     pub(crate) fn on_request_prepare(&mut self, header: &MessageHeader) {
+        let op = header.op.get();
+        if header.nonce.get() != 0 {
+            return self.serve_repair(header.replica, op);
+        }
         if header.view.get() != self.view {
             return;
         }
-        let op = header.op.get();
         if self.role != Role::Primary {
             return self.serve_view_change(header.replica, op);
         }
         let peer = &mut self.peers[header.replica as usize];
         if peer.has_joined && op > 0 && op <= peer.next {
+            // A server that has lost a part of its log needs again what it had.
+            peer.received = peer.received.min(op - 1);
             peer.rewind(op - 1);
             self.pump_all();
         }
@@ -263,17 +281,15 @@ impl<P: BatchPool> Replica<P> {
 
     /// A backup is alive, and has this much.
     pub(crate) fn on_ok(&mut self, header: &MessageHeader) {
-        if self.config.primary_of(self.view) != self.config.replica {
-            return;
-        }
-        if header.view.get() > self.view {
-            return self.on_higher_view(header.view.get());
+        let view = header.view.get();
+        if view > self.view {
+            return self.enter_view(view);
         }
         if self.role != Role::Primary {
             return;
         }
-        if header.view.get() < self.view {
-            return self.send_start_view(header.replica);
+        if view < self.view {
+            return self.send_start_view(header.replica, 0);
         }
         let op = header.op.get();
         // What it has must be what we have; an op that we know no header of any more was committed long ago.
@@ -295,6 +311,12 @@ impl<P: BatchPool> Replica<P> {
             if op + 1 >= self.journal_first_op {
                 peer.is_behind = false;
             }
+        }
+        if header.nonce.get() != 0 {
+            self.send_start_view(header.replica, header.nonce.get());
+        }
+        if header.checkpoint.get() != self.peers[header.replica as usize].checkpoint.op {
+            self.on_backup_checkpoint(header);
         }
         self.confirm_rounds();
         self.advance_commit();
@@ -371,14 +393,23 @@ impl<P: BatchPool> Replica<P> {
         }
     }
 
-    pub(crate) fn on_heartbeat_timer(&mut self) {
+    /// `due_ns` is when the timer should have fired.
+    pub(crate) fn on_heartbeat_timer(&mut self, due_ns: u64) {
+        if self.now_ns - due_ns > self.config.view_timeout_ns / 2 {
+            // This process did not run for a while; what has been sent to it meanwhile is still to be read.
+            self.watch_itself();
+        }
+        if self.should_abdicate() {
+            return self.abdicate();
+        }
+        self.check_handover();
         self.send_heartbeats();
         for replica in self.other_ids() {
             let peer = &self.peers[replica as usize];
             let (is_connected, has_joined, is_behind, next) =
                 (peer.is_connected, peer.has_joined, peer.is_behind, peer.next);
             if is_connected && !has_joined {
-                self.send_start_view(replica);
+                self.send_start_view(replica, 0);
             } else if is_connected && is_behind {
                 self.send_behind(replica, next);
             }
@@ -395,7 +426,7 @@ impl<P: BatchPool> Replica<P> {
     }
 
     /// Says that we are alive, what is committed, and which op the backup should have by now.
-    fn send_heartbeat(&mut self, replica: u8) {
+    pub(crate) fn send_heartbeat(&mut self, replica: u8) {
         if !self.peers[replica as usize].is_connected {
             return;
         }
@@ -406,6 +437,7 @@ impl<P: BatchPool> Replica<P> {
         }
         header.round = U64::new(self.round);
         header.in_sync = self.in_sync_mask();
+        header.state_hash = U128::new(self.checkpoint().state_hash);
         self.send(replica, header);
     }
 

@@ -10,6 +10,11 @@ pub struct Quorums {
     pub commit: u8,
     /// Servers that must answer before a view begins.
     pub view_change: u8,
+    /// Servers of these that must vouch for what they have acknowledged: so many that any commit quorum has one of them.
+    pub vouchers: u8,
+    /// Other servers that must tell a wiped server their view: so many that any view-change quorum which it was part of has
+    /// one of them.
+    pub recovery: u8,
 }
 
 impl Quorums {
@@ -22,12 +27,15 @@ impl Quorums {
         assert!((1..=lockstep_proto::limits::SERVERS_MAX).contains(&servers));
         let quorums = if servers == 2 {
             // R = 1 would commit on the primary alone, and its loss would lose what was acknowledged.
-            Quorums { commit: 2, view_change: 2 }
+            Quorums { commit: 2, view_change: 2, vouchers: 1, recovery: 1 }
         } else {
             let commit = servers.div_ceil(2);
-            Quorums { commit, view_change: servers - commit + 1 }
+            let view_change = servers - commit + 1;
+            Quorums { commit, view_change, vouchers: view_change, recovery: servers - view_change + 1 }
         };
         assert!(quorums.commit + quorums.view_change > servers, "the quorums must meet");
+        assert!(quorums.commit + quorums.vouchers > servers && quorums.vouchers <= quorums.view_change);
+        assert!(quorums.recovery + quorums.view_change > servers);
         assert!(quorums.commit <= servers && quorums.view_change <= servers);
         quorums
     }

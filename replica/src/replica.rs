@@ -3,7 +3,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use lockstep_proto::message::{Command, MessageHeader};
+use lockstep_proto::{
+    limits::SERVERS_MAX,
+    message::{Command, MessageHeader},
+    mutant::{self, Mutant},
+};
 use zerocopy::{
     IntoBytes,
     little_endian::{U64, U128},
@@ -11,14 +15,19 @@ use zerocopy::{
 
 use crate::{
     batch::{BatchPool, OpenBatch},
+    chance::Chance,
     config::Config,
+    handover::Handover,
+    hashes::Checkpoint,
     io::{Input, Output, Recovered, Refusal},
     log::{Log, Position},
     peers::Peer,
     quorum::Quorums,
     record::ViewRecord,
+    repair::Repair,
     status::{PeerState, ReplicaStatus, Role},
     timers::{Timer, TimerTable},
+    transfer::{Installed, Transfer},
     view::Phase,
 };
 
@@ -34,12 +43,14 @@ pub struct Replica<P: BatchPool> {
     /// Wall time of the input at hand, in ns since 1970.
     pub(crate) wall_ns: u64,
 
-    /// What the disk says of other things than view and log_view.
-    pub(crate) record: ViewRecord,
     pub(crate) view: u64,
     pub(crate) log_view: u64,
-    pub(crate) durable_view: u64,
-    pub(crate) durable_log_view: u64,
+    /// See [`ViewRecord`].
+    pub(crate) vouch_op: u64,
+    pub(crate) incarnations: [u64; SERVERS_MAX as usize],
+    pub(crate) is_recovering: bool,
+    /// Of these, what is durable.
+    pub(crate) durable: ViewRecord,
     pub(crate) phase: Phase,
     pub(crate) role: Role,
 
@@ -51,6 +62,28 @@ pub struct Replica<P: BatchPool> {
     /// Highest op of which it and all before are certain to be this view's log. See `backup.rs`.
     pub(crate) verified: u64,
     pub(crate) journal_first_op: u64,
+    /// The last checkpoints of this server, oldest first.
+    pub(crate) checkpoints: VecDeque<Checkpoint>,
+
+    // Views.
+    pub(crate) chance: Chance,
+    /// What must come back with an answer that this replica waits for.
+    pub(crate) nonce: u64,
+    pub(crate) is_suspecting: bool,
+    /// When each server was last heard to suspect this view.
+    pub(crate) suspected_ns: [Option<u64>; SERVERS_MAX as usize],
+    /// When this view is suspected, unless something happens before.
+    pub(crate) progress_due_ns: u64,
+    /// How long that is after the last time something happened.
+    pub(crate) view_wait_ns: u64,
+    /// Whether the time was prolonged because this process did not run.
+    pub(crate) has_grace: bool,
+    /// Views in a row that did not begin.
+    pub(crate) failed_views: u32,
+    /// Wiped servers that wait for an answer: their nonces.
+    pub(crate) recoveries: [Option<u64>; SERVERS_MAX as usize],
+    pub(crate) transfer: Option<Transfer>,
+    pub(crate) repairs: Vec<Repair>,
 
     // Primary.
     pub(crate) open: Option<OpenBatch<P::Buffer>>,
@@ -64,6 +97,14 @@ pub struct Replica<P: BatchPool> {
     pub(crate) round_confirmed: u64,
     pub(crate) has_reads: bool,
     pub(crate) in_sync_told: u8,
+    pub(crate) handover: Option<Handover>,
+    /// Whether the next prepare is to ask all for a checkpoint.
+    pub(crate) is_checkpoint_due: bool,
+    /// The commit that was seen last, and when it was new; the same of what is durable.
+    pub(crate) seen_commit: u64,
+    pub(crate) commit_moved_ns: u64,
+    pub(crate) seen_durable: u64,
+    pub(crate) durable_moved_ns: u64,
 
     // Backup.
     pub(crate) owes_ok: bool,
@@ -101,11 +142,12 @@ impl<P: BatchPool> Replica<P> {
             timers: TimerTable::default(),
             now_ns,
             wall_ns: position.timestamp_ns,
-            record: recovered.record,
             view: recovered.record.view,
             log_view: recovered.record.log_view,
-            durable_view: recovered.record.view,
-            durable_log_view: recovered.record.log_view,
+            vouch_op: recovered.record.vouch_op,
+            incarnations: recovered.record.incarnations,
+            is_recovering: recovered.record.is_recovering,
+            durable: recovered.record,
             phase: Phase::Waiting,
             role: Role::Recovering,
             // Prepares that are not certain are taken in only while a view is being joined, which is before its log_view
@@ -115,6 +157,18 @@ impl<P: BatchPool> Replica<P> {
             commit: recovered.commit,
             applied: recovered.commit,
             journal_first_op: recovered.journal_first_op,
+            checkpoints: VecDeque::new(),
+            chance: Chance::new(config.jitter_seed, config.replica),
+            nonce: 0,
+            is_suspecting: false,
+            suspected_ns: Default::default(),
+            progress_due_ns: 0,
+            view_wait_ns: 0,
+            has_grace: false,
+            failed_views: 0,
+            recoveries: Default::default(),
+            transfer: None,
+            repairs: Vec::new(),
             open: None,
             peers: (0..servers).map(|_| Peer::new(false, now_ns)).collect(),
             view_start_op: 0,
@@ -123,6 +177,12 @@ impl<P: BatchPool> Replica<P> {
             round_confirmed: 0,
             has_reads: false,
             in_sync_told: 0,
+            handover: None,
+            is_checkpoint_due: false,
+            seen_commit: 0,
+            commit_moved_ns: now_ns,
+            seen_durable: 0,
+            durable_moved_ns: now_ns,
             owes_ok: false,
             round_seen: 0,
             in_sync_heard: 0,
@@ -130,6 +190,7 @@ impl<P: BatchPool> Replica<P> {
             is_behind: false,
             config,
         };
+        replica.note_checkpoint(recovered.checkpoint_op, recovered.checkpoint_hash);
         replica.restart();
         replica
     }
@@ -143,26 +204,24 @@ impl<P: BatchPool> Replica<P> {
         match input {
             Input::Message(message) => self.on_message(message),
             Input::JournalWritten { op, checksum } => self.on_journal_written(op, checksum),
-            Input::JournalRead { peer, op, message, is_rotten: _ } => self.on_journal_read(peer, op, message),
+            Input::JournalRead { peer, op, is_rotten: true, .. } => self.begin_repair(peer, op),
+            Input::JournalRead { peer, op, message, is_rotten: false } => self.on_journal_read(peer, op, message),
             Input::JournalTrimmed { first_op } => self.journal_first_op = first_op,
-            Input::ViewDurable(record) => {
-                self.durable_view = self.durable_view.max(record.view);
-                self.durable_log_view = self.durable_log_view.max(record.log_view);
-                self.advance_view();
-            }
+            Input::ViewDurable(record) => self.on_record_durable(record),
             Input::PeerConnected(peer) => self.on_peer_connected(peer),
-            Input::PeerDisconnected(peer) => {
-                let peer = &mut self.peers[peer as usize];
-                peer.is_connected = false;
-                peer.rewind(peer.received);
+            Input::PeerDisconnected(peer) => self.on_peer_disconnected(peer),
+            Input::Handover { to } => self.on_handover_wanted(to),
+            Input::CheckpointDue => self.is_checkpoint_due = self.role == Role::Primary,
+            Input::CheckpointDurable { op, state_hash } => self.note_checkpoint(op, state_hash),
+            Input::CheckpointRead { peer, op, offset, size, bytes } => {
+                self.on_checkpoint_read(peer, op, offset, size, bytes.as_ref());
             }
-            Input::Handover { .. } => self.outputs.push_back(Output::HandoverEnded { is_done: false }),
-            Input::CheckpointDue
-            | Input::CheckpointDurable { .. }
-            | Input::CheckpointRead { .. }
-            | Input::CheckpointWritten { .. }
-            | Input::CheckpointInstalled { .. }
-            | Input::CheckpointRejected { .. } => {}
+            Input::CheckpointWritten { op, offset } => self.on_checkpoint_written(op, offset),
+            Input::CheckpointInstalled { op, checksum, revision, timestamp_ns, state_hash } => {
+                let position = Position { checksum, revision, timestamp_ns };
+                self.on_checkpoint_installed(Installed { op, position, state_hash });
+            }
+            Input::CheckpointRejected { op } => self.on_checkpoint_rejected(op),
             Input::TurnEnd => self.on_turn_end(),
             Input::Tick => self.on_tick(),
         }
@@ -216,7 +275,7 @@ impl<P: BatchPool> Replica<P> {
     fn on_message(&mut self, message: Bytes) {
         let header = *MessageHeader::view(&message).expect("the host has checked the message");
         let Some(command) = header.command() else { return };
-        if command != Command::Prepare && (header.replica == self.config.replica || !self.is_server(header.replica)) {
+        if command != Command::Prepare && !self.is_heard(command, &header) {
             return;
         }
         match command {
@@ -228,17 +287,36 @@ impl<P: BatchPool> Replica<P> {
             Command::StartViewChange => self.on_start_view_change(&header),
             Command::DoViewChange => self.on_do_view_change(&header, &message),
             Command::StartView => self.on_start_view(&header, &message),
-            Command::Suspect
-            | Command::Handover
-            | Command::Recovery
-            | Command::RecoveryResponse
-            | Command::RequestCheckpoint
-            | Command::CheckpointChunk
-            | Command::Diverged => {}
+            Command::Suspect => self.on_suspect(&header),
+            Command::Handover => self.on_handover(&header),
+            Command::Recovery => self.on_recovery(&header),
+            Command::RecoveryResponse => self.on_recovery_response(&header),
+            Command::RequestCheckpoint => self.on_request_checkpoint(&header),
+            Command::CheckpointChunk => self.on_checkpoint_chunk(&header, &message),
+            Command::Diverged => self.on_diverged(&header),
         }
     }
 
-    fn is_server(&self, replica: u8) -> bool {
+    /// Whether a message concerns this replica, in the state that both are in.
+    fn is_heard(&mut self, command: Command, header: &MessageHeader) -> bool {
+        let from = header.replica;
+        if from == self.config.replica || !self.is_server(from) {
+            return false;
+        }
+        let is_recovery = matches!(command, Command::Recovery | Command::RecoveryResponse);
+        if self.is_recovering {
+            // It might have promised, before it was wiped, to listen to nobody in this view.
+            return command == Command::RecoveryResponse;
+        }
+        let (incarnation, known) = (header.incarnations[from as usize].get(), self.incarnations[from as usize]);
+        if incarnation < known && !mutant::is(Mutant::StaleIncarnationCounts) {
+            // Said before its disk was wiped.
+            return false;
+        }
+        is_recovery || incarnation == known || !self.is_reformatted(header)
+    }
+
+    pub(crate) fn is_server(&self, replica: u8) -> bool {
         replica < self.config.servers
     }
 
@@ -263,14 +341,25 @@ impl<P: BatchPool> Replica<P> {
     }
 
     fn on_tick(&mut self) {
-        if self.timers.take_expired(Timer::Heartbeat, self.now_ns) && self.role == Role::Primary {
-            self.on_heartbeat_timer();
+        if let Some(due_ns) = self.timers.take_expired(Timer::Heartbeat, self.now_ns)
+            && self.role == Role::Primary
+        {
+            self.on_heartbeat_timer(due_ns);
         }
-        if self.timers.take_expired(Timer::Linger, self.now_ns) && self.role == Role::Primary {
+        if self.timers.take_expired(Timer::Linger, self.now_ns).is_some() && self.role == Role::Primary {
             self.close_batch_if_due();
         }
-        if self.timers.take_expired(Timer::Resend, self.now_ns) {
+        if self.timers.take_expired(Timer::Resend, self.now_ns).is_some() {
             self.on_resend_timer();
+        }
+        if let Some(due_ns) = self.timers.take_expired(Timer::View, self.now_ns) {
+            self.on_view_timer(due_ns);
+        }
+        if self.timers.take_expired(Timer::Transfer, self.now_ns).is_some() {
+            self.on_transfer_timer();
+        }
+        if self.timers.take_expired(Timer::Repair, self.now_ns).is_some() {
+            self.ask_for_repairs();
         }
     }
 
@@ -308,11 +397,14 @@ impl<P: BatchPool> Replica<P> {
     /// If the view is not durable yet: after a crash, this replica would not know that it had promised not to work in
     /// an earlier one.
     pub(crate) fn header(&self, command: Command) -> MessageHeader {
-        assert!(self.durable_view >= self.view, "no message carries a view that is not durable");
+        assert!(self.durable.view >= self.view, "no message carries a view that is not durable");
         let mut header =
             MessageHeader::new(command, self.config.cluster, self.config.shard, self.config.replica, self.view);
         header.commit = U64::new(self.commit.min(self.log.op()));
-        header.log_view = U64::new(self.durable_log_view);
+        header.log_view = U64::new(self.durable.log_view);
+        header.checkpoint = U64::new(self.checkpoint().op);
+        let me = self.config.replica as usize;
+        header.incarnations[me] = U64::new(self.incarnations[me]);
         header
     }
 
@@ -341,6 +433,7 @@ impl<P: BatchPool> Replica<P> {
         header.op = U64::new(op);
         header.parent = U128::new(self.log.checksum(op).unwrap_or(0));
         header.round = U64::new(self.round_seen);
+        header.state_hash = U128::new(self.checkpoint().state_hash);
         header
     }
 
@@ -381,8 +474,8 @@ impl<P: BatchPool> Replica<P> {
         assert!(self.applied <= self.commit, "only what is committed is applied");
         assert!(self.applied <= self.verified, "only what is certain to be this view's log is applied");
         assert!(self.verified <= self.log.op() && self.log.durable() <= self.log.op());
-        assert!(self.log_view <= self.view && self.durable_log_view <= self.durable_view);
-        assert!(self.role != Role::Primary || self.durable_log_view == self.view, "a primary's view is durable");
+        assert!(self.log_view <= self.view && self.durable.log_view <= self.durable.view);
+        assert!(self.role != Role::Primary || self.durable.log_view == self.view, "a primary's view is durable");
         if self.role == Role::Primary {
             let inherited = self.view_start_op.saturating_sub(self.applied);
             let in_flight = self.log.op() - self.applied;

@@ -9,9 +9,15 @@ pub(crate) enum Timer {
     Linger,
     /// Say again what was not answered: a view change, a join, a read round.
     Resend,
+    /// Not primary: suspect the view's primary.
+    View,
+    /// Ask again for pieces of a checkpoint.
+    Transfer,
+    /// Ask again for what has rotted.
+    Repair,
 }
 
-const COUNT: usize = 3;
+const COUNT: usize = 6;
 
 /// When each timer fires.
 #[derive(Clone, Debug, Default)]
@@ -26,14 +32,9 @@ impl TimerTable {
         self.0[timer as usize] = None;
     }
 
-    /// Whether the timer has fired; it is stopped if so.
-    pub(crate) fn take_expired(&mut self, timer: Timer, now_ns: u64) -> bool {
-        let deadline = &mut self.0[timer as usize];
-        let is_expired = deadline.is_some_and(|deadline_ns| deadline_ns <= now_ns);
-        if is_expired {
-            *deadline = None;
-        }
-        is_expired
+    /// When the timer was due, if it has fired; it is stopped then.
+    pub(crate) fn take_expired(&mut self, timer: Timer, now_ns: u64) -> Option<u64> {
+        self.0[timer as usize].take_if(|deadline_ns| *deadline_ns <= now_ns)
     }
 
     pub(crate) fn next_timeout_ns(&self) -> Option<u64> {

@@ -65,7 +65,7 @@ impl Facts {
     ) {
         let (op, checksum) = (header_of(message).op.get(), checksum_of(message));
         let holders: Vec<u8> =
-            (0..disks.len() as u8).filter(|&server| disks[server as usize].holds(op, checksum)).collect();
+            (0..disks.len() as u8).filter(|&server| disks[server as usize].has_held(op, checksum)).collect();
         let quorum = Quorums::of(disks.len() as u8).commit as usize;
         assert!(holders.len() >= quorum, "{primary} answers op {op}, which only {holders:?} hold");
         assert!(holders.len() >= copies as usize, "{primary} claims {copies} copies of op {op}, held by {holders:?}");

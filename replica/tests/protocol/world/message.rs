@@ -7,7 +7,7 @@ use lockstep_proto::{
     message::{Command, MessageHeader},
     request::{Request, RequestParts, encode_request},
 };
-use lockstep_replica::BatchPool;
+use lockstep_replica::{BatchPool, VOUCH_UNKNOWN};
 
 /// Memory from the heap, padded as a journal needs it.
 #[derive(Debug, Default)]
@@ -96,6 +96,8 @@ pub fn describe(message: &[u8]) -> String {
             let round = if round == 0 { String::new() } else { format!(" round={round}") };
             format!("prepare op={op} view={view} commit={commit} requests={}{round}", header.request_count.get())
         }
+        Command::HeartbeatOk if header.nonce.get() != 0 => format!("heartbeat_ok op={op} view={view} asks"),
+        Command::RequestPrepare if header.nonce.get() != 0 => format!("request_prepare op={op} view={view} to repair"),
         Command::PrepareOk => format!("prepare_ok op={op} view={view} log_view={}", header.log_view.get()),
         Command::Heartbeat => format!("heartbeat op={op} view={view} commit={commit} round={round}"),
         Command::HeartbeatOk => format!("heartbeat_ok op={op} view={view} round={round}"),
@@ -103,15 +105,20 @@ pub fn describe(message: &[u8]) -> String {
         Command::Behind => format!("behind op={op} view={view} first_op={commit}"),
         Command::Suspect => format!("suspect view={view}"),
         Command::Handover => format!("handover view={view} to view={op}"),
-        Command::Recovery => format!("recovery nonce={}", header.nonce.get()),
+        Command::Recovery => format!("recovery incarnation={}", header.incarnations[header.replica as usize].get()),
         Command::RecoveryResponse => format!("recovery_response view={view} log_view={}", header.log_view.get()),
         Command::RequestCheckpoint => format!("request_checkpoint op={op} offset={}", header.offset.get()),
         Command::CheckpointChunk => format!("checkpoint_chunk op={op} offset={}", header.offset.get()),
-        Command::Diverged => format!("diverged checkpoint={}", header.checkpoint.get()),
+        Command::Diverged => format!("diverged checkpoint={} flags={}", header.checkpoint.get(), header.flags),
         Command::StartViewChange => format!("start_view_change view={view}"),
         Command::DoViewChange => {
+            let vouch = match header.vouch_op.get() {
+                0 => String::new(),
+                VOUCH_UNKNOWN => " vouch unknown".to_owned(),
+                op => format!(" vouch op={op}"),
+            };
             format!(
-                "do_view_change view={view} log_view={} op={op} commit={commit} headers={}",
+                "do_view_change view={view} log_view={} op={op}{vouch} commit={commit} headers={}",
                 header.log_view.get(),
                 header.body_size() / MessageHeader::SIZE
             )

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use lockstep_proto::limits::REQUEST_SIZE_MAX;
 use lockstep_proto::message::MessageHeader;
-use lockstep_replica::{AckPolicy, Config, FanOut, Input, Output, Refusal, Replica, ReplicaStatus, Role};
+use lockstep_replica::{
+    AckPolicy, Config, FanOut, Input, Output, Refusal, Replica, ReplicaStatus, Role, VOUCH_UNKNOWN,
+};
 
 use self::{
     disk::{Disk, Work},
@@ -67,6 +69,12 @@ pub struct World {
     links: BTreeMap<(u8, u8), VecDeque<Bytes>>,
     /// Servers that can reach each other, the lower first.
     wired: BTreeSet<(u8, u8)>,
+    /// Ways on which messages are lost without anybody noticing: from, to.
+    pub muted: BTreeSet<(u8, u8)>,
+    /// Whether a replica may say that it must end.
+    pub may_give_up: bool,
+    /// Starts so far: where the replicas' chance comes from.
+    starts: u64,
     sequence: u64,
     trace: Vec<String>,
 }
@@ -120,9 +128,17 @@ impl World {
                 .filter(|((from, to), _)| from != to)
                 .collect(),
             wired: BTreeSet::new(),
+            muted: BTreeSet::new(),
+            may_give_up: false,
+            starts: 0,
             sequence: 0,
             trace: Vec::new(),
         }
+    }
+
+    /// Starts of servers so far.
+    pub fn starts(&self) -> u64 {
+        self.starts
     }
 
     /// The lines written since the last call.
@@ -166,7 +182,9 @@ impl World {
         node.reads.clear();
         node.role = Role::Recovering;
         node.is_paused = false;
-        node.replica = Some(Replica::new(node.config.clone(), recovered, HeapPool, now_ns));
+        self.starts += 1;
+        let config = Config { jitter_seed: self.starts, ..node.config.clone() };
+        node.replica = Some(Replica::new(config, recovered, HeapPool, now_ns));
         self.drain(server);
         for other in self.ids() {
             if self.is_connected(server, other) {
@@ -258,9 +276,11 @@ impl World {
 
     /// Lets a server do a piece of its disk's pending work.
     pub fn complete(&mut self, server: u8, index: usize) {
-        if let Some(input) = self.servers[server as usize].disk.complete(index) {
-            self.input(server, input);
+        let Some(input) = self.servers[server as usize].disk.complete(index) else { return };
+        if let Input::CheckpointInstalled { op, .. } = input {
+            self.servers[server as usize].applied = op;
         }
+        self.input(server, input);
     }
 
     /// Hands a message to a server. If it is down, the message is lost.
@@ -351,7 +371,7 @@ impl World {
                 assert_ne!(to, server);
                 note(format!("to {to}: {}", describe(&message)));
                 self.facts.is_sent(server, &message, &node.disk);
-                if self.is_connected(server, to) {
+                if self.is_connected(server, to) && !self.muted.contains(&(server, to)) {
                     self.link(server, to).push_back(message);
                 }
             }
@@ -369,7 +389,12 @@ impl World {
                 node.disk.ask(Work::Read { peer, op });
             }
             Output::PersistView(record) => {
-                note(format!("persist view={} log_view={}", record.view, record.log_view));
+                let vouch = match record.vouch_op {
+                    0 => String::new(),
+                    VOUCH_UNKNOWN => " vouch unknown".to_owned(),
+                    op => format!(" vouch op={op}"),
+                };
+                note(format!("persist view={} log_view={}{vouch}", record.view, record.log_view));
                 node.disk.ask(Work::Persist { record });
             }
             Output::Apply { message, copies } => {
@@ -400,16 +425,31 @@ impl World {
             Output::BackupBehind { peer, op } => {
                 note(format!("{peer} needs op={op}, which the journal no longer holds"))
             }
-            Output::Behind { op, first_op, .. } => {
-                note(format!("op={op} is needed, the primary's journal begins at op={first_op}"));
+            Output::Behind { op, first_op, checkpoint_op } => {
+                note(format!("op={op} is needed, journal begins at op={first_op}, checkpoint at op={checkpoint_op}"));
             }
-            Output::RepairJournal { .. }
-            | Output::ReadCheckpoint { .. }
-            | Output::WriteCheckpoint { .. }
-            | Output::InstallCheckpoint { .. }
-            | Output::HandoverEnded { .. }
-            | Output::HashMismatch { .. } => unreachable!("not asked for yet"),
-            Output::Fatal { reason } => panic!("{server} gives up: {reason}"),
+            Output::RepairJournal { op, message } => {
+                note(format!("repair op={op}"));
+                node.disk.ask(Work::Repair { op, message });
+            }
+            Output::ReadCheckpoint { peer, op, offset } => node.disk.ask(Work::ReadCheckpoint { peer, op, offset }),
+            Output::WriteCheckpoint { op, offset, size, bytes } => {
+                note(format!("write checkpoint op={op} offset={offset} of {size}"));
+                node.disk.ask(Work::WriteCheckpoint { op, offset, size, bytes });
+            }
+            Output::InstallCheckpoint { op, size } => {
+                note(format!("install checkpoint op={op}"));
+                node.disk.ask(Work::Install { op, size });
+            }
+            Output::HandoverEnded { is_done } => {
+                note(format!("handover {}", if is_done { "done" } else { "given up" }));
+            }
+            Output::HashMismatch { op, peer, .. } => note(format!("state at op={op} differs from that of {peer}")),
+            Output::Fatal { reason } => {
+                note(format!("gives up: {reason}"));
+                assert!(self.may_give_up, "{server} gives up: {reason}");
+                self.crash(server);
+            }
         }
     }
 
