@@ -15,7 +15,10 @@
 //! dropped.
 
 use bytes::Bytes;
-use lockstep_proto::message::{Command, MessageHeader};
+use lockstep_proto::{
+    message::{Command, MessageHeader},
+    mutant::{self, Mutant},
+};
 use zerocopy::little_endian::U64;
 
 use crate::{batch::BatchPool, io::Output, replica::Replica, status::Role, view::Phase};
@@ -54,6 +57,9 @@ impl<P: BatchPool> Replica<P> {
         if self.log.is_next(&header) {
             self.log.push(header, message.clone(), false);
             self.outputs.push_back(Output::WriteJournal { op, message });
+            if mutant::is(Mutant::UnverifiedTrusted) {
+                self.verify_to(op);
+            }
             if view == self.view {
                 self.verify_to(op);
                 self.note_progress();
@@ -79,6 +85,11 @@ impl<P: BatchPool> Replica<P> {
             return self.ask_for_view(view);
         }
         if view < self.view || header.replica != self.config.primary_of(view) {
+            if mutant::is(Mutant::RoundOfOldViewConfirmed) && self.may_speak() {
+                let mut ok = self.ok_header(Command::HeartbeatOk);
+                (ok.view, ok.round) = (header.view, header.round);
+                self.send(header.replica, ok);
+            }
             return;
         }
         self.note_progress();
@@ -189,7 +200,12 @@ impl<P: BatchPool> Replica<P> {
             self.send_ok(Command::PrepareOk);
         }
         if !self.is_installing() {
-            let op = self.commit.min(self.verified);
+            let mut op = self.commit.min(self.verified);
+            if mutant::is(Mutant::ApplyUncommitted) {
+                op = self.verified;
+            } else if mutant::is(Mutant::ApplyUnverified) {
+                op = self.commit.min(self.log.op());
+            }
             self.apply_to(op.max(self.applied), 0);
         }
     }

@@ -221,6 +221,10 @@ impl<P: BatchPool> Replica<P> {
             asked_op: 0,
             early: BTreeMap::new(),
         };
+        if chosen.op < chosen.commit && !is_complete {
+            // Somebody who has not answered holds more.
+            return;
+        }
         self.choose(chosen);
     }
 
@@ -364,7 +368,7 @@ impl<P: BatchPool> Replica<P> {
         }
     }
 
-    fn become_primary(&mut self) {
+    pub(crate) fn become_primary(&mut self) {
         self.log_view = self.view;
         self.phase = Phase::Normal;
         self.view_start_op = self.log.op();

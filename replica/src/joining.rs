@@ -1,6 +1,9 @@
 //! Everybody else in a new view: how it began, and what is missed of it.
 
-use lockstep_proto::message::{Command, MessageHeader};
+use lockstep_proto::{
+    message::{Command, MessageHeader},
+    mutant::{self, Mutant},
+};
 use zerocopy::little_endian::{U64, U128};
 
 use crate::{batch::BatchPool, candidate::headers_in, replica::Replica, status::Role, timers::Timer, view::Phase};
@@ -94,8 +97,12 @@ impl<P: BatchPool> Replica<P> {
                     common + 1
                 ));
             }
-            self.truncate_to(common);
-            self.verified = common;
+            if mutant::is(Mutant::TailNotTruncated) {
+                self.verified = self.log.op();
+            } else {
+                self.truncate_to(common);
+                self.verified = common;
+            }
         }
         self.learn_incarnations(header);
         self.in_sync_heard = header.in_sync;

@@ -1,7 +1,10 @@
 //! Normal operation at the primary: batches, prepares, commits, answers, read rounds, and feeding the backups.
 
 use bytes::Bytes;
-use lockstep_proto::message::{Command, FLAG_CHECKPOINT, MessageHeader};
+use lockstep_proto::{
+    message::{Command, FLAG_CHECKPOINT, MessageHeader},
+    mutant::{self, Mutant},
+};
 use zerocopy::little_endian::{U32, U64, U128};
 
 use crate::{
@@ -103,7 +106,7 @@ impl<P: BatchPool> Replica<P> {
 
     fn confirm_rounds(&mut self) {
         // What was committed before this view began must be in the state that reads see.
-        if self.applied < self.view_start_op {
+        if self.applied < self.view_start_op && !mutant::is(Mutant::ReadsBeforeViewStart) {
             return;
         }
         let mut rounds: Vec<u64> = self.others().map(|(_, peer)| peer.round).collect();
@@ -111,7 +114,8 @@ impl<P: BatchPool> Replica<P> {
         // The round that a commit quorum, this server included, has confirmed: any view change needs one of them, and none
         // of them had heard of a later view when it confirmed.
         rounds.sort_unstable_by(|left, right| right.cmp(left));
-        let confirmed = rounds[self.quorums.commit as usize - 1];
+        let is_alone_enough = mutant::is(Mutant::ReadsWithoutRound);
+        let confirmed = if is_alone_enough { self.round } else { rounds[self.quorums.commit as usize - 1] };
         if confirmed > self.round_confirmed {
             self.round_confirmed = confirmed;
             self.outputs.push_back(Output::ReadsConfirmed { ticket: confirmed });
@@ -294,7 +298,7 @@ impl<P: BatchPool> Replica<P> {
         let op = header.op.get();
         // What it has must be what we have; an op that we know no header of any more was committed long ago.
         let is_ours = op <= self.log.op() && self.log.checksum(op).is_none_or(|ours| ours == header.parent.get());
-        let is_member = header.log_view.get() == self.view;
+        let is_member = header.log_view.get() == self.view || mutant::is(Mutant::VoteOfOldLogView);
         let peer = &mut self.peers[header.replica as usize];
         peer.last_heard_ns = self.now_ns;
         peer.round = peer.round.max(header.round.get().min(self.round));
@@ -331,7 +335,11 @@ impl<P: BatchPool> Replica<P> {
         let mut acked: Vec<u64> = self.others().map(|(_, peer)| peer.acked).collect();
         acked.push(self.log.durable());
         acked.sort_unstable_by(|left, right| right.cmp(left));
-        let quorum = acked[self.quorums.commit as usize - 1];
+        let mut votes = self.quorums.commit;
+        if mutant::is(Mutant::CommitQuorumTooSmall) && votes > 1 {
+            votes -= 1;
+        }
+        let quorum = acked[votes as usize - 1];
         assert!(quorum <= self.log.op(), "nothing is acknowledged that was not sent");
         self.commit = self.commit.max(quorum);
         self.update_in_sync();
@@ -340,7 +348,7 @@ impl<P: BatchPool> Replica<P> {
             let copies = acked.iter().filter(|&&op| op > self.applied).count() as u8;
             // Under `all` and `majority` alike an answer means that a commit quorum holds the op durably. What an
             // earlier view committed may be held by servers that are not heard of yet.
-            assert!(copies >= self.quorums.commit || self.applied < self.view_start_op);
+            assert!(copies >= votes || self.applied < self.view_start_op);
             self.apply_to(self.applied + 1, copies);
         }
         self.confirm_rounds();

@@ -107,7 +107,7 @@ impl<P: BatchPool> Replica<P> {
         let Phase::Recovering(recovering) = &mut self.phase else { return };
         recovering.has_persisted = true;
         (self.view, self.log_view) = (view, view);
-        self.vouch_op = VOUCH_UNKNOWN;
+        self.vouch_op = if mutant::is(Mutant::RecoveredVouches) { 0 } else { VOUCH_UNKNOWN };
         self.is_recovering = false;
         self.persist_record();
     }
@@ -116,6 +116,9 @@ impl<P: BatchPool> Replica<P> {
     pub(crate) fn advance_recovery(&mut self) {
         if !self.is_recovering && !self.durable.is_recovering {
             self.restart();
+            if let Phase::Waiting = self.phase {
+                self.ask_how_view_began();
+            }
         }
     }
 

@@ -397,11 +397,12 @@ impl<P: BatchPool> Replica<P> {
     /// If the view is not durable yet: after a crash, this replica would not know that it had promised not to work in
     /// an earlier one.
     pub(crate) fn header(&self, command: Command) -> MessageHeader {
-        assert!(self.durable.view >= self.view, "no message carries a view that is not durable");
+        assert!(self.may_speak(), "no message carries a view that is not durable");
         let mut header =
             MessageHeader::new(command, self.config.cluster, self.config.shard, self.config.replica, self.view);
         header.commit = U64::new(self.commit.min(self.log.op()));
-        header.log_view = U64::new(self.durable.log_view);
+        let is_fence_skipped = mutant::is(Mutant::LogViewFenceSkipped);
+        header.log_view = U64::new(if is_fence_skipped { self.log_view } else { self.durable.log_view });
         header.checkpoint = U64::new(self.checkpoint().op);
         let me = self.config.replica as usize;
         header.incarnations[me] = U64::new(self.incarnations[me]);
@@ -429,7 +430,8 @@ impl<P: BatchPool> Replica<P> {
     /// An `ok`: everything up to `op` is durable here, and certain to be this view's log.
     pub(crate) fn ok_header(&self, command: Command) -> MessageHeader {
         let mut header = self.header(command);
-        let op = self.log.durable().min(self.verified);
+        let durable = if mutant::is(Mutant::AckBeforeDurable) { self.log.op() } else { self.log.durable() };
+        let op = durable.min(self.verified);
         header.op = U64::new(op);
         header.parent = U128::new(self.log.checksum(op).unwrap_or(0));
         header.round = U64::new(self.round_seen);
@@ -471,8 +473,12 @@ impl<P: BatchPool> Replica<P> {
 
     /// What holds after every step. Cheap, so it is checked in release builds too.
     fn check_invariants(&self) {
-        assert!(self.applied <= self.commit, "only what is committed is applied");
-        assert!(self.applied <= self.verified, "only what is certain to be this view's log is applied");
+        assert!(
+            self.applied <= self.commit || mutant::is(Mutant::ApplyUncommitted),
+            "only what is committed is applied"
+        );
+        let is_verified = self.applied <= self.verified || mutant::is(Mutant::ApplyUnverified);
+        assert!(is_verified, "only what is certain to be this view's log is applied");
         assert!(self.verified <= self.log.op() && self.log.durable() <= self.log.op());
         assert!(self.log_view <= self.view && self.durable.log_view <= self.durable.view);
         assert!(self.role != Role::Primary || self.durable.log_view == self.view, "a primary's view is durable");

@@ -21,7 +21,10 @@
 //! durable log_view says "my log is this view's log, as far as it goes, and at least as far as the view's beginning". A
 //! replica that has lost a part of what it had says so, durably, in its vouch_op: see `vouch.rs`.
 
-use lockstep_proto::message::Command;
+use lockstep_proto::{
+    message::Command,
+    mutant::{self, Mutant},
+};
 
 use crate::{
     batch::BatchPool, candidate::Candidate, io::Output, record::ViewRecord, recovery::Recovering, replica::Replica,
@@ -63,6 +66,9 @@ impl<P: BatchPool> Replica<P> {
         if self.is_recovering {
             self.begin_recovery();
         } else if self.config.primary_of(self.view) == self.config.replica {
+            if mutant::is(Mutant::RestartedPrimaryGoesOn) && self.log_view == self.view && self.vouch_op == 0 {
+                return self.become_primary();
+            }
             // What it has acknowledged may not be on its disk.
             self.phase = Phase::Former;
             self.suspect();
@@ -145,7 +151,7 @@ impl<P: BatchPool> Replica<P> {
 
     /// Whether this replica may speak: no message carries a view that is not durable.
     pub(crate) fn may_speak(&self) -> bool {
-        self.durable.view >= self.view
+        self.durable.view >= self.view || mutant::is(Mutant::ViewFenceSkipped)
     }
 
     /// Goes on with a change of view as far as what is durable allows.

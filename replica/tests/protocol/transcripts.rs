@@ -13,7 +13,8 @@
 //! | `mute A B`, `unmute A B` | from A to B, messages are lost and nobody notices |
 //! | `wipe S I`, `format S I` | the disk is replaced while the server is down, and `recover` or `format` run; I is its incarnation |
 //! | `rot S OP`, `lose_checkpoint S` | what the disk holds of an op, or its checkpoint, becomes unreadable |
-//! | `checkpoint_due S`, `flip_state S` | enough journal is used; the last checkpoint is of a wrong state |
+//! | `checkpoint_due S` | enough journal is used |
+//! | `checkpoint_wrong S OP FIRST` | as `checkpoint`, but of a state that is not what the log makes it |
 //! | `may_give_up` | replicas may end themselves from now on |
 //! | `connect A B`, `disconnect A B` | both ways; what is on its way is lost |
 //! | `pause S`, `resume S` | the process stands still, as if stopped by a signal; its connections stay |
@@ -36,7 +37,7 @@ use std::{env, fs, path::Path, thread};
 
 use lockstep_replica::{AckPolicy, Config, FanOut, Input, ReplicaStatus, Role};
 
-use crate::world::{World, config, message::header_of};
+use crate::world::{World, config, disk::Disk, message::header_of};
 
 #[test]
 fn the_replicas_do_what_the_transcripts_say() {
@@ -177,7 +178,10 @@ impl Player<'_> {
             }
             ("rot", Some([server, op]), _) => self.world.servers[*server as usize].disk.rot(*op),
             ("read", Some([server]), _) => self.read(*server as u8),
-            ("checkpoint", Some([server, op, first_op]), _) => self.checkpoint(*server as u8, *op, *first_op),
+            ("checkpoint", Some([server, op, first_op]), _) => self.checkpoint(*server as u8, *op, *first_op, true),
+            ("checkpoint_wrong", Some([server, op, first_op]), _) => {
+                self.checkpoint(*server as u8, *op, *first_op, false);
+            }
             (_, Some(numbers), _) => self.simple(command, numbers),
             _ => self.unknown(words),
         }
@@ -210,13 +214,12 @@ impl Player<'_> {
             ("handover", &[server, to]) => self.world.input(server, Input::Handover { to: Some(to) }),
             ("checkpoint_due", &[server]) => self.world.input(server, Input::CheckpointDue),
             ("lose_checkpoint", &[server]) => self.world.servers[server as usize].disk.lose_checkpoint(),
-            ("flip_state", &[server]) => self.world.servers[server as usize].disk.flip_state(),
             ("may_give_up", []) => self.world.may_give_up = true,
             ("wipe", &[server, incarnation]) => {
                 self.world.servers[server as usize].disk.wipe(server, u64::from(incarnation));
             }
             ("format", &[server, incarnation]) => {
-                self.world.servers[server as usize].disk.format(server, u64::from(incarnation));
+                self.world.servers[server as usize].disk = Disk::formatted(server, u64::from(incarnation));
             }
             ("pause", &[server]) => self.world.servers[server as usize].is_paused = true,
             ("resume", &[server]) => self.world.servers[server as usize].is_paused = false,
@@ -302,10 +305,13 @@ impl Player<'_> {
         }
     }
 
-    fn checkpoint(&mut self, server: u8, op: u64, first_op: u64) {
+    fn checkpoint(&mut self, server: u8, op: u64, first_op: u64, is_right: bool) {
         let node = &mut self.world.servers[server as usize];
         assert!(op <= node.applied(), "{}: a checkpoint holds what was applied", self.at);
         node.disk.set_checkpoint(op);
+        if !is_right {
+            node.disk.flip_state();
+        }
         let state_hash = node.disk.checkpoint().state_hash();
         let trimmed = node.disk.trim(first_op);
         self.world.input(server, Input::CheckpointDurable { op, state_hash });

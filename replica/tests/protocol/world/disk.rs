@@ -87,9 +87,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub fn formatted() -> Disk {
+    /// A disk that `format` was run on, as so many have been of this server.
+    pub fn formatted(server: u8, incarnation: u64) -> Disk {
+        let mut record = ViewRecord::default();
+        record.incarnations[server as usize] = incarnation;
         Disk {
-            record: ViewRecord::default(),
+            record,
             checkpoint: Checkpoint { op: 0, checksum: 0, timestamp_ns: 0, revision: 1, state_hash: 0 },
             incoming: (0, Vec::new()),
             pinned: BTreeMap::new(),
@@ -222,15 +225,8 @@ impl Disk {
 
     /// The disk is replaced by an empty one, and `recover` is run on it.
     pub fn wipe(&mut self, server: u8, incarnation: u64) {
-        *self = Disk::formatted();
-        self.record.incarnations[server as usize] = incarnation;
+        *self = Disk::formatted(server, incarnation);
         self.record.is_recovering = true;
-    }
-
-    /// The disk is replaced by an empty one, and `format` is run on it.
-    pub fn format(&mut self, server: u8, incarnation: u64) {
-        *self = Disk::formatted();
-        self.record.incarnations[server as usize] = incarnation;
     }
 
     /// While the server is down, what the journal holds of an op becomes unreadable, if it holds it. The next start finds it.
@@ -243,7 +239,7 @@ impl Disk {
     /// While the server is down, its checkpoint becomes unreadable.
     pub fn lose_checkpoint(&mut self) {
         let record = ViewRecord { vouch_op: VOUCH_UNKNOWN, ..self.record };
-        *self = Disk { record, ..Disk::formatted() };
+        *self = Disk { record, ..Disk::formatted(0, 0) };
     }
 
     /// A bit of the state flips before it is written into the last checkpoint.

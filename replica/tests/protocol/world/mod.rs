@@ -112,7 +112,7 @@ impl World {
                 .clone()
                 .map(|replica| Server {
                     config: Config { replica, ..config.clone() },
-                    disk: Disk::formatted(),
+                    disk: Disk::formatted(replica, 1),
                     replica: None,
                     role: Role::Recovering,
                     is_paused: false,
@@ -351,7 +351,8 @@ impl World {
     /// Gives a server an input, and carries out what it wants done.
     pub fn input(&mut self, server: u8, input: Input) {
         let now_ns = self.now_ns;
-        let replica = self.servers[server as usize].replica.as_mut().expect("the server is up");
+        // One that has given up meanwhile takes nothing in any more.
+        let Some(replica) = self.servers[server as usize].replica.as_mut() else { return };
         replica.step(now_ns, WALL_START_NS + now_ns, input);
         self.drain(server);
     }
