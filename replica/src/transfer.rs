@@ -237,8 +237,11 @@ impl<P: BatchPool> Replica<P> {
         if transfer.op != op || transfer.is_installing {
             return;
         }
-        let Some((_, end)) = transfer.unwritten.pop_front_if(|(begin, _)| *begin == offset) else { return };
-        transfer.written = end;
+        match transfer.unwritten.front() {
+            Some(&(begin, end)) if begin == offset => transfer.written = end,
+            _ => return,
+        }
+        transfer.unwritten.pop_front();
         self.note_transfer_progress();
         self.request_chunks();
         self.try_to_install();
