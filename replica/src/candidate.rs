@@ -43,9 +43,10 @@ impl Answer {
         self.log_view == 0 && self.op == 0 && self.commit == 0
     }
 
-    /// Whether the log lacks something that may have been acknowledged.
+    /// Whether the log lacks something that may have been acknowledged. It may even be short of its log_view's beginning,
+    /// and what was fetched since need not be of that view: only a whole member of a later view is free of it again.
     fn is_deficient(&self) -> bool {
-        self.vouch_op > self.op && !mutant::is(Mutant::VouchIgnored)
+        self.vouch_op > 0 && !mutant::is(Mutant::VouchIgnored)
     }
 
     /// Whether it is certain that whoever answers has acknowledged nothing that `best`, the choice, lacks.
