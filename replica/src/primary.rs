@@ -41,11 +41,20 @@ impl<P: BatchPool> Replica<P> {
             if !self.has_pipeline_room() {
                 return Err(Refusal::Busy);
             }
+            // The time of day is as old as the last input; the batch is to be stamped with that of now.
+            self.wall_ns += now_ns.saturating_sub(self.now_ns);
+            self.now_ns = self.now_ns.max(now_ns);
             self.close_batch();
         }
         let open = self.open.get_or_insert_with(|| OpenBatch::open(&mut self.pool, now_ns));
         open.push(&mut self.pool, frame);
         Ok(self.log.op() + 1)
+    }
+
+    /// The time of day at which confirmed reads are to be answered: now, unless a prepare was stamped earlier that is not
+    /// applied yet. A key must not have expired for a read and be there for a write that follows it in the log.
+    pub fn read_time_ns(&self, wall_ns: u64) -> u64 {
+        self.log.header(self.applied + 1).map_or(wall_ns, |next| wall_ns.min(next.timestamp_ns.get()))
     }
 
     /// A ticket for a linearizable read that has arrived: it may be answered once

@@ -191,7 +191,8 @@ fn write_zeroes(file: &impl BlockFile, size: u64, progress: &mut dyn FnMut(u64))
     file.sync()
 }
 
-fn first_superblock(identity: &Identity, shard: u16, journal_size: u64, origin: &Origin) -> Superblock {
+/// The superblock of a shard's new folder.
+pub fn first_superblock(identity: &Identity, shard: u16, journal_size: u64, origin: &Origin) -> Superblock {
     let mut superblock = Superblock::new_zeroed();
     superblock.cluster = U128::new(identity.cluster);
     superblock.replica = identity.replica;

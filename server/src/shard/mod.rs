@@ -10,7 +10,7 @@ pub mod clock;
 pub mod connections;
 mod disk;
 mod handover;
-mod memory_log;
+pub mod memory_log;
 mod origins;
 pub mod peers;
 mod reads;

@@ -209,7 +209,7 @@ impl Core {
 
     /// Answers the reads that nothing keeps waiting any more.
     pub(super) fn answer_reads(&mut self, now: Now) {
-        let wall_ns = now.wall_ns.max(self.machine.timestamp_ns);
+        let wall_ns = self.replica.read_time_ns(now.wall_ns).max(self.machine.timestamp_ns);
         let (machine, connections, metrics) = (&self.machine, &mut self.connections, &self.metrics);
         self.reads.answer_ready(machine.applied, |name, request, arrival_ns| {
             let Some(connection) = connections.get(name).cloned() else {

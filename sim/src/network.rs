@@ -1,0 +1,211 @@
+//! The links between servers, and the connections on them.
+
+use bytes::Bytes;
+
+use crate::{
+    dice::Dice,
+    plan::{Fault, Plan},
+    schedule::Event,
+    shared::Shared,
+};
+
+/// What happens to messages on a link that is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// They are lost.
+    Lost,
+    /// They arrive when the link is free again.
+    Held,
+}
+
+/// Links that are blocked for a while.
+#[derive(Clone, Debug)]
+struct Block {
+    number: u32,
+    /// For each sender, the receivers that its messages do not reach, a bit each.
+    rows: [u8; 7],
+    kind: Blocked,
+    held: Vec<(u8, u8, u32, u32, Bytes)>,
+}
+
+/// From one server to another.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    /// The open connection; 0: none.
+    connection: u32,
+    /// The process that it was made to.
+    boot: u32,
+    /// What was sent on this connection or an earlier one is lost.
+    lost_to: u32,
+    last_arrival_ns: u64,
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct Network {
+    servers: u8,
+    links: [[Link; 7]; 7],
+    blocks: Vec<Block>,
+    blocks_total: u32,
+    connections_total: u32,
+    /// The last connection of each client, and when something sent on it last arrives.
+    clients: [(u32, u64); 16],
+    dice: Dice,
+}
+
+impl Network {
+    /// A network without connections.
+    pub fn new(plan: &Plan) -> Network {
+        Network {
+            servers: plan.servers,
+            links: [[Link::default(); 7]; 7],
+            blocks: Vec::new(),
+            blocks_total: 0,
+            connections_total: 0,
+            clients: [(0, 0); 16],
+            dice: Dice::new(plan.seed, "network"),
+        }
+    }
+
+    fn link(&mut self, from: u8, to: u8) -> &mut Link {
+        &mut self.links[from as usize][to as usize]
+    }
+
+    /// The open connection from one server to another; 0: none.
+    pub fn connection(&self, from: u8, to: u8) -> u32 {
+        self.links[from as usize][to as usize].connection
+    }
+
+    /// Whether messages from one server to another are blocked.
+    pub fn is_blocked(&self, from: u8, to: u8) -> bool {
+        self.blocks.iter().any(|block| block.rows[from as usize] & (1 << to) != 0)
+    }
+
+    /// Opens a connection to a process.
+    pub fn connect(&mut self, from: u8, to: u8, boot: u32) {
+        self.connections_total += 1;
+        let connection = self.connections_total;
+        let link = self.link(from, to);
+        (link.connection, link.boot) = (connection, boot);
+    }
+
+    /// A connection is gone. Returns whether it was open.
+    pub fn disconnect(&mut self, from: u8, to: u8, connection: u32) -> bool {
+        let link = self.link(from, to);
+        let is_open = link.connection == connection && connection != 0;
+        if is_open {
+            link.connection = 0;
+        }
+        is_open
+    }
+
+    /// What is on its way on the open connection is lost.
+    pub fn lose_in_flight(&mut self, from: u8, to: u8) {
+        let link = self.link(from, to);
+        link.lost_to = link.connection;
+    }
+
+    /// Whether what was sent on a connection is lost.
+    pub fn is_lost(&self, from: u8, to: u8, connection: u32) -> bool {
+        connection != 0 && connection <= self.links[from as usize][to as usize].lost_to
+    }
+
+    /// A process is gone, and its connections with it.
+    pub fn close_all_of(&mut self, server: u8) {
+        for link in &mut self.links[server as usize] {
+            link.connection = 0;
+        }
+    }
+
+    /// When a client's request arrives that would arrive at `at_ns` alone: those of one connection stay in order.
+    pub fn client_arrival(&mut self, client: u8, connection: u32, at_ns: u64) -> u64 {
+        let (last, last_ns) = &mut self.clients[client as usize];
+        let at_ns = if *last == connection { at_ns.max(*last_ns) } else { at_ns };
+        (*last, *last_ns) = (connection, at_ns);
+        at_ns
+    }
+
+    /// Blocks links. Returns a name for [`Shared::unblock`].
+    pub fn block(&mut self, rows: [u8; 7], kind: Blocked) -> u32 {
+        self.blocks_total += 1;
+        self.blocks.push(Block { number: self.blocks_total, rows, kind, held: Vec::new() });
+        self.blocks_total
+    }
+
+    /// The blocks that are in force.
+    pub fn blocks(&self) -> Vec<u32> {
+        self.blocks.iter().map(|block| block.number).collect()
+    }
+
+    /// Rows for [`Network::block`]: from the servers of one set to those of another.
+    pub fn rows(&self, from: u8, to: u8) -> [u8; 7] {
+        std::array::from_fn(|server| if from & (1 << server) != 0 { to & !(1 << server) } else { 0 })
+    }
+}
+
+impl Shared {
+    /// Sends a message to another server.
+    pub fn send(&mut self, from: u8, to: u8, message: Bytes) {
+        let Link { connection, boot, .. } = *self.network.link(from, to);
+        if connection == 0 {
+            return;
+        }
+        let (is_fifo, loss, repeat) = {
+            let plan = &self.plan.network;
+            (plan.is_fifo, plan.loss, plan.repeat)
+        };
+        if let Some(block) = self.network.blocks.iter_mut().find(|block| block.rows[from as usize] & (1 << to) != 0) {
+            if block.kind == Blocked::Held {
+                block.held.push((from, to, boot, connection, message));
+            }
+            return;
+        }
+        if !self.is_healed && self.network.dice.chance(loss) {
+            self.counters.count(Fault::Loss);
+            return;
+        }
+        if !self.is_healed && self.network.dice.chance(repeat) {
+            self.counters.count(Fault::Repeat);
+            self.deliver(from, to, boot, connection, message.clone(), is_fifo);
+        }
+        self.deliver(from, to, boot, connection, message, is_fifo);
+    }
+
+    fn deliver(&mut self, from: u8, to: u8, boot: u32, connection: u32, message: Bytes, is_fifo: bool) {
+        let delay_ns = self.network.dice.delay(&self.plan.network.delay_ns);
+        let mut at_ns = self.now_ns + delay_ns;
+        let link = self.network.link(from, to);
+        let is_overtaking = at_ns < link.last_arrival_ns;
+        if is_fifo {
+            at_ns = at_ns.max(link.last_arrival_ns);
+        }
+        link.last_arrival_ns = link.last_arrival_ns.max(at_ns);
+        if is_overtaking && !is_fifo {
+            self.counters.count(Fault::Reorder);
+        }
+        // Over TCP a message goes to the process that the connection was made to; else to whoever runs when it arrives.
+        let (boot, connection) = if is_fifo { (boot, connection) } else { (0, 0) };
+        self.schedule.at(at_ns, Event::Deliver { from, to, boot, connection, message });
+    }
+
+    /// Frees links. What was held goes on its way; connections that have lost something are noticed to be gone.
+    pub fn unblock(&mut self, number: u32) {
+        let Some(at) = self.network.blocks.iter().position(|block| block.number == number) else { return };
+        let block = self.network.blocks.remove(at);
+        let is_fifo = self.plan.network.is_fifo;
+        for (from, to, boot, connection, message) in block.held {
+            self.deliver(from, to, boot, connection, message, is_fifo);
+        }
+        if block.kind == Blocked::Held || !is_fifo {
+            return;
+        }
+        for from in 0..self.network.servers {
+            for to in 0..self.network.servers {
+                let connection = self.network.connection(from, to);
+                if block.rows[from as usize] & (1 << to) != 0 && connection != 0 {
+                    self.after(0, Event::Disconnected { from, to, connection });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The end of a run: everything is healed, and then everything must be well.
+
+use lockstep_proto::{
+    Operation, Status,
+    reply::Reply,
+    request::{Request, RequestParts, encode_request},
+};
+use lockstep_replica::Role;
+use lockstep_server::stub::{Machine, state_hash};
+
+use super::{CONVERGE_NS, LIVENESS_NS, World};
+use crate::{
+    checker::{self, CheckOptions},
+    client::Client,
+    facts::Check,
+    host::Server,
+    plan::MS,
+    schedule::Event,
+};
+
+/// Positions of the search for an order that are looked at per key. Many writes of one key with unknown outcome can be ordered in
+/// too many ways; such a history is counted, and not judged.
+const CHECK_STEPS_MAX: u64 = 300_000;
+
+impl World {
+    /// From now on nothing goes wrong. Servers that the plan leaves out go down for good; all others are up.
+    pub(super) fn heal(&mut self) {
+        self.shared.line(|| "healed".to_string());
+        self.shared.is_healed = true;
+        for block in self.shared.network.blocks() {
+            self.shared.unblock(block);
+        }
+        // A cluster in which a disk has lost something bears no further loss.
+        if (0..self.servers.len() as u8).any(|server| self.is_damaged(server)) {
+            self.shared.plan.healed = u8::MAX;
+        }
+        for server in 0..self.servers.len() as u8 {
+            let node = &mut self.servers[server as usize];
+            node.disk.heal();
+            let boot = node.boot;
+            if self.shared.plan.is_healed(server) {
+                self.shared.after(0, Event::Resume { server, boot });
+                self.shared.after(MS, Event::Start { server });
+            } else {
+                self.crash(server);
+            }
+        }
+        for client in &mut self.clients {
+            client.heal(&mut self.shared);
+        }
+        self.shared.after(CONVERGE_NS, Event::Converge);
+    }
+
+    pub(super) fn converge(&mut self) {
+        if self.is_converged() {
+            self.is_done = true;
+            return self.judge();
+        }
+        let waited_ns = self.shared.now_ns - self.shared.plan.heal_at_ns;
+        if waited_ns > LIVENESS_NS {
+            let is_answered = self.clients.iter().all(Client::is_done);
+            let check = if is_answered { Check::Liveness } else { Check::Unanswered };
+            let text = format!("{} s after the healing not all is well\n{}", LIVENESS_NS / 1000 / MS, self.describe());
+            return self.shared.facts.fail(check, text);
+        }
+        self.shared.after(CONVERGE_NS, Event::Converge);
+    }
+
+    fn is_converged(&self) -> bool {
+        if !self.clients.iter().all(Client::is_done) {
+            return false;
+        }
+        let Some(primary) = self.primary() else { return false };
+        let Some(process) = self.servers[primary as usize].process.as_deref() else { return false };
+        let status = process.status();
+        let is_caught_up = |server: &Server| {
+            let Some(process) = server.process.as_deref() else { return !self.shared.plan.is_healed(server.id) };
+            let own = process.status();
+            let is_member = own.role == Role::Backup || server.id == primary;
+            is_member
+                && (own.view, own.op, own.durable) == (status.view, status.op, status.op)
+                && (own.commit, process.machine.applied) == (status.op, status.op)
+                && process.superblock().vouch_op.get() == 0
+                && process.is_disk_idle()
+        };
+        self.servers.iter().all(is_caught_up) && status.op >= self.shared.facts.committed_op()
+    }
+
+    /// All replicas have the state that the committed log says, and the clients saw what it says.
+    fn judge(&mut self) {
+        let mut findings = Vec::new();
+        for server in &self.servers {
+            let Some(process) = server.process.as_deref() else { continue };
+            let machine = &process.machine;
+            let hash = state_hash(machine.store.content_hash(), machine.sessions.content_hash());
+            findings.push((server.id, machine.applied, hash, self.difference(machine)));
+        }
+        for (server, op, hash, difference) in findings {
+            self.shared.facts.has_state(server, op, hash);
+            if let Some(key) = difference {
+                let text = format!("{server} has another value of {key} than the committed log says");
+                self.shared.facts.fail(Check::State, text);
+            }
+        }
+        // Times of day are equal wherever a key can expire, but a read is answered as of the time of the first write before
+        // it that is not applied yet, which may be a while ago.
+        let options = CheckOptions { clock_slack_ns: 2000 * MS, steps_max: CHECK_STEPS_MAX, ..CheckOptions::default() };
+        match self.history.check(&options) {
+            Ok(_) => {}
+            Err(checker::Failure::Undecided { .. }) => self.is_undecided = true,
+            Err(violation) => self.shared.facts.fail(Check::Linearizable, violation.to_string()),
+        }
+    }
+
+    /// A key that is not what the committed log says.
+    fn difference(&self, machine: &Machine) -> Option<String> {
+        let model = self.shared.facts.model();
+        let differs = |key: &&Vec<u8>| {
+            let mut frame = Vec::new();
+            let parts = RequestParts {
+                operation: Operation::Get,
+                flags: 0,
+                session: 0,
+                sequence: 1,
+                key,
+                arguments: &[],
+                value: &[],
+            };
+            encode_request(&parts, &mut frame);
+            let (request, _) = Request::parse_trusted(&frame).expect("it was encoded just now");
+            let mut out = Vec::new();
+            machine.store.read(model.now_ns(), &request, &mut out);
+            let reply = Reply::parse(&out).ok().flatten().expect("the store answers with a whole frame");
+            let found = (reply.status() == Status::Ok).then(|| (reply.version(), reply.body()));
+            found != model.entry(key).map(|entry| (entry.version, entry.value.as_slice()))
+        };
+        self.keys.iter().find(differs).map(|key| String::from_utf8_lossy(key).into_owned())
+    }
+}
