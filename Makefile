@@ -6,7 +6,7 @@ BIN := $(TARGET)/release
 RESULTS ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help build measured reproduce reproduce-full smoke test bench lint
+.PHONY: help build measured reproduce reproduce-full smoke test simulator sim mutants bench lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,16 @@ smoke: measured ## A minute of what reproduce does, into a temporary folder
 
 test: ## Run all tests
 	$(CARGO) test --workspace --locked
+
+simulator:
+	$(CARGO) build --profile sim --locked -p lockstep-sim --features mutants
+
+SEEDS ?= 0..2000
+sim: simulator ## Simulate whole clusters with faults, SEEDS=0..2000 of them, and check that they keep their promises
+	$(TARGET)/sim/lockstep-sim run --seeds $(SEEDS)
+
+mutants: simulator ## Show that the simulator finds deliberately wrong variants of the code
+	$(TARGET)/sim/lockstep-sim mutants
 
 bench: ## Run all Criterion benches; one group: cargo bench -p lockstep-benches -- batching
 	$(CARGO) build --release --locked -p lockstep-server
