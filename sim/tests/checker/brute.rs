@@ -63,6 +63,15 @@ fn revision_of(ask: &Ask, told: &Told) -> Option<u64> {
     }
 }
 
+/// The version that an answer names.
+fn version_of(told: &Told) -> u64 {
+    match told {
+        Told::Ok(version) | Told::Sum(_, version) | Told::Found(_, version) => *version,
+        Told::Exists(version) | Told::Mismatch(version) | Told::NotANumber(version) => *version,
+        Told::None | Told::Persistent | Told::Remaining(_) => 0,
+    }
+}
+
 fn is_linearizable(left: &[Op], key: &Key, revision_max: u64) -> bool {
     if left.iter().all(|op| op.end.is_none()) {
         return true;
@@ -94,7 +103,8 @@ fn is_linearizable(left: &[Op], key: &Key, revision_max: u64) -> bool {
 }
 
 fn brute(operations: &[Op]) -> bool {
-    is_linearizable(operations, &Key::default(), 9)
+    let told = operations.iter().filter_map(|op| Some(version_of(&op.end.as_ref()?.1)));
+    is_linearizable(operations, &Key::default(), told.max().unwrap_or(0) + 1)
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
