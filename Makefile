@@ -6,7 +6,7 @@ BIN := $(TARGET)/release
 RESULTS ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help build measured reproduce reproduce-full smoke test simulator sim mutants bench lint
+.PHONY: help build measured reproduce reproduce-full smoke test simulator sim mutants bench lint torture
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,10 @@ sim: simulator ## Simulate whole clusters with faults, SEEDS=0..2000 of them, an
 
 mutants: simulator ## Show that the simulator finds deliberately wrong variants of the code
 	$(TARGET)/sim/lockstep-sim mutants
+
+torture: ## Random faults on real clusters, judged by the checker, until MINUTES (10) are up; SEED repeats one story
+	LOCKSTEP_TORTURE_MINUTES=$(or $(MINUTES),10) $(if $(SEED),LOCKSTEP_TORTURE_SEED=$(SEED)) \
+	  $(CARGO) test --locked -p lockstep-server --test torture -- --ignored --nocapture
 
 bench: ## Run all Criterion benches; one group: cargo bench -p lockstep-benches -- batching
 	$(CARGO) build --release --locked -p lockstep-server

@@ -4,6 +4,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part of the harness")]
 
+pub mod damage;
+pub mod links;
+pub mod recorder;
+pub mod story;
 pub mod workload;
 
 use std::{
@@ -17,6 +21,8 @@ use std::{
 };
 
 use serde_json::Value;
+
+use links::Links;
 
 /// How long a test waits for a condition before it fails. Long, because the machine may be busy with other tests.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -54,7 +60,7 @@ fn own_host() -> String {
 ///
 /// They are below those that the system gives to outgoing connections. A client that tries again and again to reach a server
 /// which is down would otherwise be given the server's own port one day, connect to itself, and hold the port.
-fn free_ports(host: &str, count: u16) -> u16 {
+pub(crate) fn free_ports(host: &str, count: u16) -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     wait_for("free ports in a row", || {
         let first = 10_000 + (NEXT.fetch_add(u32::from(count), Ordering::Relaxed) % 20_000) as u16;
@@ -73,12 +79,19 @@ pub struct Spec {
     pub options: Vec<String>,
     /// Size of each journal.
     pub journal_size: String,
+    /// Whether servers reach each other through links that a test can cut.
+    pub has_links: bool,
 }
 
 impl Spec {
     /// A cluster with one shard and default settings.
     pub fn of(servers: u8) -> Spec {
-        Spec { servers, shards: 1, options: Vec::new(), journal_size: "16MiB".to_string() }
+        Spec { servers, shards: 1, options: Vec::new(), journal_size: "16MiB".to_string(), has_links: false }
+    }
+
+    /// Puts links between the servers that a test can cut: see [`Cluster::links`].
+    pub fn with_links(self) -> Spec {
+        Spec { has_links: true, ..self }
     }
 
     /// Adds options of `lockstep-server start`.
@@ -109,6 +122,7 @@ pub struct Cluster {
     pub spec: Spec,
     /// Its servers, by id.
     pub servers: Vec<Server>,
+    links: Option<Links>,
     folder: tempfile::TempDir,
 }
 
@@ -117,7 +131,7 @@ impl Cluster {
     pub fn format(spec: Spec) -> Cluster {
         let folder = tempfile::Builder::new().prefix("lockstep-test-").tempdir_in(scratch_folder()).unwrap();
         let host = own_host();
-        let servers = (0..spec.servers)
+        let servers: Vec<Server> = (0..spec.servers)
             .map(|id| {
                 let server = Server {
                     id,
@@ -127,16 +141,31 @@ impl Cluster {
                     folder: folder.path().join(format!("server-{id}")),
                     process: None,
                 };
-                let mut format = Command::new(server_binary());
-                format.args(["format", "--cluster", "test", "--journal-size", &spec.journal_size]);
-                format.args(["--id", &id.to_string(), "--servers", &spec.servers.to_string()]);
-                format.args(["--shards", &spec.shards.to_string(), "--data-dir"]).arg(&server.folder);
-                let output = format.output().unwrap();
-                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                make_folder("format", &spec, id, &server.folder);
                 server
             })
             .collect();
-        Cluster { spec, servers, folder }
+        let links = spec.has_links.then(|| Links::between(&servers, spec.shards));
+        Cluster { spec, servers, links, folder }
+    }
+
+    /// Makes the folder of a server whose data is gone, with `lockstep-server recover`.
+    pub fn recover(&self, id: u8) {
+        make_folder("recover", &self.spec, id, &self.servers[id as usize].folder);
+    }
+
+    /// The links between the servers.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn links(&self) -> &Links {
+        self.links.as_ref().expect("the cluster was made with links")
+    }
+
+    /// Whether a server's process runs, as far as is known.
+    pub fn is_running(&self, id: u8) -> bool {
+        self.servers[id as usize].process.is_some()
     }
 
     /// Formats and starts all servers, and waits until they serve.
@@ -160,7 +189,10 @@ impl Cluster {
     pub fn start_command(&self, id: u8) -> Command {
         let server = &self.servers[id as usize];
         let mut command = Command::new(server_binary());
-        command.arg("start").arg("--data-dir").arg(&server.folder).args(["--peers", &self.addresses()]);
+        let peers = self.links.as_ref().map_or_else(|| self.addresses(), |links| links.peers_of(server));
+        command.arg("start").arg("--data-dir").arg(&server.folder).args(["--peers", &peers]);
+        // Clients go to the servers themselves: a link that is cut is one between servers.
+        command.args(["--advertise", &self.addresses()]);
         command.args(["--admin", &format!("{}:{}", server.host, server.admin), "--no-pin"]).args(&self.spec.options);
         command
     }
@@ -284,6 +316,16 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// Runs a command of the server that makes a data folder.
+fn make_folder(command: &str, spec: &Spec, id: u8, folder: &Path) {
+    let mut make = Command::new(server_binary());
+    make.args([command, "--cluster", "test", "--journal-size", &spec.journal_size]);
+    make.args(["--id", &id.to_string(), "--servers", &spec.servers.to_string()]);
+    make.args(["--shards", &spec.shards.to_string(), "--data-dir"]).arg(folder);
+    let output = make.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn tail(log: &str) -> String {

@@ -1,0 +1,235 @@
+//! Stories of what happens to a cluster while clients are at work: each fault leaves the cluster whole again.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::{
+    Cluster, Spec,
+    damage::{Part, flip_bits},
+    recorder::Recorder,
+    wait_for,
+};
+
+/// Longer than any timeout by which servers judge each other.
+const PAUSE: Duration = Duration::from_millis(1500);
+
+/// Something that happens to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `kill -9` of the primary; started again after the others have gone on.
+    KillPrimary,
+    /// `kill -9` of a backup.
+    KillBackup,
+    /// `kill -9` of a majority, all started again.
+    KillMajority,
+    /// `kill -9` of all.
+    KillAll,
+    /// SIGSTOP of the primary for longer than any timeout.
+    PausePrimary,
+    /// The same for a backup.
+    PauseBackup,
+    /// Nobody and the primary hear each other.
+    IsolatePrimary,
+    /// The backups hear the primary, but it does not hear them.
+    DeafPrimary,
+    /// The primary hears the backups, but they do not hear it.
+    MutePrimary,
+    /// A backup hears nobody, but is heard.
+    DeafBackup,
+    /// Two servers do not hear each other; both hear the others.
+    CutOneLink,
+    /// Bits flip in files of a server while it is stopped.
+    Rot(Part),
+    /// A server loses its folder and is given a new one.
+    Wipe,
+    /// SIGTERM and a start, one server after the other.
+    RollingRestart,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 16] = [
+        Fault::KillPrimary,
+        Fault::KillBackup,
+        Fault::KillMajority,
+        Fault::KillAll,
+        Fault::PausePrimary,
+        Fault::PauseBackup,
+        Fault::IsolatePrimary,
+        Fault::DeafPrimary,
+        Fault::MutePrimary,
+        Fault::DeafBackup,
+        Fault::CutOneLink,
+        Fault::Rot(Part::Journal),
+        Fault::Rot(Part::Superblock),
+        Fault::Rot(Part::Checkpoint),
+        Fault::Wipe,
+        Fault::RollingRestart,
+    ];
+}
+
+/// A cluster, its clients, and chance.
+pub struct Story {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Its clients.
+    pub recorder: Recorder,
+    /// Decides who is hit.
+    pub random: Xoshiro256PlusPlus,
+}
+
+impl Story {
+    /// Starts a cluster with links that can be cut, and clients.
+    pub fn begin(spec: Spec, clients: u32, seed: u64) -> Story {
+        let cluster = Cluster::start(spec.with_links());
+        let recorder = Recorder::start(&cluster.addresses(), cluster.spec.shards, clients, seed);
+        recorder.wait_for_more(100);
+        Story { cluster, recorder, random: rand::SeedableRng::seed_from_u64(seed) }
+    }
+
+    /// Lets a fault happen, has the clients go on while it lasts if the cluster must, and mends it.
+    pub fn suffer(&mut self, fault: Fault) {
+        let primary = self.primary();
+        let backup = self.backup_of(primary);
+        match fault {
+            Fault::KillPrimary => self.kill_and_restart(&[primary]),
+            Fault::KillBackup => self.kill_and_restart(&[backup]),
+            Fault::KillMajority => {
+                let servers = self.cluster.spec.servers;
+                let victims: Vec<u8> = (0..servers / 2 + 1).map(|offset| (primary + offset) % servers).collect();
+                self.kill_and_restart(&victims);
+            }
+            Fault::KillAll => self.kill_and_restart(&(0..self.cluster.spec.servers).collect::<Vec<_>>()),
+            Fault::PausePrimary => self.pause(primary),
+            Fault::PauseBackup => self.pause(backup),
+            Fault::IsolatePrimary => self.cut(|from, to| from == primary || to == primary),
+            Fault::DeafPrimary => self.cut(|_, to| to == primary),
+            Fault::MutePrimary => self.cut(|from, _| from == primary),
+            Fault::DeafBackup => self.cut(|_, to| to == backup),
+            Fault::CutOneLink => {
+                let other = self.random.random_range(0..self.cluster.spec.servers);
+                self.cut(|from, to| (from, to) == (backup, other) || (to, from) == (backup, other));
+            }
+            Fault::Rot(part) => self.rot(backup, part),
+            Fault::Wipe => self.wipe(backup),
+            Fault::RollingRestart => self.restart_one_by_one(),
+        }
+        self.recorder.wait_for_more(50);
+        self.wait_until_whole();
+    }
+
+    /// Ends the clients, has the checker judge, and compares the servers' states. Returns a line about it.
+    pub fn end(self) -> String {
+        let report = self.recorder.finish();
+        self.cluster.wait_for_equal_state();
+        format!(
+            "{} operations ({} of unknown outcome) are linearizable, states are equal",
+            report.operations, report.unknown
+        )
+    }
+
+    /// The server that is the primary of the highest view of shard 0.
+    pub fn primary(&self) -> u8 {
+        wait_for("a primary", || {
+            let running = (0..self.cluster.spec.servers).filter(|&id| self.cluster.is_running(id));
+            let statuses = running.filter_map(|id| Some((self.cluster.status(id, 0)?, id)));
+            let (_, role, id) = statuses
+                .filter_map(|(status, id)| Some((status["view"].as_u64()?, status["role"].as_str()?.to_owned(), id)))
+                .max_by_key(|(view, role, _)| (*view, role == "primary"))?;
+            (role == "primary").then_some(id)
+        })
+    }
+
+    fn backup_of(&mut self, primary: u8) -> u8 {
+        let servers = self.cluster.spec.servers;
+        (primary + self.random.random_range(1..servers.max(2))) % servers
+    }
+
+    /// Whether a view can begin, and writes can commit, without `missing` servers.
+    fn can_do_without(&self, missing: usize) -> bool {
+        let servers = usize::from(self.cluster.spec.servers);
+        let commit = if servers == 2 { 2 } else { servers.div_ceil(2) };
+        servers - missing >= commit.max(servers - commit + 1)
+    }
+
+    fn kill_and_restart(&mut self, victims: &[u8]) {
+        for &victim in victims {
+            self.cluster.kill(victim);
+        }
+        if self.can_do_without(victims.len()) {
+            self.recorder.wait_for_more(100);
+        }
+        for &victim in victims {
+            self.cluster.start_server(victim);
+        }
+    }
+
+    fn pause(&mut self, victim: u8) {
+        self.cluster.signal(victim, "STOP");
+        if self.can_do_without(1) {
+            self.recorder.wait_for_more(100);
+        }
+        // Time must pass, whatever else happens.
+        std::thread::sleep(PAUSE);
+        self.cluster.signal(victim, "CONT");
+    }
+
+    fn cut(&mut self, is_cut: impl Fn(u8, u8) -> bool) {
+        self.cluster.links().cut(is_cut);
+        if self.can_do_without(1) {
+            self.recorder.wait_for_more(200);
+        }
+        std::thread::sleep(PAUSE);
+        self.cluster.links().mend();
+    }
+
+    fn rot(&mut self, victim: u8, part: Part) {
+        self.cluster.kill(victim);
+        flip_bits(&self.cluster.servers[usize::from(victim)], part, &mut self.random);
+        self.cluster.start_server(victim);
+    }
+
+    fn wipe(&mut self, victim: u8) {
+        self.cluster.kill(victim);
+        std::fs::remove_dir_all(&self.cluster.servers[usize::from(victim)].folder).unwrap();
+        if self.can_do_without(1) {
+            self.recorder.wait_for_more(100);
+        }
+        self.cluster.recover(victim);
+        self.cluster.start_server(victim);
+    }
+
+    fn restart_one_by_one(&mut self) {
+        for id in 0..self.cluster.spec.servers {
+            self.cluster.signal(id, "TERM");
+            let status = self.cluster.wait_for_exit(id);
+            assert!(status.success(), "server {id} ended with {status}:\n{}", self.cluster.log(id));
+            if self.can_do_without(1) {
+                self.recorder.wait_for_more(50);
+            }
+            self.cluster.start_server(id);
+            self.wait_until_whole();
+        }
+    }
+
+    /// Waits until every server serves and vouches for all that was committed when this began: only then may the next fault take
+    /// another one away.
+    pub fn wait_until_whole(&mut self) {
+        self.cluster.wait_until_healthy();
+        for shard in 0..usize::from(self.cluster.spec.shards) {
+            let number = |id, name: &str| self.cluster.status(id, shard)?[name].as_u64();
+            let ids = || 0..self.cluster.spec.servers;
+            let committed = wait_for("every server's commit", || {
+                ids().map(|id| number(id, "commit")).try_fold(0, |most, commit| Some(commit?.max(most)))
+            });
+            for id in ids() {
+                wait_for(&format!("server {id} to have caught up with op {committed} of shard {shard}"), || {
+                    let is_whole = number(id, "durable")? >= committed && number(id, "vouch_op").unwrap_or(0) == 0;
+                    is_whole.then_some(())
+                });
+            }
+        }
+    }
+}
