@@ -4,8 +4,9 @@
 mod harness;
 
 use harness::{
-    Spec,
+    Cluster, Spec,
     damage::Part,
+    small_disk::SmallDisk,
     story::{Fault, Story},
 };
 
@@ -57,8 +58,39 @@ fn a_wiped_server_is_given_everything_again() {
 }
 
 #[test]
+fn a_full_disk_takes_away_one_server_and_not_the_cluster() {
+    let Some(disk) = SmallDisk::mount("24m") else {
+        eprintln!("skipped: mounting a small file system needs root");
+        return;
+    };
+    let mut cluster = Cluster::format(Spec::of(3).with(&SMALL).with_links());
+    cluster.move_folder(1, disk.path().join("server-1"));
+    cluster.start_all();
+    let mut story = Story::go_on(cluster, 8, 10);
+    disk.fill("filler");
+    // Its next checkpoint does not fit.
+    let status = story.cluster.wait_for_exit(1);
+    assert_eq!(status.code(), Some(1), "{status}");
+    assert!(story.cluster.log(1).contains("space"), "{}", story.cluster.log(1));
+    story.recorder.wait_for_more(200);
+    std::fs::remove_file(disk.path().join("filler")).unwrap();
+    story.cluster.start_server(1);
+    story.wait_until_whole();
+    println!("{}", story.end());
+}
+
+#[test]
 fn servers_may_be_restarted_one_by_one() {
-    tell(8, &[Fault::RollingRestart]);
+    tell(8, &[Fault::RollingRestart, Fault::MovePrimary, Fault::MovePrimary]);
+}
+
+#[test]
+fn memories_may_be_lost_one_by_one() {
+    let mut story = Story::begin(Spec::of(3).with(&["--durability", "memory"]), 8, 11);
+    for fault in [Fault::KillBackup, Fault::KillPrimary, Fault::PausePrimary, Fault::KillPrimary] {
+        story.suffer(fault);
+    }
+    println!("{}", story.end());
 }
 
 #[test]

@@ -113,33 +113,13 @@ fn a_server_of_another_cluster_does_not_join() {
     put_within(&cluster.addresses(), "key", "value", Duration::from_secs(30)).unwrap();
 }
 
-/// A file system of a few megabytes, in memory.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` where this test may not mount.
-    fn mount(size: &str) -> Option<SmallDisk> {
-        let folder = temporary_folder();
-        let options = format!("size={size}");
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status().ok()?;
-        status.success().then_some(SmallDisk(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn a_disk_that_is_full_ends_format_and_a_running_server_with_one_line() {
-    let Some(disk) = SmallDisk::mount("20m") else {
+    let Some(disk) = harness::small_disk::SmallDisk::mount("20m") else {
         eprintln!("skipped: mounting a small file system needs root");
         return;
     };
-    let folder = disk.0.path().join("data");
+    let folder = disk.path().join("data");
     let path = folder.to_str().unwrap();
     let too_large = run(&[
         "format",
@@ -157,7 +137,7 @@ fn a_disk_that_is_full_ends_format_and_a_running_server_with_one_line() {
     assert_refused(&too_large, &["space"]);
 
     let mut cluster = Cluster::format(Spec::of(1).with(&["--checkpoint-every", "1MiB"]));
-    let folder = disk.0.path().join("small");
+    let folder = disk.path().join("small");
     assert!(format(&folder, "test", "0", "1").status.success());
     cluster.servers[0].folder = folder;
     cluster.start_server(0);

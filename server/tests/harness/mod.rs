@@ -7,6 +7,7 @@
 pub mod damage;
 pub mod links;
 pub mod recorder;
+pub mod small_disk;
 pub mod story;
 pub mod workload;
 
@@ -149,6 +150,12 @@ impl Cluster {
         Cluster { spec, servers, links, folder }
     }
 
+    /// Has a server that was never started keep its data in `folder`.
+    pub fn move_folder(&mut self, id: u8, folder: PathBuf) {
+        make_folder("format", &self.spec, id, &folder);
+        self.servers[id as usize].folder = folder;
+    }
+
     /// Makes the folder of a server whose data is gone, with `lockstep-server recover`.
     pub fn recover(&self, id: u8) {
         make_folder("recover", &self.spec, id, &self.servers[id as usize].folder);
@@ -171,11 +178,16 @@ impl Cluster {
     /// Formats and starts all servers, and waits until they serve.
     pub fn start(spec: Spec) -> Cluster {
         let mut cluster = Cluster::format(spec);
-        for id in 0..cluster.spec.servers {
-            cluster.start_server(id);
-        }
-        cluster.wait_until_healthy();
+        cluster.start_all();
         cluster
+    }
+
+    /// Starts all servers, and waits until they serve.
+    pub fn start_all(&mut self) {
+        for id in 0..self.spec.servers {
+            self.start_server(id);
+        }
+        self.wait_until_healthy();
     }
 
     /// The servers' addresses, as `--peers` and clients take them.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lockstep_client::{Client, ClientOptions, Error, Outcome, Ttl};
+use lockstep_client::{Client, ClientOptions, Error, Moved, Outcome, Ttl};
 use lockstep_sim::checker::{Answer, Call, CheckOptions, History, Report};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -118,6 +118,18 @@ async fn connect(shared: &Shared, request_timeout: Duration) -> Client {
     Client::connect(shared.addresses.clone(), options(DEADLINE)).await.unwrap().with_request_timeout(request_timeout)
 }
 
+/// Asks shard 0 for another primary.
+///
+/// # Panics
+///
+/// If it does not get one.
+pub fn move_primary(addresses: &str) -> Moved {
+    runtime().block_on(async {
+        let client = Client::connect(addresses.split(','), options(DEADLINE)).await.unwrap();
+        client.move_primary(0, None).await.unwrap()
+    })
+}
+
 /// A question under way.
 struct Asked<'a> {
     shared: &'a Shared,
@@ -166,7 +178,7 @@ impl<'a> Asked<'a> {
 async fn ask_on(shared: Arc<Shared>, client: u32) {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(shared.seed ^ u64::from(client) << 32);
     // Some have no patience, so that there are unknown outcomes; the others wait out every outage.
-    let patience = if client % 4 == 0 { Duration::from_millis(400) } else { DEADLINE };
+    let patience = if client % 4 == 0 { Duration::from_millis(100) } else { DEADLINE };
     let connection = connect(&shared, patience).await;
     let mut seen = vec![0; REGISTERS as usize];
     let mut number = 0;

@@ -8,7 +8,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::{
     Cluster, Spec,
     damage::{Part, flip_bits},
-    recorder::Recorder,
+    recorder::{Recorder, move_primary},
     wait_for,
 };
 
@@ -46,11 +46,13 @@ pub enum Fault {
     Wipe,
     /// SIGTERM and a start, one server after the other.
     RollingRestart,
+    /// The primary is asked to hand over, and nothing breaks.
+    MovePrimary,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 17] = [
         Fault::KillPrimary,
         Fault::KillBackup,
         Fault::KillMajority,
@@ -67,6 +69,7 @@ impl Fault {
         Fault::Rot(Part::Checkpoint),
         Fault::Wipe,
         Fault::RollingRestart,
+        Fault::MovePrimary,
     ];
 }
 
@@ -83,7 +86,11 @@ pub struct Story {
 impl Story {
     /// Starts a cluster with links that can be cut, and clients.
     pub fn begin(spec: Spec, clients: u32, seed: u64) -> Story {
-        let cluster = Cluster::start(spec.with_links());
+        Story::go_on(Cluster::start(spec.with_links()), clients, seed)
+    }
+
+    /// The same with a cluster that runs already.
+    pub fn go_on(cluster: Cluster, clients: u32, seed: u64) -> Story {
         let recorder = Recorder::start(&cluster.addresses(), cluster.spec.shards, clients, seed);
         recorder.wait_for_more(100);
         Story { cluster, recorder, random: rand::SeedableRng::seed_from_u64(seed) }
@@ -112,9 +119,16 @@ impl Story {
                 let other = self.random.random_range(0..self.cluster.spec.servers);
                 self.cut(|from, to| (from, to) == (backup, other) || (to, from) == (backup, other));
             }
-            Fault::Rot(part) => self.rot(backup, part),
+            Fault::Rot(part) => {
+                let victim = self.random.random_range(0..self.cluster.spec.servers);
+                self.rot(victim, part);
+            }
             Fault::Wipe => self.wipe(backup),
             Fault::RollingRestart => self.restart_one_by_one(),
+            Fault::MovePrimary => {
+                let moved = move_primary(&self.cluster.addresses());
+                assert_ne!(moved.from, moved.to, "{moved:?}");
+            }
         }
         self.recorder.wait_for_more(50);
         self.wait_until_whole();
@@ -186,9 +200,23 @@ impl Story {
     }
 
     fn rot(&mut self, victim: u8, part: Part) {
+        if part == Part::Checkpoint && self.makes_checkpoints() {
+            wait_for("a checkpoint", || (self.cluster.status(victim, 0)?["checkpoint"].as_u64()? > 0).then_some(()));
+        }
         self.cluster.kill(victim);
-        flip_bits(&self.cluster.servers[usize::from(victim)], part, &mut self.random);
+        let is_damaged = flip_bits(&self.cluster.servers[usize::from(victim)], part, &mut self.random);
+        assert!(is_damaged || part == Part::Checkpoint, "nothing to damage in the {part:?}");
         self.cluster.start_server(victim);
+        if is_damaged && part == Part::Checkpoint {
+            wait_for("the server to have noticed", || {
+                self.cluster.log(victim).contains("will be fetched").then_some(())
+            });
+        }
+    }
+
+    /// Whether checkpoints are made within seconds.
+    fn makes_checkpoints(&self) -> bool {
+        self.cluster.spec.options.iter().any(|option| option == "--checkpoint-every")
     }
 
     fn wipe(&mut self, victim: u8) {
