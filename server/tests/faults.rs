@@ -33,6 +33,11 @@ fn backups_majorities_and_all_may_be_killed() {
 }
 
 #[test]
+fn kills_pauses_and_cuts_may_come_on_top_of_each_other() {
+    tell(12, &[Fault::Storm, Fault::Storm]);
+}
+
+#[test]
 fn a_paused_server_comes_back_and_says_nothing_stale() {
     tell(3, &[Fault::PausePrimary, Fault::PauseBackup, Fault::PausePrimary]);
 }

@@ -20,6 +20,8 @@ use super::{DEADLINE, wait_for};
 const REGISTERS: u32 = 6;
 /// Keys that are counted up.
 const COUNTERS: u32 = 4;
+/// Keys that expire.
+const LEASES: u32 = 2;
 /// How long a client pauses between two questions: what is tested is order, not load.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -95,7 +97,7 @@ impl Recorder {
         self.thread.join().unwrap();
         runtime().block_on(async {
             let client = connect(&self.shared, DEADLINE).await;
-            for key in (0..REGISTERS).map(register).chain((0..COUNTERS).map(counter)) {
+            for key in (0..REGISTERS).map(register).chain((0..COUNTERS).map(counter)).chain((0..LEASES).map(lease)) {
                 let asked = Asked::new(&self.shared, u32::MAX, &key, Call::Get);
                 asked.note(client.get(&key).await.map(found));
             }
@@ -112,6 +114,10 @@ fn register(number: u32) -> String {
 
 fn counter(number: u32) -> String {
     format!("counter-{number}")
+}
+
+fn lease(number: u32) -> String {
+    format!("lease-{number}")
 }
 
 async fn connect(shared: &Shared, request_timeout: Duration) -> Client {
@@ -178,16 +184,18 @@ impl<'a> Asked<'a> {
 async fn ask_on(shared: Arc<Shared>, client: u32) {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(shared.seed ^ u64::from(client) << 32);
     // Some have no patience, so that there are unknown outcomes; the others wait out every outage.
-    let patience = if client % 4 == 0 { Duration::from_millis(100) } else { DEADLINE };
+    let patience = if client.is_multiple_of(4) { Duration::from_millis(100) } else { DEADLINE };
     let connection = connect(&shared, patience).await;
     let mut seen = vec![0; REGISTERS as usize];
     let mut number = 0;
     while !shared.is_over.load(Ordering::Relaxed) {
         number += 1;
+        let value = format!("{client}-{number}");
         if random.random_ratio(1, 3) {
             count(&shared, &connection, client, &mut random).await;
+        } else if random.random_ratio(1, 8) {
+            hold(&shared, &connection, client, &value, &mut random).await;
         } else {
-            let value = format!("{client}-{number}");
             let which = random.random_range(0..REGISTERS);
             write_or_read(&shared, &connection, client, which, &value, &mut seen[which as usize], &mut random).await;
         }
@@ -204,6 +212,32 @@ async fn count(shared: &Shared, connection: &Client, client: u32, random: &mut X
         let asked = Asked::new(shared, client, &key, Call::Increment { delta: 1 });
         let sum = connection.increment(&key, 1).await;
         asked.note(sum.map(|sum| Told::Other(Answer::Summed { sum: sum.value, version: sum.version })));
+    }
+}
+
+async fn hold(shared: &Shared, connection: &Client, client: u32, value: &str, random: &mut Xoshiro256PlusPlus) {
+    let key = lease(random.random_range(0..LEASES));
+    let ask = |call| Asked::new(shared, client, &key, call);
+    let ttl_ms = random.random_range(10..2000);
+    let ttl = Duration::from_millis(ttl_ms);
+    match random.random_range(0..10) {
+        0..4 => {
+            let asked = ask(Call::Put { value: value.as_bytes(), ttl_ms: Some(ttl_ms) });
+            asked.note(connection.put_with_ttl(&key, value, ttl).await.map(|done| written(Some(done))));
+        }
+        4 => ask(Call::Expire { ttl_ms: Some(ttl_ms) }).note(connection.expire(&key, Some(ttl)).await.map(written)),
+        5 => ask(Call::Expire { ttl_ms: None }).note(connection.expire(&key, None).await.map(written)),
+        6 => {
+            let asked = ask(Call::TimeToLive);
+            asked.note(connection.ttl(&key).await.map(|ttl| {
+                Told::Other(match ttl {
+                    Ttl::Missing => Answer::NotFound,
+                    Ttl::Persistent => Answer::Persistent,
+                    Ttl::Remaining(left) => Answer::Remaining { ms: left.as_millis() as u64 },
+                })
+            }));
+        }
+        _ => ask(Call::Get).note(connection.get(&key).await.map(found)),
     }
 }
 
@@ -230,16 +264,6 @@ async fn write_or_read(
         }
         9 => ask(Call::Delete).note(connection.delete(&key).await.map(written)),
         10 => {
-            let asked = ask(Call::TimeToLive);
-            asked.note(connection.ttl(&key).await.map(|ttl| {
-                Told::Other(match ttl {
-                    Ttl::Missing => Answer::NotFound,
-                    Ttl::Persistent => Answer::Persistent,
-                    Ttl::Remaining(left) => Answer::Remaining { ms: left.as_millis() as u64 },
-                })
-            }));
-        }
-        11 => {
             let asked = ask(Call::Exists);
             let version = connection.version(&key).await;
             asked

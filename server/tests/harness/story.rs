@@ -48,11 +48,13 @@ pub enum Fault {
     RollingRestart,
     /// The primary is asked to hand over, and nothing breaks.
     MovePrimary,
+    /// Kills, pauses and cuts of any servers, before those before them are over.
+    Storm,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 17] = [
+    pub const ALL: [Fault; 18] = [
         Fault::KillPrimary,
         Fault::KillBackup,
         Fault::KillMajority,
@@ -70,6 +72,7 @@ impl Fault {
         Fault::Wipe,
         Fault::RollingRestart,
         Fault::MovePrimary,
+        Fault::Storm,
     ];
 }
 
@@ -129,6 +132,7 @@ impl Story {
                 let moved = move_primary(&self.cluster.addresses());
                 assert_ne!(moved.from, moved.to, "{moved:?}");
             }
+            Fault::Storm => self.storm(),
         }
         self.recorder.wait_for_more(50);
         self.wait_until_whole();
@@ -227,6 +231,47 @@ impl Story {
         }
         self.cluster.recover(victim);
         self.cluster.start_server(victim);
+        if self.random.random_ratio(1, 2) {
+            // In the middle of what the wiped server is being given, perhaps by just this one.
+            let other = self.backup_of(victim);
+            self.cluster.kill(other);
+            self.cluster.start_server(other);
+        }
+    }
+
+    fn storm(&mut self) {
+        let servers = self.cluster.spec.servers;
+        let mut is_paused = vec![false; usize::from(servers)];
+        for _ in 0..12 {
+            let victim = self.random.random_range(0..servers);
+            let place = usize::from(victim);
+            match self.random.random_range(0..6) {
+                0..3 if self.cluster.is_running(victim) => {
+                    self.cluster.kill(victim);
+                    is_paused[place] = false;
+                }
+                0..3 => self.cluster.start_server(victim),
+                3 if self.cluster.is_running(victim) => {
+                    self.cluster.signal(victim, if is_paused[place] { "CONT" } else { "STOP" });
+                    is_paused[place] = !is_paused[place];
+                }
+                4 => {
+                    let is_cut: u64 = self.random.random();
+                    self.cluster.links().cut(|from, to| is_cut >> (from * servers + to) & 1 == 1);
+                }
+                _ => self.cluster.links().mend(),
+            }
+            // The storm is made of chance, also in when things happen.
+            std::thread::sleep(Duration::from_millis(self.random.random_range(0..400)));
+        }
+        self.cluster.links().mend();
+        for id in 0..servers {
+            if !self.cluster.is_running(id) {
+                self.cluster.start_server(id);
+            } else if is_paused[usize::from(id)] {
+                self.cluster.signal(id, "CONT");
+            }
+        }
     }
 
     fn restart_one_by_one(&mut self) {

@@ -411,12 +411,13 @@ impl<'a> Search<'a> {
         choices.append(&mut direct);
     }
 
-    /// How many writes of a value are left, and how many of them are needed from an event on.
+    /// How many writes of a value are left, and how many of them are needed after the next event.
     fn uses_left(&self, text: u32, next_event: u32) -> (usize, usize) {
         let TextUse { classes, events } = &self.problem.texts[&text];
         let left =
             |class: &u32| self.problem.classes[*class as usize].members.len() - self.used[*class as usize] as usize;
-        let needed = events.len() - events.partition_point(|&event| event < next_event);
+        // If the next event is one of them, it may be just this write's.
+        let needed = events.len() - events.partition_point(|&event| event <= next_event);
         (classes.iter().map(left).sum(), needed)
     }
 

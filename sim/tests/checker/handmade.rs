@@ -167,6 +167,9 @@ fn a_key_with_a_time_to_live_goes_when_it_is_over_and_not_before() {
     assert_good(&[write.clone(), op(1, 25..30, Ask::Ttl, Told::Remaining(1))]);
     assert_bad(&[write.clone(), op(1, 25..30, Ask::Ttl, Told::Remaining(5))]);
     assert_bad(&[write.clone(), op(1, 25..30, Ask::Ttl, Told::Persistent)]);
+    // Whose time-to-live it was may show only later.
+    let lost = unknown(1, 10, Ask::PutFor("a".to_owned(), 1));
+    assert_good(&[lost, op(2, 20..25, Ask::Ttl, Told::Remaining(1)), there(30)]);
     // Taken away, it stays.
     let keep = op(1, 21..25, Ask::Expire(None), Told::Ok(3));
     assert_good(&[write.clone(), keep.clone(), there(5 * MS), op(1, 6 * MS..7 * MS, Ask::Ttl, Told::Persistent)]);
