@@ -33,6 +33,7 @@ pub(crate) fn status(shard: u16, role: Role) -> ShardStatus {
         commit: 98,
         applied: 97,
         revision: 5000,
+        journal_first_op: 1,
         checkpoint: 50,
         checkpoint_hash: "0".repeat(32),
         pipeline: 2,

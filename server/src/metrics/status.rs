@@ -94,6 +94,8 @@ pub struct ShardStatus {
     pub applied: u64,
     /// Number of logged requests so far.
     pub revision: u64,
+    /// The lowest op that the journal still holds, or the next one.
+    pub journal_first_op: u64,
     /// Op of the last durable checkpoint.
     pub checkpoint: u64,
     /// Hash of the state at the checkpoint, 32 hexadecimal digits.

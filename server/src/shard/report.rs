@@ -188,6 +188,7 @@ impl Core {
             commit: status.commit,
             applied: self.machine.applied,
             revision: self.machine.revision,
+            journal_first_op: self.disk.first_op(),
             checkpoint: superblock.checkpoint.get(),
             checkpoint_hash: format!("{:032x}", superblock.state_hash.get()),
             pipeline: u64::from(status.pipeline),
