@@ -30,7 +30,9 @@ layout! {
         14 shards: U16 = "Number of shards that the caller believes in; 0 for a client that does not know yet.",
         16 cluster: U128 = "The cluster; 0 for a client that takes any.",
         32 servers: u8 = "Number of servers that the caller believes in; 0 for a client.",
-        33 reserved: [u8; 15] = "Zero.",
+        33 reserved: [u8; 3] = "Zero.",
+        36 sessions_max: U32 = "The calling server's bound on the number of sessions; 0 when not said.",
+        40 instance: U64 = "A number that each process of a server draws anew: two processes under one id are told apart; 0 when not said.",
         48 checksum: U128 = "XXH3-128 of the 48 bytes before.",
     }
 }
@@ -81,6 +83,8 @@ byte_enum! {
         Full = 5,
         /// The server is stopping.
         Stopping = 6,
+        /// Another process is connected as the same server.
+        Identity = 7,
     }
 }
 
@@ -122,11 +126,25 @@ impl Hello {
             shards: U16::new(shards),
             cluster: U128::new(cluster),
             servers,
-            reserved: [0; 15],
+            reserved: [0; 3],
+            sessions_max: U32::ZERO,
+            instance: U64::ZERO,
             checksum: U128::ZERO,
         };
-        hello.checksum = U128::new(checksum_128(&hello.as_bytes()[..48]));
+        hello.seal();
         hello
+    }
+
+    /// The same hello, of the server's process `instance`, which keeps up to `sessions_max` sessions.
+    pub fn of_process(mut self, instance: u64, sessions_max: u32) -> Hello {
+        self.instance = U64::new(instance);
+        self.sessions_max = U32::new(sessions_max);
+        self.seal();
+        self
+    }
+
+    fn seal(&mut self) {
+        self.checksum = U128::new(checksum_128(&self.as_bytes()[..48]));
     }
 
     /// Whether these first bytes can still become a hello: false as soon as the magic is wrong.
@@ -170,10 +188,15 @@ impl Hello {
         }
         let role = Role::from_wire(self.role).ok_or(HelloError::Field)?;
         let is_replica_valid = match role {
-            Role::Client => self.replica == REPLICA_NONE && self.servers == 0,
+            Role::Client => {
+                self.replica == REPLICA_NONE
+                    && self.servers == 0
+                    && self.instance.get() == 0
+                    && self.sessions_max.get() == 0
+            }
             Role::Replica => self.replica < self.servers && self.servers <= SERVERS_MAX,
         };
-        if !is_replica_valid || self.reserved != [0; 15] {
+        if !is_replica_valid || self.reserved != [0; 3] {
             return Err(HelloError::Field);
         }
         Ok(role)

@@ -102,6 +102,7 @@ async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>) {
     } else {
         let connections = &shard.metrics.server_connections;
         connections.set(connections.get() + 1);
+        shard.callers.enter(hello.replica, hello.instance.get(), &stream);
         serve_replica(&shard, &stream, hello.replica, rest).await;
         connections.set(connections.get() - 1);
     }

@@ -109,8 +109,73 @@ fn a_server_of_another_cluster_does_not_join() {
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(format(&folder, "another", "2", "3").status.success());
     cluster.start_server(2);
-    harness::wait_for("the foreign server to be told", || cluster.log(2).contains("belongs to cluster").then_some(()));
+    // The others do not want it, so it cannot take part, now or later.
+    let status = cluster.wait_for_exit(2);
+    assert_eq!(status.code(), Some(1), "{}", cluster.log(2));
+    assert!(cluster.log(2).contains("servers 0, 1 do not let this server in"), "{}", cluster.log(2));
+    assert!(cluster.log(2).contains("belongs to cluster"), "{}", cluster.log(2));
     put_within(&cluster.addresses(), "key", "value", Duration::from_secs(30)).unwrap();
+}
+
+/// Starts server 2 with other settings, or another folder, than the others expect, and waits until it ends.
+fn assert_not_let_in(cluster: &mut Cluster, says: &str) {
+    cluster.start_server(2);
+    let status = cluster.wait_for_exit(2);
+    assert_eq!(status.code(), Some(1), "{}", cluster.log(2));
+    assert!(cluster.log(2).contains(says), "{}", cluster.log(2));
+    put_within(&cluster.addresses(), "key", "value", Duration::from_secs(30)).unwrap();
+}
+
+#[test]
+fn servers_that_disagree_on_the_number_of_shards_or_sessions_do_not_join() {
+    let mut cluster = Cluster::start(Spec::of(3));
+    cluster.kill(2);
+    cluster.spec.options = vec!["--sessions-max=77".to_string()];
+    assert_not_let_in(&mut cluster, "--sessions-max is 10000 here and 77 at server 2");
+    cluster.spec.options.clear();
+    let folder = cluster.servers[2].folder.clone();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let path = folder.to_str().unwrap();
+    let shards = ["format", "--data-dir", path, "--cluster", "test", "--id", "2", "--servers", "3", "--shards", "2"];
+    assert!(run(&[&shards[..], &["--journal-size", "16MiB"]].concat()).status.success());
+    assert_not_let_in(&mut cluster, "this cluster has 1 shards, not 2");
+}
+
+#[test]
+fn a_second_process_with_the_identity_of_a_running_server_is_not_let_in() {
+    let mut cluster = Cluster::start(Spec::of(3));
+    // A copy of server 2's folder, started elsewhere: its lock does not help, the others must notice.
+    let copy = Cluster::format(Spec::of(3));
+    let (twin, peers) = (&copy.servers[2], cluster.addresses());
+    let mut start = Command::new(harness::server_binary());
+    start.arg("start").arg("--data-dir").arg(&twin.folder).args(["--peers", &peers, "--no-pin"]);
+    let output = start.args(["--listen", &format!("{}:{}", twin.host, twin.port)]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("another process is connected as server 2 already"), "{said}");
+    put_within(&cluster.addresses(), "key", "value", Duration::from_secs(30)).unwrap();
+    cluster.wait_until_healthy();
+}
+
+#[test]
+fn an_older_format_on_disk_is_refused_with_its_version() {
+    let cluster = Cluster::format(Spec::of(3));
+    let file = cluster.servers[0].folder.join("shard-000/superblock");
+    let mut bytes = std::fs::read(&file).unwrap();
+    for copy in bytes.chunks_exact_mut(4096) {
+        copy[24..26].copy_from_slice(&1u16.to_le_bytes());
+        let checksum = lockstep_proto::checksum::checksum_128(&copy[16..256]);
+        copy[..16].copy_from_slice(&checksum.to_le_bytes());
+    }
+    std::fs::write(&file, &bytes).unwrap();
+    for command in [["start", "--peers", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"].as_slice(), &recover_of_server_0()] {
+        let folder = cluster.servers[0].folder.to_str().unwrap();
+        assert_refused(&run(&[command, &["--data-dir", folder]].concat()), &["version 1 is not supported"]);
+        assert_eq!(std::fs::read(&file).unwrap(), bytes, "nothing was written to it");
+    }
+}
+
+fn recover_of_server_0() -> [&'static str; 7] {
+    ["recover", "--cluster", "test", "--id", "0", "--servers", "3"]
 }
 
 #[test]

@@ -6,7 +6,10 @@ use lockstep_proto::{
     limits::{SERVERS_MAX, SESSION_WINDOW, SHARDS_MAX, TOPOLOGY_BODY_SIZE_MAX},
 };
 use proptest::prelude::*;
-use zerocopy::{FromBytes, IntoBytes, little_endian::U128};
+use zerocopy::{
+    FromBytes, IntoBytes,
+    little_endian::{U32, U64, U128},
+};
 
 use crate::damage::{each_flipped_bit, noise};
 
@@ -16,7 +19,8 @@ pub fn hello() -> impl Strategy<Value = Hello> {
             .prop_map(|(cluster, shard, shards)| Hello::client(cluster, shard, shards)),
         (any::<u128>(), any::<u16>(), any::<u16>(), 1..=SERVERS_MAX, any::<prop::sample::Index>()).prop_map(
             |(cluster, shard, shards, servers, replica)| {
-                Hello::replica(cluster, shard, shards, replica.index(servers.into()) as u8, servers)
+                let hello = Hello::replica(cluster, shard, shards, replica.index(servers.into()) as u8, servers);
+                if cluster % 2 == 0 { hello } else { hello.of_process(cluster as u64, cluster as u32) }
             }
         ),
     ]
@@ -87,7 +91,7 @@ fn a_hello_with_a_field_out_of_range_is_refused() {
         Hello { servers: SERVERS_MAX + 1, ..server },
         Hello { servers: 0, replica: 0, ..server },
         Hello { replica: REPLICA_NONE, ..server },
-        Hello { reserved: [1; 15], ..server },
+        Hello { reserved: [1; 3], ..server },
     ] {
         assert_eq!(sealed(hello).check(), Err(HelloError::Field), "{hello:?}");
         assert!(hello.check().is_err());
@@ -228,7 +232,7 @@ proptest! {
             // Whatever the other fields are: with a right checksum only their ranges decide.
             let is_client = hello.role == 1 && hello.replica == REPLICA_NONE && hello.servers == 0;
             let is_server = hello.role == 2 && hello.replica < hello.servers && hello.servers <= SERVERS_MAX;
-            hello.reserved = [0; 15];
+            (hello.reserved, hello.sessions_max, hello.instance) = ([0; 3], U32::ZERO, U64::ZERO);
             prop_assert_eq!(sealed(hello).check().is_ok(), is_client || is_server);
         }
     }

@@ -111,13 +111,15 @@ pub enum RejectReason {
     Full,
     /// The server is stopping.
     Stopping,
+    /// A second process under the id of a server that is connected.
+    Identity,
     /// No hello for too long.
     Timeout,
 }
 
 impl RejectReason {
     /// Every reason.
-    pub const ALL: [RejectReason; 10] = [
+    pub const ALL: [RejectReason; 11] = [
         RejectReason::NotLockstep,
         RejectReason::Version,
         RejectReason::Cluster,
@@ -127,6 +129,7 @@ impl RejectReason {
         RejectReason::Malformed,
         RejectReason::Full,
         RejectReason::Stopping,
+        RejectReason::Identity,
         RejectReason::Timeout,
     ];
 
@@ -142,6 +145,7 @@ impl RejectReason {
             RejectReason::Malformed => "malformed",
             RejectReason::Full => "full",
             RejectReason::Stopping => "stopping",
+            RejectReason::Identity => "identity",
             RejectReason::Timeout => "timeout",
         }
     }
@@ -192,6 +196,7 @@ impl RejectReason {
             Answer::Shard => Some(RejectReason::Shard),
             Answer::Full => Some(RejectReason::Full),
             Answer::Stopping => Some(RejectReason::Stopping),
+            Answer::Identity => Some(RejectReason::Identity),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! replica decide and carries out what it says, with `disk` for the journal, [`checkpoints`] for the checkpoint and
 //! [`peers`] for the other servers.
 
+pub mod callers;
 pub mod checkpoints;
 pub mod clock;
 pub mod connections;
@@ -42,6 +43,7 @@ use lockstep_replica::{Input, Replica, Role};
 pub use self::setup::*;
 pub use self::start::run;
 use self::{
+    callers::Callers,
     checkpoints::Checkpointer,
     clock::Clock,
     connections::{Connection, ConnectionRef, ConnectionTable},
@@ -84,6 +86,10 @@ pub struct Shard {
     pub replica: u8,
     /// Number of servers.
     pub servers: u8,
+    /// The servers that are connected to this one.
+    pub callers: Callers,
+    /// Tells this process from all others of the same server.
+    pub instance: u64,
     /// Where the shard counts.
     pub metrics: Arc<ShardMetrics>,
     options: Arc<StartOptions>,
@@ -181,6 +187,11 @@ impl Shard {
         if let Some(refusal) = crate::socket::refusal(hello, role, &us) {
             return refusal;
         }
+        if role == HelloRole::Replica {
+            if let Some(refusal) = self.refuse_server(hello) {
+                return refusal;
+            }
+        }
         if self.is_stopping() && role == HelloRole::Client {
             return (Answer::Stopping, "this server is stopping".to_string());
         }
@@ -190,6 +201,26 @@ impl Shard {
             return (Answer::Full, text);
         }
         (Answer::Welcome, String::new())
+    }
+
+    fn refuse_server(&self, hello: &Hello) -> Option<(Answer, String)> {
+        let (theirs, ours) = (hello.sessions_max.get(), self.options.sessions_max);
+        if theirs != 0 && theirs != ours {
+            let text = format!(
+                "--sessions-max is {ours} here and {theirs} at server {}: it must be the same on all servers, or their states \
+                 would drift apart",
+                hello.replica
+            );
+            return Some((Answer::Cluster, text));
+        }
+        if self.callers.is_taken(hello.replica, hello.instance.get()) {
+            let text = format!(
+                "another process is connected as server {} already: each server needs an id and a data folder of its own",
+                hello.replica
+            );
+            return Some((Answer::Identity, text));
+        }
+        None
     }
 
     /// What this shard says about itself. `text` is why a caller is refused; a welcome carries the servers' addresses.

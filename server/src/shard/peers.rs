@@ -29,6 +29,10 @@ const RECONNECT_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
+/// How long most of the other servers may refuse this one before it gives up: longer than a connection of an earlier process
+/// of this server can be taken for alive.
+const REFUSED_MAX: Duration = Duration::from_secs(6);
+
 /// The way to one other server.
 pub struct Peer {
     /// Its id.
@@ -38,7 +42,22 @@ pub struct Peer {
     queue: RefCell<Vec<Bytes>>,
     queue_bytes: Cell<usize>,
     is_connected: Cell<bool>,
+    /// Since when it refuses this server as one that does not belong to it.
+    refused_since: Cell<Option<Instant>>,
     flush: LocalNotify,
+}
+
+/// Why there is no connection to a peer.
+struct ConnectFailure {
+    text: String,
+    /// Whether it is there and says that this server does not belong to it.
+    is_refusal: bool,
+}
+
+impl From<String> for ConnectFailure {
+    fn from(text: String) -> ConnectFailure {
+        ConnectFailure { text, is_refusal: false }
+    }
 }
 
 impl Peer {
@@ -50,6 +69,7 @@ impl Peer {
             queue: RefCell::default(),
             queue_bytes: Cell::new(0),
             is_connected: Cell::new(false),
+            refused_since: Cell::new(None),
             flush: LocalNotify::default(),
         }
     }
@@ -87,6 +107,7 @@ pub async fn connect_loop(shard: Rc<Shard>, peer: Rc<Peer>) {
             Ok(stream) => {
                 info!(shard = shard.shard, peer = peer.id, address = %peer.address, "connected to peer");
                 last_failure.clear();
+                peer.refused_since.set(None);
                 let connected = Instant::now();
                 peer.is_connected.set(true);
                 shard.metrics.server_connections.set(shard.metrics.server_connections.get() + 1);
@@ -103,7 +124,10 @@ pub async fn connect_loop(shard: Rc<Shard>, peer: Rc<Peer>) {
                 }
                 info!(shard = shard.shard, peer = peer.id, "lost the connection to peer");
             }
-            Err(failure) => {
+            Err(ConnectFailure { text: failure, is_refusal }) => {
+                let since = is_refusal.then(|| peer.refused_since.get().unwrap_or_else(Instant::now));
+                peer.refused_since.set(since);
+                shard.end_if_refused(&failure);
                 // The same failure again and again says nothing new.
                 if failure == last_failure {
                     debug!(shard = shard.shard, peer = peer.id, address = %peer.address, %failure, "cannot reach peer");
@@ -118,24 +142,41 @@ pub async fn connect_loop(shard: Rc<Shard>, peer: Rc<Peer>) {
     }
 }
 
-async fn connect(shard: &Rc<Shard>, peer: &Peer) -> Result<Rc<TcpStream>, String> {
+async fn connect(shard: &Rc<Shard>, peer: &Peer) -> Result<Rc<TcpStream>, ConnectFailure> {
     let address = resolve(&peer.address, shard.shard).await?;
     let stream = Rc::new(TcpStream::connect(address).await.map_err(|error| error.to_string())?);
     let _ = stream.set_nodelay(true);
-    let hello = Hello::replica(shard.cluster, shard.shard, shard.shards, shard.replica, shard.servers);
+    let hello = Hello::replica(shard.cluster, shard.shard, shard.shards, shard.replica, shard.servers)
+        .of_process(shard.instance, shard.options.sessions_max);
     let hello = Bytes::copy_from_slice(hello.as_bytes());
     ring::send_all(stream.clone(), vec![hello]).await.map_err(|error| error.to_string())?;
     let topology = read_topology(&stream).await?;
     if topology.answer != Answer::Welcome {
-        return Err(format!("it refuses this server: {}", topology.text));
+        let is_refusal = !matches!(topology.answer, Answer::Full | Answer::Stopping);
+        return Err(ConnectFailure { text: format!("it refuses this server: {}", topology.text), is_refusal });
     }
     if topology.replica != peer.id {
         return Err(format!(
             "server {} answers there, not server {}; check the order of --peers",
             topology.replica, peer.id
-        ));
+        )
+        .into());
     }
     Ok(stream)
+}
+
+impl Shard {
+    /// Ends a server that most of the others refuse, and have refused for a while: it can never take part.
+    fn end_if_refused(&self, reason: &str) {
+        let core = &mut *self.core.borrow_mut();
+        let is_final = |peer: &&Rc<Peer>| peer.refused_since.get().is_some_and(|since| since.elapsed() > REFUSED_MAX);
+        let refusing: Vec<String> =
+            core.peers.iter().flatten().filter(is_final).map(|peer| peer.id.to_string()).collect();
+        if refusing.len() * 2 > core.peers.iter().flatten().count() {
+            core.fail(anyhow::anyhow!("servers {} do not let this server in: {reason}", refusing.join(", ")));
+            self.turn.notify();
+        }
+    }
 }
 
 async fn read_topology(stream: &TcpStream) -> Result<Topology, String> {

@@ -98,6 +98,8 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         shards: identity.shards,
         replica: identity.replica,
         servers: identity.servers,
+        callers: Default::default(),
+        instance: random_u64()?.max(1),
         metrics,
         options,
         phase: Cell::new(Phase::Running),
