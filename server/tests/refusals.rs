@@ -138,6 +138,8 @@ fn servers_that_disagree_on_the_number_of_shards_or_sessions_do_not_join() {
     let path = folder.to_str().unwrap();
     let shards = ["format", "--data-dir", path, "--cluster", "test", "--id", "2", "--servers", "3", "--shards", "2"];
     assert!(run(&[&shards[..], &["--journal-size", "16MiB"]].concat()).status.success());
+    // The second shard's port.
+    cluster.servers[2].admin += 1000;
     assert_not_let_in(&mut cluster, "this cluster has 1 shards, not 2");
 }
 

@@ -133,7 +133,7 @@ pub fn audit(addresses: &str, histories: &[History]) {
 /// One put, with the result that the caller's time allows.
 pub fn put_within(addresses: &str, key: &str, value: &str, timeout: Duration) -> Result<(), lockstep_client::Error> {
     runtime().block_on(async {
-        let client = connect(addresses).await.with_request_timeout(timeout);
+        let client = Client::connect(addresses.split(','), options()).await?.with_request_timeout(timeout);
         client.put(key, value).await.map(|_| ())
     })
 }
