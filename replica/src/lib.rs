@@ -15,15 +15,16 @@
 //! # What it is not
 //!
 //! It knows nothing of what requests do to data, of sockets, files or connections. The host moves bytes; this crate never
-//! trusts it with a rule of the protocol. Automatic failover is not in it yet: a view changes only when its primary
-//! restarts.
+//! trusts it with a rule of the protocol.
 //!
 //! # Where to begin
 //!
 //! [`Input`] and [`Output`] are the whole conversation with the host. [`Replica::step`] takes an input apart; `primary.rs`
-//! and `backup.rs` are the two sides of normal operation, `view.rs` is what happens when a primary restarts, `peers.rs`
-//! is what a primary knows of each backup. [`sessions`] is the table that makes a request take effect once; it is part of
-//! the replicated state, and the host keeps it next to the store.
+//! and `backup.rs` are the two sides of normal operation. `view.rs` says how a view ends and the next one begins, with
+//! `suspicion.rs`, `handover.rs`, `candidate.rs` and `joining.rs` for the steps. `recovery.rs` is for servers that have lost
+//! something, `transfer.rs` for those that are far behind, `repair.rs` and `hashes.rs` watch over what disks hold.
+//! [`sessions`] is the table that makes a request take effect once; it is part of the replicated state, and the host keeps
+//! it next to the store.
 
 mod backup;
 mod batch;

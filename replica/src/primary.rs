@@ -328,6 +328,12 @@ impl<P: BatchPool> Replica<P> {
         if header.nonce.get() != 0 {
             self.send_start_view(header.replica, header.nonce.get());
         }
+        let from = header.replica as usize;
+        if is_member && header.incarnations[from].get() > self.incarnations[from] {
+            // Heard of for the first time: what it says of itself must not be less some day.
+            self.learn_incarnations(header);
+            self.persist_record();
+        }
         if header.checkpoint.get() != self.peers[header.replica as usize].checkpoint.op {
             self.on_backup_checkpoint(header);
         }

@@ -30,6 +30,9 @@ use zerocopy::little_endian::U64;
 
 use crate::{batch::BatchPool, record::VOUCH_UNKNOWN, replica::Replica, timers::Timer, view::Phase};
 
+/// Incarnation of a folder made by `format`.
+const FORMATTED: u64 = 1;
+
 /// A wiped server that asks the others.
 pub(crate) struct Recovering {
     /// Who has answered, with its view.
@@ -132,11 +135,14 @@ impl<P: BatchPool> Replica<P> {
         }
     }
 
-    /// Whether a message of a server that has never been in a view comes from one that had been: then its folder was formatted
-    /// anew, and all it had promised is forgotten. It is told.
+    /// Whether a message of a server in view 0 comes from one that had been in a later one: then its folder was formatted anew,
+    /// and all it had promised is forgotten. It is told. If it is a late message of the server as it was before, that does no
+    /// harm: it knows better.
     pub(crate) fn is_reformatted(&mut self, header: &MessageHeader) -> bool {
-        let is_known = self.durable.incarnations[header.replica as usize] > 0;
-        if header.view.get() > 0 || !is_known || header.command() == Some(Command::RecoveryResponse) {
+        let from = header.replica as usize;
+        let (incarnation, known) = (header.incarnations[from].get(), self.durable.incarnations[from]);
+        // A server that has recovered has a number of its own, which whoever knows it has from itself.
+        if known == 0 || (incarnation <= known && incarnation != FORMATTED) {
             return false;
         }
         if self.may_speak() {

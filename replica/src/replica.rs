@@ -309,11 +309,14 @@ impl<P: BatchPool> Replica<P> {
             return command == Command::RecoveryResponse;
         }
         let (incarnation, known) = (header.incarnations[from as usize].get(), self.incarnations[from as usize]);
+        if !is_recovery && header.view.get() == 0 && self.is_reformatted(header) {
+            return false;
+        }
         if incarnation < known && !mutant::is(Mutant::StaleIncarnationCounts) {
             // Said before its disk was wiped.
             return false;
         }
-        is_recovery || incarnation == known || !self.is_reformatted(header)
+        true
     }
 
     pub(crate) fn is_server(&self, replica: u8) -> bool {

@@ -157,7 +157,8 @@ impl<P: BatchPool> Replica<P> {
             self.transfer = None;
             return;
         } else {
-            transfer.resends += 1;
+            // While the host has something to write, it is its disk that is slow.
+            transfer.resends += u32::from(transfer.unwritten.is_empty());
             if transfer.resends > RESENDS_MAX {
                 self.transfer = None;
                 self.is_behind = false;

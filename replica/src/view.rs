@@ -19,7 +19,7 @@
 //! Every commit quorum has a member in common with the quorum of step 3, so the chosen log holds everything that was
 //! committed before. The order of the durable writes is what makes a crash between any two of these steps harmless: a
 //! durable log_view says "my log is this view's log, as far as it goes, and at least as far as the view's beginning". A
-//! replica that has lost a part of what it had says so, durably, in its vouch_op: see `vouch.rs`.
+//! replica that has lost a part of what it had says so, durably, in its vouch_op: see `recovery.rs`.
 
 use lockstep_proto::{
     message::Command,
