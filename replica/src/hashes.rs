@@ -4,7 +4,7 @@
 use lockstep_proto::message::{Command, FLAG_FRESH, MessageHeader};
 use zerocopy::little_endian::{U64, U128};
 
-use crate::{batch::BatchPool, io::Output, replica::Replica, status::Role};
+use crate::{batch::BatchPool, io::Output, recovery::FORMATTED, replica::Replica, status::Role};
 
 /// Own checkpoints that are remembered for comparison.
 const REMEMBERED: usize = 4;
@@ -92,7 +92,8 @@ impl<P: BatchPool> Replica<P> {
 
     pub(crate) fn on_diverged(&mut self, header: &MessageHeader) {
         if header.flags & FLAG_FRESH != 0 {
-            if self.view == 0 && !self.is_recovering {
+            let is_formatted = self.incarnations[self.config.replica as usize] == FORMATTED;
+            if self.view == 0 && is_formatted {
                 self.fatal(
                     "this server's data folder is freshly formatted, but the other servers know it with data: what it had \
                      promised is forgotten; make the folder with `recover` instead of `format`"

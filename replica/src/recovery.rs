@@ -31,7 +31,7 @@ use zerocopy::little_endian::U64;
 use crate::{batch::BatchPool, record::VOUCH_UNKNOWN, replica::Replica, timers::Timer, view::Phase};
 
 /// Incarnation of a folder made by `format`.
-const FORMATTED: u64 = 1;
+pub(crate) const FORMATTED: u64 = 1;
 
 /// A wiped server that asks the others.
 pub(crate) struct Recovering {
@@ -102,7 +102,10 @@ impl<P: BatchPool> Replica<P> {
         recovering.views[header.replica as usize] = Some(header.view.get());
         let count = recovering.views.iter().flatten().count();
         let view = recovering.views.iter().flatten().max().copied().unwrap_or(0);
-        self.learn_incarnations(header);
+        let mut wiped = *header;
+        // Whoever answers knows its own number, though it may never have been in a view: see `is_reformatted`.
+        wiped.incarnations.iter_mut().filter(|number| number.get() == FORMATTED).for_each(|number| number.set(0));
+        self.learn_incarnations(&wiped);
         let needed = if mutant::is(Mutant::RecoverFromOne) { 1 } else { self.quorums.recovery as usize };
         if count < needed {
             return;
@@ -141,8 +144,8 @@ impl<P: BatchPool> Replica<P> {
     pub(crate) fn is_reformatted(&mut self, header: &MessageHeader) -> bool {
         let from = header.replica as usize;
         let (incarnation, known) = (header.incarnations[from].get(), self.durable.incarnations[from]);
-        // A server that has recovered has a number of its own, which whoever knows it has from itself.
-        if known == 0 || (incarnation <= known && incarnation != FORMATTED) {
+        // A server that has recovered has another number, and may have found the cluster in view 0 still.
+        if known == 0 || incarnation != FORMATTED {
             return false;
         }
         if self.may_speak() {
