@@ -61,7 +61,11 @@ fn explain(error: &io::Error, disabled: Option<&str>) -> String {
 ///
 /// If the kernel does not give out a ring.
 pub fn start<F: Future>(future: F) -> io::Result<F::Output> {
-    Ok(runtime()?.block_on(future))
+    // Dropping tokio-uring's driver frees the memory of operations in flight before it cancels them, and the kernel goes on
+    // writing there: seen as a crash when a client connected while a server was ending. A ring is made once per thread
+    // and lasts as long as the process does, so it is left alone.
+    let runtime = std::mem::ManuallyDrop::new(runtime()?);
+    Ok(runtime.block_on(future))
 }
 
 fn runtime() -> io::Result<tokio_uring::Runtime> {
