@@ -22,10 +22,11 @@ pub struct FaultOutcome {
     pub error: Option<String>,
 }
 
-/// The longest of `silences` that ends after `from_ns` and begins before `to_ns`; times in nanoseconds since the start of the
-/// run.
+/// The longest of `silences` that lies for the most part between `from_ns` and `to_ns`: the last good answer comes a little
+/// before what silences. Times in nanoseconds since the start of the run.
 pub fn gap_between(silences: &[Silence], from_ns: u64, to_ns: u64) -> Option<Silence> {
-    let touching = silences.iter().filter(|silence| silence.to_ns > from_ns && silence.from_ns < to_ns);
+    let middle_ns = |silence: &Silence| silence.from_ns + (silence.to_ns - silence.from_ns) / 2;
+    let touching = silences.iter().filter(|silence| (from_ns..to_ns).contains(&middle_ns(silence)));
     touching.copied().max_by_key(|silence| silence.to_ns - silence.from_ns)
 }
 
@@ -45,12 +46,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gap_of_a_fault_is_the_longest_that_it_touches() {
+    fn the_gap_of_a_fault_is_the_longest_until_the_next_one() {
         let silence = |from_ns, to_ns| Silence { from_ns, to_ns, has_ended: true };
         let silences = [silence(10, 13), silence(95, 140), silence(150, 170), silence(300, 400)];
         // The last good answer may have come just before the fault.
         assert_eq!(gap_between(&silences, 100, 290), Some(silence(95, 140)));
         assert_eq!(gap_between(&silences, 141, 290), Some(silence(150, 170)));
         assert_eq!(gap_between(&silences, 200, 290), None);
+        // What the next fault, at 302, silences is not this one's.
+        assert_eq!(gap_between(&silences, 200, 302), None);
+        assert_eq!(gap_between(&silences, 302, u64::MAX), Some(silence(300, 400)));
     }
 }
