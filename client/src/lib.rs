@@ -67,6 +67,6 @@ pub use error::{Error, Failure, FailureKind, Outcome};
 pub use handle::Client;
 pub use move_primary::Moved;
 pub use scan::{Scan, ScanContent, ScanCursor, ScanEntry, ScanPage};
-pub use status::{PeerReport, ReplicaRole, ReplicaStatus, ServerStatus};
+pub use status::{PeerReport, ReplicaRole, ReplicaStatus, ServerStatus, Transfer};
 pub use stub::{Entry, Incremented, Ttl, Written};
 pub use topology::Cluster;

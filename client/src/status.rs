@@ -31,6 +31,8 @@ pub enum ReplicaRole {
     Primary,
     /// Is not in normal operation yet.
     Recovering,
+    /// Has lost ops that it may have acknowledged, and gets them back from the others before it counts again.
+    Deficient,
     /// Something that this client does not know.
     Unknown,
 }
@@ -60,6 +62,8 @@ pub struct ReplicaStatus {
     pub uptime_ms: u64,
     /// Client connections of the shard.
     pub connections: u32,
+    /// The checkpoint that another server is sending to it, if one is.
+    pub transfer: Option<Transfer>,
     /// The ids of the servers that it holds to be in sync.
     pub in_sync: Vec<u8>,
     /// Ack policy.
@@ -70,6 +74,23 @@ pub struct ReplicaStatus {
     pub durability: &'static str,
     /// What it knows of the other servers.
     pub peers: Vec<PeerReport>,
+}
+
+/// How far a checkpoint has come that a server gets from another one, because what it lacks is in no journal any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Transfer {
+    /// What has come so far, in KiB.
+    pub received_kib: u32,
+    /// Its size, in KiB.
+    pub size_kib: u32,
+}
+
+impl Transfer {
+    /// How much of it has come, in whole percent.
+    pub fn percent(&self) -> u32 {
+        let share = u64::from(self.received_kib) * 100 / u64::from(self.size_kib.max(1));
+        share.min(100) as u32
+    }
 }
 
 /// What a server knows about another one.
@@ -160,8 +181,9 @@ fn read_status(body: &[u8]) -> Option<ReplicaStatus> {
     let name = |names: &[&'static str], value: u8| *names.get(usize::from(value)).unwrap_or(&"unknown");
     Some(ReplicaStatus {
         role: match status.role {
-            0 => ReplicaRole::Backup,
             1 => ReplicaRole::Primary,
+            0 | 2 if status.is_deficient != 0 => ReplicaRole::Deficient,
+            0 => ReplicaRole::Backup,
             2 => ReplicaRole::Recovering,
             _ => ReplicaRole::Unknown,
         },
@@ -175,6 +197,10 @@ fn read_status(body: &[u8]) -> Option<ReplicaStatus> {
         keys: status.keys.get(),
         uptime_ms: status.uptime_ms.get(),
         connections: status.connections.get(),
+        transfer: (status.transfer_size_kib.get() != 0).then(|| Transfer {
+            received_kib: status.transfer_received_kib.get(),
+            size_kib: status.transfer_size_kib.get(),
+        }),
         in_sync: (0..8).filter(|server| status.in_sync & 1 << server != 0).collect(),
         ack: name(&["majority", "all", "strict"], status.ack),
         fanout: name(&["parallel", "sequential"], status.fanout),

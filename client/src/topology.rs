@@ -1,9 +1,15 @@
 //! Who is in the cluster, and where its shards are.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use lockstep_proto::hello::{Hello, Topology};
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     config::ClientOptions,
@@ -45,6 +51,18 @@ pub(crate) fn shard_address(base: &str, shard: u16) -> Result<String, Failure> {
     address().ok_or_else(|| FailureKind::Address.at(base))
 }
 
+/// How long an address may answer later than the first, at least, and still be heard.
+const DISCOVERY_PATIENCE_MIN: Duration = Duration::from_millis(20);
+
+/// What most answers speak of: one address of many may have become another cluster's. When there are as many for each, the
+/// address that was given first decides.
+fn likely_cluster(mut answers: Vec<(usize, Cluster)>) -> Option<Cluster> {
+    answers.sort_by_key(|(place, _)| *place);
+    let votes = |id: u128| answers.iter().filter(|(_, cluster)| cluster.id == id).count();
+    let most = answers.iter().map(|(_, cluster)| votes(cluster.id)).max()?;
+    answers.iter().find(|(_, cluster)| votes(cluster.id) == most).map(|(_, cluster)| cluster.clone())
+}
+
 /// What is known about the cluster, shared by the links of all shards.
 #[derive(Debug)]
 pub(crate) struct Directory {
@@ -53,23 +71,37 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Asks all addresses at once; the first that answers is believed.
+    /// Asks all addresses at once, and takes the cluster that most of those speak of that answer about as soon as the first.
     pub(crate) async fn discover(seeds: Vec<String>, options: &ClientOptions) -> Result<Directory, Failure> {
+        let started = Instant::now();
         let mut last = FailureKind::Address.at("(no address given)");
         let mut questions = JoinSet::new();
-        for seed in &seeds {
+        for (place, seed) in seeds.iter().enumerate() {
             let (seed, options) = (seed.clone(), options.clone());
-            questions.spawn(async move { Directory::ask(&seed, &options).await });
+            questions.spawn(async move { (place, Directory::ask(&seed, &options).await) });
         }
-        while let Some(answer) = questions.join_next().await {
+        let mut answers: Vec<(usize, Cluster)> = Vec::new();
+        let mut until = None;
+        loop {
+            let answer = match until {
+                None => questions.join_next().await,
+                Some(until) => timeout_at(until, questions.join_next()).await.ok().flatten(),
+            };
             match answer {
-                Ok(Ok(cluster)) => return Ok(Directory { cluster: Mutex::new(Arc::new(cluster)), seeds }),
-                Ok(Err(failure)) => last = failure,
+                Some(Ok((place, Ok(cluster)))) => {
+                    answers.push((place, cluster));
+                    until.get_or_insert_with(|| Instant::now() + started.elapsed().max(DISCOVERY_PATIENCE_MIN));
+                }
+                Some(Ok((_, Err(failure)))) => last = failure,
                 // A question that panicked; it has been printed.
-                Err(_) => {}
+                Some(Err(_)) => {}
+                None => break,
             }
         }
-        Err(last)
+        match likely_cluster(answers) {
+            Some(cluster) => Ok(Directory { cluster: Mutex::new(Arc::new(cluster)), seeds }),
+            None => Err(last),
+        }
     }
 
     async fn ask(seed: &str, options: &ClientOptions) -> Result<Cluster, Failure> {
@@ -130,5 +162,16 @@ mod tests {
         }
         let failure = shard_address("host:65535", 1).unwrap_err();
         assert!(failure.to_string().starts_with("host:65535: not an address"), "{failure}");
+    }
+
+    #[test]
+    fn the_cluster_that_most_addresses_speak_of_is_taken_and_the_first_of_as_many() {
+        let of = |id| Cluster { id, servers: Vec::new(), shards: 1, window: 1 };
+        let likely = |ids: &[(usize, u128)]| {
+            likely_cluster(ids.iter().map(|&(place, id)| (place, of(id))).collect()).map(|cluster| cluster.id)
+        };
+        assert_eq!(likely(&[(2, 9), (0, 7), (1, 7)]), Some(7));
+        assert_eq!(likely(&[(1, 9), (0, 7)]), Some(7));
+        assert_eq!(likely(&[]), None);
     }
 }

@@ -80,9 +80,10 @@ layout! {
         76 ack: u8 = "Ack policy: 0 majority, 1 all, 2 strict.",
         77 fanout: u8 = "Fan-out: 0 parallel, 1 sequential.",
         78 durability: u8 = "Durability: 0 disk, 1 memory.",
-        79 reserved0: u8 = "Zero.",
+        79 is_deficient: u8 = "1 when it has lost ops that it may have acknowledged, and does not have them back yet.",
         80 revision: U64 = "Number of logged requests so far: the version that the next one will get.",
-        88 reserved1: U64 = "Zero.",
+        88 transfer_received_kib: U32 = "KiB of a checkpoint that have come from another server so far.",
+        92 transfer_size_kib: U32 = "Size of that checkpoint in KiB; 0 when none is on its way.",
     }
 }
 

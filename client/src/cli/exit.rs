@@ -17,6 +17,8 @@ pub const UNAVAILABLE: u8 = 3;
 pub fn report(result: Result<(), Failure>, printer: &Printer) -> u8 {
     let Err(failure) = result else { return OK };
     match &failure {
+        // A closed standard output has nothing left to be told.
+        Failure::NotFound(key) if printer.is_json() => drop(printer.json(&super::output::missing(key))),
         Failure::NotFound(key) => printer.note(&format!("(nil) {}", super::output::escape(key))),
         Failure::NotMet => {}
         Failure::Usage(message) | Failure::Refused(message) => printer.error(message),

@@ -107,6 +107,14 @@ fn push_hex_escape(byte: u8, text: &mut String) {
     let _ = write!(text, "\\x{byte:02x}");
 }
 
+/// The answer about a key that does not exist.
+pub fn missing(key: &[u8]) -> Value {
+    let mut object = Map::new();
+    put_bytes(&mut object, "key", key);
+    object.insert("value".to_owned(), Value::Null);
+    object.into()
+}
+
 /// Adds bytes to a JSON object: as `name` if they are UTF-8, else in hexadecimal as `name_hex`.
 pub fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {

@@ -82,6 +82,7 @@ fn row(line: &ServerStatus, primary: Option<&ReplicaStatus>, is_colored: bool) -
         ReplicaRole::Primary => ("primary", Some(Color::Green)),
         ReplicaRole::Backup => ("backup", None),
         ReplicaRole::Recovering => ("recovering", Some(Color::Yellow)),
+        ReplicaRole::Deficient => ("deficient", Some(Color::Yellow)),
         ReplicaRole::Unknown => ("unknown", Some(Color::Yellow)),
     };
     let uptime = Duration::from_secs(replica.uptime_ms / 1000);
@@ -100,6 +101,10 @@ fn row(line: &ServerStatus, primary: Option<&ReplicaStatus>, is_colored: bool) -
 fn lag(line: &ServerStatus, primary: Option<&ReplicaStatus>) -> String {
     let is_primary = line.replica.as_ref().is_some_and(|replica| replica.role == ReplicaRole::Primary);
     let peer = primary.and_then(|primary| primary.peers.iter().find(|peer| peer.server == line.server));
+    if let Some(transfer) = line.replica.as_ref().and_then(|replica| replica.transfer) {
+        let lag = peer.map_or_else(|| "?".to_owned(), |peer| peer.lag.to_string());
+        return format!("{lag} (checkpoint: {} %)", transfer.percent());
+    }
     match peer {
         _ if is_primary => "0".to_owned(),
         Some(peer) if peer.is_behind => format!("{} (needs a checkpoint)", peer.lag),

@@ -120,6 +120,10 @@ async fn json_is_one_object_per_answer() {
     );
     let answers = json_lines(&shell.run(&["ttl", "key", "--output", "json"]).await);
     assert_eq!(answers, [json!({"ttl_ms": null})]);
+    for command in ["get", "del", "ttl"] {
+        let output = shell.run(&[command, "none", "--output", "json"]).await;
+        assert_eq!((output.status.code(), json_lines(&output)), (Some(1), vec![json!({"key": "none", "value": null})]));
+    }
 }
 
 #[tokio::test]
@@ -226,6 +230,8 @@ async fn status_is_a_table_with_a_line_per_server_and_shard() {
     assert_eq!(rows[1].join(" "), format!("0 {} 0 primary 0 70 60 50 0 yes 4 1m 1s", addresses[0]));
     assert_eq!(rows[2].join(" "), format!("1 {} 0 unreachable - - - - 10 yes - -", addresses[1]));
     assert_eq!(rows[3].join(" "), format!("2 {} 0 backup 0 72 60 50 20 no 4 1m 1s", addresses[2]));
+    assert_eq!(rows[6][3], "deficient");
+    assert!(rows[6].join(" ").contains("20 (checkpoint: 33 %)"), "{table}");
     assert_eq!(rows.iter().filter(|row| row.len() > 3 && row[3] == "unreachable").count(), 2);
     assert!(table.contains("server 1 shard 1: cannot connect"), "{table}");
 

@@ -26,6 +26,20 @@ async fn any_address_that_answers_leads_to_the_primary() {
 }
 
 #[tokio::test]
+async fn an_address_that_has_become_another_clusters_does_not_lead_astray() {
+    let fake = Fake::start(2, 1).await;
+    let other = Fake::start(1, 1).await;
+    other.state().cluster += 1;
+    let addresses = [other.addresses(), fake.addresses()].concat();
+    for _ in 0..5 {
+        let client = Client::connect(addresses.clone(), options()).await.unwrap();
+        assert_eq!(client.cluster().servers, fake.addresses());
+        client.put("key", "value").await.unwrap();
+    }
+    assert_eq!(other.seen(Operation::Put), []);
+}
+
+#[tokio::test]
 async fn each_shard_has_a_connection_of_its_own_to_its_own_port() {
     let fake = Fake::start(1, 4).await;
     let client = fake.client().await;

@@ -138,6 +138,9 @@ impl LoadOptions {
             let (connections, threads) = (self.connections, self.threads);
             return Err(format!("{threads} threads need at least as many --connections, not {connections}"));
         }
+        if self.timeout.is_zero() {
+            return Err("--timeout 0s gives up every request before it is sent".to_owned());
+        }
         if duration < Duration::from_millis(10) {
             return Err("--duration is below 10ms, which measures nothing".to_owned());
         }

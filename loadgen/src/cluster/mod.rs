@@ -67,12 +67,12 @@ pub enum ClusterError {
     #[error("stopped while the cluster was starting")]
     Stopped,
     /// The operating system refused something.
-    #[error("{what}: {source}")]
+    #[error("{what}: {reason}")]
     System {
         /// What was tried.
         what: String,
-        /// Why it failed.
-        source: io::Error,
+        /// Why it failed; told with what failed, and so no source of its own.
+        reason: io::Error,
     },
 }
 
@@ -84,7 +84,7 @@ impl ClusterError {
 }
 
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
-    move |source| ClusterError::System { what: what.into(), source }
+    move |reason| ClusterError::System { what: what.into(), reason }
 }
 
 /// A running cluster.
@@ -164,6 +164,8 @@ impl Cluster {
         let folder = tempfile::Builder::new()
             .prefix("lockstep-cluster-")
             .tempdir_in(&spec.data_root)
+            // The error's own words name the place once more.
+            .map_err(|error| io::Error::from(error.kind()))
             .map_err(system(format!("cannot make a data folder in {}", spec.data_root.display())))?;
         let disks = disks(spec, folder.path())?;
         let mut places = places(spec, folder.path(), &disks)?;

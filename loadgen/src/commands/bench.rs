@@ -8,7 +8,10 @@ use anyhow::{Context, bail};
 
 use super::progress::Progress;
 use super::watchman::watched;
-use crate::cli::{ClusterOptions, ResultOptions, TargetOptions, loading};
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use crate::cli::{Cli, ClusterOptions, ResultOptions, TargetOptions, loading};
 use crate::cluster::{Cluster, ClusterSpec, Durability};
 use crate::drive::{DriveContext, RunSpec, StopFlag, drive, drive_audited};
 use crate::faults::{Fault, conduct, outcomes};
@@ -332,6 +335,19 @@ pub(super) fn result_folder(options: &ResultOptions, scenario: &str) -> anyhow::
     let scenario = options.name.as_deref().unwrap_or(scenario);
     let name = folder_name(SystemTime::now(), checkout.as_ref(), scenario);
     Ok(ResultFolder::create(&options.results, &name)?)
+}
+
+/// Finds out whether results can be written, before anything is measured in vain.
+pub(super) fn check_results(options: &ResultOptions) -> anyhow::Result<()> {
+    let folder = &options.results;
+    let explain = || format!("cannot write results in {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(explain)?;
+    tempfile::tempfile_in(folder).map(drop).map_err(|error| std::io::Error::from(error.kind())).with_context(explain)
+}
+
+/// Ends the program as for any other wrong command line.
+pub(super) fn wrong_settings(reason: &str) -> ! {
+    Cli::command().error(ErrorKind::ValueValidation, reason).exit()
 }
 
 /// Says so when a durable measurement would go to memory.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 
 use super::Ending;
-use super::bench::{meta, result_folder};
+use super::bench::{check_results, meta, result_folder, wrong_settings};
 use super::progress::{Progress, Steps};
 use crate::calibrate::Calibration;
 use crate::cli::CalibrateCommand;
@@ -18,7 +18,9 @@ pub(super) fn calibrate(command: &CalibrateCommand) -> anyhow::Result<Ending> {
     let CalibrateCommand { duration, data_root, load, result } = command;
     let data_root = data_root.clone().unwrap_or_else(data_root_default);
     let warmup = Duration::from_millis(500);
-    let spec = load.spec(Vec::new(), 1, Pacing::Saturate, warmup, *duration).map_err(anyhow::Error::msg)?;
+    let spec =
+        load.spec(Vec::new(), 1, Pacing::Saturate, warmup, *duration).unwrap_or_else(|reason| wrong_settings(&reason));
+    check_results(result)?;
     let started_at = SystemTime::now();
     let progress = Progress::new(1, Steps::Runs);
     progress.say("measuring round trips and synced writes");

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::Ending;
-use super::bench::{Extras, Target, conducted, preload, result_folder, warn_of_memory_disk, write_plots};
+use super::bench::{
+    Extras, Target, check_results, conducted, preload, result_folder, warn_of_memory_disk, write_plots, wrong_settings,
+};
 use super::progress::{Progress, Steps};
 use super::report::write_page;
 use super::stop::stop_on_signals;
@@ -48,8 +50,9 @@ pub(super) fn failover(command: &FailoverCommand) -> anyhow::Result<Ending> {
     let FailoverCommand { servers, load, cluster, result, .. } = command;
     let spec = load
         .spec(Vec::new(), cluster.common.shards, Pacing::Rate(command.rate), command.warmup, Duration::MAX)
-        .map_err(anyhow::Error::msg)?;
+        .unwrap_or_else(|reason| wrong_settings(&reason));
     let increments = if load.increments > 0.0 { load.increments } else { INCREMENTS_DEFAULT };
+    check_results(result)?;
     let stop = stop_on_signals()?;
     let progress = Progress::new(command.repeat.into(), Steps::Runs);
     progress.say("starting servers");
@@ -206,8 +209,7 @@ impl Series<'_> {
             return Ok(None);
         }
         let (from, view_before) = cluster.primary(0).context("there is no primary")?;
-        let at = Instant::now();
-        self.inflict(from)?;
+        let Some(at) = self.inflict_in_time(from)? else { return Ok(None) };
         self.events.add("fault", format!("{} (server {from})", self.command.fault));
         let newer = || cluster.primary(0).filter(|(_, view)| *view > view_before);
         let Some((to, view)) = self.poll(FAILOVER_PATIENCE, newer) else {
@@ -229,6 +231,24 @@ impl Series<'_> {
         let whole_after = back_at.elapsed();
         self.events.add("whole", format!("all servers are in sync {:.3} s later", whole_after.as_secs_f64()));
         Ok(Some(Done { at, from, to, view, whole_after }))
+    }
+
+    /// Does it, and says when. A primary may keep its place for a moment, when no other server has caught up; then it is asked
+    /// again.
+    fn inflict_in_time(&self, primary: usize) -> anyhow::Result<Option<Instant>> {
+        let deadline = Instant::now() + FAILOVER_PATIENCE;
+        while !self.over.is_set() {
+            let at = Instant::now();
+            match self.inflict(primary) {
+                Ok(()) => return Ok(Some(at)),
+                Err(error) if self.command.fault == FailoverFault::Handover && at < deadline => {
+                    self.events.add("fault-refused", error.to_string());
+                    std::thread::sleep(10 * POLL_INTERVAL);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 
     fn inflict(&self, primary: usize) -> Result<(), ClusterError> {

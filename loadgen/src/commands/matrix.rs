@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use anyhow::{bail, ensure};
 
 use super::Ending;
-use super::bench::{Target, measure, meta, preload, result_folder, warn_of_memory_disk, write_plots};
+use super::bench::{
+    Target, check_results, measure, meta, preload, result_folder, warn_of_memory_disk, write_plots, wrong_settings,
+};
 use super::progress::{Progress, Steps, one_line};
 use super::stop::stop_on_signals;
 use crate::cli::MatrixCommand;
@@ -25,7 +27,7 @@ pub(super) fn matrix(command: &MatrixCommand) -> anyhow::Result<Ending> {
     let MatrixCommand { pacing, load, cluster, result, .. } = command;
     let spec = load
         .spec(Vec::new(), cluster.shards, pacing.pacing(), pacing.warmup, pacing.duration)
-        .map_err(anyhow::Error::msg)?;
+        .unwrap_or_else(|reason| wrong_settings(&reason));
     let Some(&(first, _)) = plan.order(load.seed).first() else {
         bail!("--repeat is 0, so there is nothing to measure")
     };
@@ -34,6 +36,7 @@ pub(super) fn matrix(command: &MatrixCommand) -> anyhow::Result<Ending> {
         surroundings.remove(0);
     }
     surroundings.push(load_words(&spec));
+    check_results(result)?;
     let stop = stop_on_signals()?;
     let folder = result_folder(result, &short_name(command))?;
     let started_at = SystemTime::now();

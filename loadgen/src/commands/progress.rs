@@ -94,6 +94,7 @@ impl Drop for Progress {
 
 fn live(row: &IntervalRow) -> String {
     let response = &row.response;
+    let time_text = |us: f64| if response.count == 0 { "-".to_owned() } else { time_text(us) };
     let mut text = format!(
         "{:>6}/s  p50 {}  p99 {}  max {}",
         rate_text(row.ok_per_s),

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
-
 use super::Ending;
-use super::bench::{Extras, Measured, Target, measure_with, preload, result_folder, warn_of_memory_disk};
+use super::bench::{
+    Extras, Measured, Target, check_results, measure_with, preload, result_folder, warn_of_memory_disk, wrong_settings,
+};
 use super::progress::{Progress, Steps, table};
 use super::stop::stop_on_signals;
 use crate::cli::{LoadCommand, ResultOptions, RunCommand, loading};
@@ -16,15 +16,18 @@ use crate::faults::Fault;
 /// `run`.
 pub(super) fn run(command: &RunCommand) -> anyhow::Result<Ending> {
     let RunCommand { target, pacing, load, faults, cluster, result } = command;
-    check_faults(faults, command)?;
+    check_faults(faults, command).unwrap_or_else(|reason| wrong_settings(&reason));
     let shards = cluster.common.shards;
     // Built before anything is started, so that settings that do not fit are told at once.
     let spec = load
         .spec(target.targets.clone(), shards, pacing.pacing(), pacing.warmup, pacing.duration)
-        .map_err(anyhow::Error::msg)?;
+        .unwrap_or_else(|reason| wrong_settings(&reason));
+    check_results(result)?;
     let stop = stop_on_signals()?;
     let progress = Progress::new(seconds(pacing.duration), Steps::Seconds);
-    progress.say("starting servers");
+    if target.servers.is_some() {
+        progress.say("starting servers");
+    }
     let target = match target.servers {
         Some(servers) if !faults.is_empty() => Target::start(&prepared(cluster.spec(servers)?, faults), &stop)?,
         _ => Target::open(target, cluster, &stop)?,
@@ -45,17 +48,20 @@ pub(super) fn run(command: &RunCommand) -> anyhow::Result<Ending> {
 const FAULT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Refuses faults that could not be inflicted, before anything is started.
-fn check_faults(faults: &[Fault], command: &RunCommand) -> anyhow::Result<()> {
+fn check_faults(faults: &[Fault], command: &RunCommand) -> Result<(), String> {
     let Some(latest) = faults.iter().map(|fault| fault.at).max() else { return Ok(()) };
     let Some(servers) = command.target.servers else {
-        bail!("--fault needs a cluster that is started by this command: use --servers instead of --targets");
+        return Err("--fault needs a cluster that is started by this command: use --servers, not --targets".to_owned());
     };
     if latest >= command.pacing.duration {
         let (at, duration) = (humantime::format_duration(latest), humantime::format_duration(command.pacing.duration));
-        bail!("a fault at={at} comes when the run of --duration {duration} is over");
+        return Err(format!("a fault at={at} comes when the run of --duration {duration} is over"));
     }
     if let Some(server) = faults.iter().filter_map(Fault::server_max).max().filter(|server| *server >= servers) {
-        bail!("a fault is about server {server}, but --servers {servers} are numbered from 0 to {}", servers - 1);
+        return Err(format!(
+            "a fault is about server {server}, but --servers {servers} are numbered from 0 to {}",
+            servers - 1
+        ));
     }
     Ok(())
 }
@@ -80,10 +86,13 @@ pub(super) fn load(command: &LoadCommand) -> anyhow::Result<Ending> {
     let unused = Duration::from_secs(1);
     let spec = load
         .spec(target.targets.clone(), cluster.common.shards, Pacing::Saturate, Duration::ZERO, unused)
-        .map_err(anyhow::Error::msg)?;
+        .unwrap_or_else(|reason| wrong_settings(&reason));
+    check_results(result)?;
     let stop = stop_on_signals()?;
     let progress = Progress::new(1, Steps::Seconds);
-    progress.say("starting servers");
+    if target.servers.is_some() {
+        progress.say("starting servers");
+    }
     let target = Target::open(target, cluster, &stop)?;
     warn_of_memory_disk(&target, &progress);
     let spec = loading(&RunSpec { servers: target.addresses(), ..spec });

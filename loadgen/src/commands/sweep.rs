@@ -1,7 +1,9 @@
 //! `sweep`.
 
 use super::Ending;
-use super::bench::{Target, measure, meta, preload, result_folder, warn_of_memory_disk, write_plots};
+use super::bench::{
+    Target, check_results, measure, meta, preload, result_folder, warn_of_memory_disk, write_plots, wrong_settings,
+};
 use super::progress::{Progress, Steps, one_line};
 use super::stop::stop_on_signals;
 use crate::cli::SweepCommand;
@@ -16,10 +18,13 @@ pub(super) fn sweep(command: &SweepCommand) -> anyhow::Result<Ending> {
     let SweepCommand { target, rates, duration, warmup, load, cluster, result } = command;
     let spec = load
         .spec(target.targets.clone(), cluster.common.shards, Pacing::Saturate, *warmup, *duration)
-        .map_err(anyhow::Error::msg)?;
+        .unwrap_or_else(|reason| wrong_settings(&reason));
+    check_results(result)?;
     let stop = stop_on_signals()?;
     let progress = Progress::new(rates.0.len() as u64, Steps::Runs);
-    progress.say("starting servers");
+    if target.servers.is_some() {
+        progress.say("starting servers");
+    }
     let target = Target::open(target, cluster, &stop)?;
     warn_of_memory_disk(&target, &progress);
     let spec = RunSpec { servers: target.addresses(), ..spec };

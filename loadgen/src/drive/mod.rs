@@ -218,10 +218,18 @@ pub fn drive_audited(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<(R
             processes: &[],
             watch: quiet,
         };
-        let (read, _) = conduct(&reading, Kind::Audit, Some(ledger.clone()), Window::new(0, None), &mut context)?;
-        ledger.complete(&mut report);
-        report.corrupt = read.counts.corrupt;
-        report.unread = report.keys + report.counters - read.counts.ok - read.counts.corrupt;
+        // Servers that are gone for good are no reason to throw away what was measured.
+        match conduct(&reading, Kind::Audit, Some(ledger.clone()), Window::new(0, None), &mut context) {
+            Ok((read, _)) => {
+                ledger.complete(&mut report);
+                report.corrupt = read.counts.corrupt;
+                report.unread = report.keys + report.counters - read.counts.ok - read.counts.corrupt;
+            }
+            Err(error) => {
+                context.events.add("audit-failed", error.to_string());
+                report.unread = report.keys + report.counters;
+            }
+        }
     }
     context.events.add("audit", report.to_string());
     record.events = context.events.snapshot();

@@ -183,5 +183,5 @@ fn each(
 
 fn no_primary() -> ClusterError {
     let what = format!("no server was the primary for {PRIMARY_PATIENCE:?}");
-    ClusterError::System { what, source: std::io::ErrorKind::NotFound.into() }
+    ClusterError::System { what, reason: std::io::ErrorKind::NotFound.into() }
 }

@@ -105,6 +105,10 @@ impl VerdictRules {
             {
                 self.judge_trend(thirds, &mut verdict);
             }
+        } else if summary.counts.unknown + summary.counts.failed > 0 {
+            // Without a rate that is missed, nothing else tells that the servers stopped answering.
+            let (unknown, failed) = (summary.counts.unknown, summary.counts.failed);
+            verdict.object(format!("{unknown} requests were never answered, and {failed} failed"));
         }
         verdict
     }
@@ -254,6 +258,8 @@ mod tests {
     fn a_saturated_run_has_no_rate_to_miss() {
         let full = Summary { offered_per_s: None, lateness: latency(0.0, 900.0), ..good() };
         assert_eq!(VerdictRules::default().judge(&full), Verdict::valid());
+        let counts = Counts { ok: 3990, unknown: 2048, ..Counts::default() };
+        assert_void(&Summary { counts, ..full }, "never answered");
     }
 
     #[test]

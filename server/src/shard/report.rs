@@ -79,13 +79,16 @@ impl Core {
     /// Body of the reply to a status request.
     pub(super) fn status_body(&self, now: Now) -> Vec<u8> {
         let status = self.replica.status();
+        let superblock = self.disk.superblock();
+        let (received, size) = self.transfers.progress().unwrap_or((0, 0));
+        let kib = |bytes: u64| U32::new(u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX));
         let body = StatusBody {
             view: U64::new(status.view),
             op: U64::new(status.op),
             commit: U64::new(status.commit),
             applied: U64::new(self.machine.applied),
             durable: U64::new(status.durable),
-            checkpoint: U64::new(self.disk.superblock().checkpoint.get()),
+            checkpoint: U64::new(superblock.checkpoint.get()),
             keys: U64::new(self.machine.store.len() as u64),
             uptime_ms: U64::new(now.monotonic_ns / 1_000_000),
             connections: U32::new(self.connections.len() as u32),
@@ -108,9 +111,10 @@ impl Core {
                 Durability::Disk => 0,
                 Durability::Memory => 1,
             },
-            reserved0: 0,
+            is_deficient: u8::from(status.op < superblock.vouch_op.get()),
             revision: U64::new(self.machine.revision),
-            reserved1: U64::ZERO,
+            transfer_received_kib: kib(received),
+            transfer_size_kib: kib(size),
         };
         let mut bytes = body.as_bytes().to_vec();
         for peer in &status.peers {

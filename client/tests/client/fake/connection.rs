@@ -194,6 +194,11 @@ fn status_reply(request: &Request<'_>, place: Place, view: u64, shared: &Shared)
     status.servers = servers as u8;
     status.role = u8::from(is_primary);
     status.in_sync = 0b11;
+    if place.server == 2 && place.shard == 1 {
+        status.is_deficient = 1;
+        status.transfer_received_kib.set(1_000);
+        status.transfer_size_kib.set(3_000);
+    }
     let mut body = status.as_bytes().to_vec();
     for server in 0..servers {
         let mut peer = PeerStatus::new_zeroed();

@@ -96,6 +96,7 @@ pub struct State {
     /// The largest distance from the oldest outstanding sequence of a session to one that arrived.
     pub widest_window: u64,
     pub connections: usize,
+    pub cluster: u128,
     pub view: u64,
     /// A server that knows nothing of later views than this one and answers nothing but hellos and pings.
     pub left_behind: Option<(usize, u64)>,
@@ -137,6 +138,7 @@ impl Fake {
             outstanding: BTreeSet::new(),
             widest_window: 0,
             connections: 0,
+            cluster: CLUSTER,
             view: 0,
             left_behind: None,
             window: 256,
@@ -273,7 +275,7 @@ impl Shared {
             replica: server as u8,
             shard,
             shards: self.shards,
-            cluster: CLUSTER,
+            cluster: state.cluster,
             view: state.left_behind.filter(|(left, _)| *left == server).map_or(state.view, |(_, view)| view),
             servers: advertised.len() as u8,
             window: state.window,
