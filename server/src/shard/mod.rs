@@ -187,10 +187,10 @@ impl Shard {
         if let Some(refusal) = crate::socket::refusal(hello, role, &us) {
             return refusal;
         }
-        if role == HelloRole::Replica {
-            if let Some(refusal) = self.refuse_server(hello) {
-                return refusal;
-            }
+        if role == HelloRole::Replica
+            && let Some(refusal) = self.refuse_server(hello)
+        {
+            return refusal;
         }
         if self.is_stopping() && role == HelloRole::Client {
             return (Answer::Stopping, "this server is stopping".to_string());

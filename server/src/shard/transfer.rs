@@ -54,6 +54,8 @@ pub struct Transfers {
     /// For each server the checkpoint that it is reading, and when it asked last, in monotonic ns.
     kept: [Option<(KeptCheckpoint, u64)>; SERVERS_MAX as usize],
     received: Option<Rc<Received>>,
+    /// The op of one that was dropped: its file goes when the next one is begun, or at the next start.
+    leftover_op: Option<u64>,
 }
 
 /// A checkpoint that is being received.
@@ -162,9 +164,9 @@ fn begin_receiving(shard: &Rc<Shard>, core: &mut Core, op: u64, size: u64) -> Rc
     });
     core.transfers.received = Some(received.clone());
     info!(shard = core.shard, op, bytes = size, "receiving a checkpoint from another server");
+    let before_op = before.map(|before| before.op).or(core.transfers.leftover_op.take());
     let (shard, task) = (shard.clone(), received.clone());
     tokio_uring::spawn(async move {
-        let before_op = before.map(|before| before.op);
         if let Err(failure) = receive(&shard, &task, before_op).await {
             shard.core.borrow_mut().fail(failure.context("cannot write a checkpoint that another server sends"));
             shard.turn.notify();
@@ -261,10 +263,9 @@ impl Core {
         }
         let now = self.clock.now();
         self.replica.step(now.monotonic_ns, now.wall_ns, Input::CheckpointRejected { op });
+        // Not removed now: the same one may be asked for again, and what comes must not be removed in its place.
+        self.transfers.leftover_op = Some(op);
         shard.turn.notify();
-        let folder = self.checkpointer.folder().clone();
-        // A leftover costs space only, and goes at the next start at the latest.
-        drop(tokio_uring::spawn(blocking(folder, move |folder| remove_received(&folder, op))));
     }
 
     /// A received checkpoint is in force, and the log has begun anew behind it.
