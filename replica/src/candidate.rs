@@ -51,9 +51,10 @@ impl Answer {
 
     /// Whether it is certain that whoever answers has acknowledged nothing that `best`, the choice, lacks.
     fn vouches_for(&self, best: &Answer) -> bool {
+        // What it holds counts as well as what it has lost: it votes again before it is durable that it has made up for that.
+        let acknowledged_op = if mutant::is(Mutant::VouchIgnored) { 0 } else { self.vouch_op.max(self.op) };
         // A later log_view was itself chosen with the answers of a quorum: it holds all that was committed before it.
-        self.log_view < best.log_view
-            || (self.log_view == best.log_view && (self.vouch_op <= best.op || mutant::is(Mutant::VouchIgnored)))
+        self.log_view < best.log_view || (self.log_view == best.log_view && acknowledged_op <= best.op)
     }
 }
 
@@ -71,6 +72,8 @@ struct Chosen {
     /// Prepares that have come before the one that must come next: some are read from a journal, some are not. At most
     /// [`SERVED_OPS`].
     early: BTreeMap<u64, Bytes>,
+    /// Bytes of prepares that were fetched so far.
+    fetched_bytes: usize,
 }
 
 /// Prepares that are served for one request during a view change.
@@ -90,7 +93,7 @@ impl<P: BatchPool> Replica<P> {
             commit: self.commit.min(op),
             checksum: self.log.checksum(op).unwrap_or(0),
             incarnations: self.incarnations,
-            headers: self.log.headers_to(op).copied().collect(),
+            headers: self.log.headers_to(op, self.config.headers_kept()).copied().collect(),
         }
     }
 
@@ -221,6 +224,7 @@ impl<P: BatchPool> Replica<P> {
             common: 0,
             asked_op: 0,
             early: BTreeMap::new(),
+            fetched_bytes: 0,
         };
         if chosen.op < chosen.commit && !is_complete {
             // Somebody who has not answered holds more.
@@ -340,6 +344,16 @@ impl<P: BatchPool> Replica<P> {
             return false;
         }
         let is_last_asked = op + 1 == chosen.asked_op + SERVED_OPS;
+        // Nothing is applied before the view begins, so all of it stays in memory, and must fit the journal.
+        if chosen.fetched_bytes > self.config.log_memory_bytes_max.max(FETCHED_BYTES_MIN) {
+            self.give_up_candidacy();
+            return false;
+        }
+        if let Phase::Candidate(candidate) = &mut self.phase
+            && let Some(chosen) = &mut candidate.chosen
+        {
+            chosen.fetched_bytes += message.len();
+        }
         self.log.push(header, message.clone(), false);
         self.outputs.push_back(Output::WriteJournal { op, message });
         self.note_progress();
@@ -393,16 +407,37 @@ impl<P: BatchPool> Replica<P> {
     }
 }
 
+/// Bytes of prepares that a candidate may always fetch: what can be uncommitted in the usual case.
+const FETCHED_BYTES_MIN: usize = 64 << 20;
+
 /// The headers in the body of a message, if they are the chained end of a log whose last op is `op`.
 pub(crate) fn headers_in(message: &[u8], op: u64) -> Option<Vec<MessageHeader>> {
-    let size = MessageHeader::view(message)?.size.get() as usize;
+    let outer = MessageHeader::view(message)?;
+    let (size, cluster, shard) = (outer.size.get() as usize, outer.cluster.get(), outer.shard.get());
     let body = message.get(MessageHeader::SIZE..size)?;
     let headers = <[MessageHeader]>::ref_from_bytes(body).ok()?;
     let is_chained =
         headers.windows(2).all(|pair| pair[1].op.get() == pair[0].op.get() + 1 && pair[1].parent == pair[0].checksum);
     let ends_at_op = headers.last().is_none_or(|last| last.op.get() == op);
-    let are_sound = headers
-        .iter()
-        .all(|header| header.command() == Some(Command::Prepare) && header.header_checksum() == header.checksum.get());
+    let are_sound = headers.iter().all(|header| header.check(cluster, shard) == Ok(Command::Prepare));
     (is_chained && ends_at_op && are_sound).then(|| headers.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(log_view: u64, op: u64, vouch_op: u64) -> Answer {
+        Answer { log_view, op, vouch_op, commit: 0, checksum: 0, incarnations: Default::default(), headers: Vec::new() }
+    }
+
+    #[test]
+    fn a_server_that_has_acknowledged_beyond_what_it_had_lost_does_not_vouch_for_a_shorter_log() {
+        let rejoined = answer(5, 15, 10);
+        assert!(!rejoined.vouches_for(&answer(5, 12, 0)), "ops 13 to 15 may have been committed with it");
+        assert!(rejoined.vouches_for(&answer(5, 15, 0)));
+        assert!(rejoined.vouches_for(&answer(6, 12, 0)), "a later view began with all that was committed");
+        assert!(!answer(5, 8, 10).vouches_for(&answer(5, 9, 0)) && answer(5, 8, 10).vouches_for(&answer(5, 10, 0)));
+        assert!(!answer(6, 1, 0).vouches_for(&answer(5, 9, 0)));
+    }
 }

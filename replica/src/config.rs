@@ -128,9 +128,10 @@ impl Config {
         (view % u64::from(self.servers)) as u8
     }
 
-    /// Headers kept in memory: more than can be uncommitted, so that logs can be compared down to a committed op.
+    /// Headers kept in memory: more than can be uncommitted at any server, so that logs can be compared down to a committed op.
+    /// Servers may have different pipelines, so the deepest one counts.
     pub(crate) fn headers_kept(&self) -> usize {
-        2 * self.pipeline_max as usize + 64
+        2 * self.pipeline_max.max(PIPELINE_MAX) as usize + 64
     }
 
     /// Prepares that may be on their way to one backup.
@@ -138,6 +139,9 @@ impl Config {
         2 * self.pipeline_max as usize + 16
     }
 }
+
+/// The deepest pipeline that a server is meant to have.
+const PIPELINE_MAX: u32 = 256;
 
 /// Heartbeats that may be missing before something is taken for a sign that there will be none.
 pub(crate) const SILENT_HEARTBEATS: u64 = 2;

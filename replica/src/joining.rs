@@ -91,10 +91,10 @@ impl<P: BatchPool> Replica<P> {
         } else {
             // What we hold of an earlier view's log may not be part of this one's.
             let common = self.common_op(view_start_op, header.parent.get(), &headers);
-            if common < self.applied {
+            if view_start_op < self.applied || common < self.applied {
                 return self.fatal(format!(
-                    "view {view} begins with a log that differs from this server's at op {}, which was committed",
-                    common + 1
+                    "view {view} begins with a log that ends before op {} or differs there from this server's, where it was committed",
+                    view_start_op.min(common) + 1
                 ));
             }
             if mutant::is(Mutant::TailNotTruncated) {

@@ -181,9 +181,10 @@ impl Log {
         }
     }
 
-    /// The headers up to `op`, oldest first.
-    pub(crate) fn headers_to(&self, op: u64) -> impl Iterator<Item = &MessageHeader> {
-        let count = (op + 1).saturating_sub(self.first_op) as usize;
-        self.entries.iter().take(count).map(|entry| &entry.header)
+    /// The last headers up to `op`, oldest first, at most `count_max`: a message holds no more.
+    pub(crate) fn headers_to(&self, op: u64, count_max: usize) -> impl Iterator<Item = &MessageHeader> {
+        let count = ((op + 1).saturating_sub(self.first_op) as usize).min(self.entries.len());
+        let skipped = count.saturating_sub(count_max);
+        self.entries.range(skipped..count).map(|entry| &entry.header)
     }
 }

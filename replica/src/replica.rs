@@ -422,7 +422,7 @@ impl<P: BatchPool> Replica<P> {
     pub(crate) fn send_with_headers(&mut self, to: u8, mut header: MessageHeader, op: u64) {
         header.op = U64::new(op);
         let mut body: Vec<u8> = Vec::new();
-        for entry in self.log.headers_to(op) {
+        for entry in self.log.headers_to(op, self.config.headers_kept()) {
             body.extend_from_slice(entry.as_bytes());
         }
         header.seal(&body);
