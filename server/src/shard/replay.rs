@@ -126,7 +126,8 @@ pub fn replay<F: BlockFile>(
             (empty_machine(&superblock, settings), Some(loss))
         }
     };
-    let headers_kept = 2 * settings.pipeline_max as usize + 64;
+    // As many as the replica keeps: servers may have different pipelines, so the deepest one counts.
+    let headers_kept = 2 * settings.pipeline_max.max(256) as usize + 64;
     let mut replay = Replay { machine: &mut machine, headers: VecDeque::new(), headers_kept, waiting: VecDeque::new() };
     let mut recovery = Recovery::with_in_flight_max(files.journal, &superblock, settings.in_flight_max, pool);
     while let Some(prepare) = recovery.next_prepare()? {
