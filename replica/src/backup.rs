@@ -36,8 +36,7 @@ impl<P: BatchPool> Replica<P> {
             return self.ask_for_view(view);
         }
         let op = header.op.get();
-        // What a view has beyond its beginning was ordered in it.
-        let may_be_older = matches!(self.phase, Phase::Joining { target_op, .. } if op <= target_op);
+        let may_be_older = self.is_part_of_beginning(&header);
         if !self.takes_prepares() || (view < self.view && !may_be_older) || self.is_installing() {
             return;
         }
@@ -72,6 +71,18 @@ impl<P: BatchPool> Replica<P> {
         } else if op > self.log.op() + 1 {
             self.request_prepares();
         }
+    }
+
+    /// Whether a prepare of an earlier view may be part of the log with which the view that is being joined has begun.
+    ///
+    /// What a view has beyond its beginning was ordered in it. And a stray of a log that was given up is not let into the
+    /// journal if the view's primary has said what belongs there: after a crash it would pass for what was acknowledged.
+    fn is_part_of_beginning(&self, header: &MessageHeader) -> bool {
+        let Phase::Joining { target_op, log_end, .. } = &self.phase else { return false };
+        let op = header.op.get();
+        let place = log_end.first().and_then(|first| op.checked_sub(first.op.get()));
+        let expected = place.and_then(|place| log_end.get(place as usize));
+        op <= *target_op && expected.is_none_or(|expected| expected.checksum == header.checksum)
     }
 
     /// Whether this server follows a primary at present.
@@ -200,7 +211,9 @@ impl<P: BatchPool> Replica<P> {
             self.send_ok(Command::PrepareOk);
         }
         if !self.is_installing() {
-            let mut op = self.commit.min(self.verified);
+            // A checkpoint is cut at what is applied, and waits until that is durable. If it could be cut at a prepare that
+            // waits for room in a full journal, each would wait for the other.
+            let mut op = self.commit.min(self.verified).min(self.log.durable());
             if mutant::is(Mutant::ApplyUncommitted) {
                 op = self.verified;
             } else if mutant::is(Mutant::ApplyUnverified) {

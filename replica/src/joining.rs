@@ -106,7 +106,7 @@ impl<P: BatchPool> Replica<P> {
         }
         self.learn_incarnations(header);
         self.in_sync_heard = header.in_sync;
-        self.phase = Phase::Joining { target_op, has_greeted: false, has_persisted: false };
+        self.phase = Phase::Joining { target_op, log_end: headers, has_greeted: false, has_persisted: false };
         self.note_progress();
         self.learn_commit(header.commit.get());
         self.timers.set(Timer::Resend, self.now_ns + self.config.resend_ns);
@@ -118,7 +118,7 @@ impl<P: BatchPool> Replica<P> {
         let view = self.view;
         let is_durable = self.durable.log_view == view && self.durable.vouch_op == 0;
         let held = self.log.durable().min(self.verified);
-        let Phase::Joining { target_op, has_greeted, has_persisted } = &mut self.phase else { return };
+        let Phase::Joining { target_op, has_greeted, has_persisted, .. } = &mut self.phase else { return };
         self.owes_ok |= !std::mem::replace(has_greeted, true);
         if held < *target_op {
             return;

@@ -22,7 +22,7 @@
 //! replica that has lost a part of what it had says so, durably, in its vouch_op: see `recovery.rs`.
 
 use lockstep_proto::{
-    message::Command,
+    message::{Command, MessageHeader},
     mutant::{self, Mutant},
 };
 
@@ -50,6 +50,8 @@ pub(crate) enum Phase {
     Joining {
         /// The last op that it must hold to be a whole member.
         target_op: u64,
+        /// The last headers of the log with which the view has begun.
+        log_end: Vec<MessageHeader>,
         /// Whether the primary was told how far this replica is.
         has_greeted: bool,
         /// Whether the new log_view was handed to the disk.

@@ -125,9 +125,10 @@ impl Disk {
         }
     }
 
-    /// Whether something waits that cannot be carried out now: for room in the journal, or for a truncation.
+    /// Whether a write waits for room in the journal, or for a truncation. A change of view that waits for the superblock is
+    /// done in a moment, and is no reason to take nothing in.
     pub fn is_full(&self) -> bool {
-        !self.commands.is_empty()
+        matches!(self.commands.front(), Some(DiskCommand::Write { .. } | DiskCommand::Truncate { .. }))
     }
 
     /// The superblock as it is on the disk.

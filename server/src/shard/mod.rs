@@ -279,6 +279,8 @@ impl Shard {
             }
             if !shard.is_stopped() {
                 shard.step(Input::Tick);
+                // Room may have come without an output of the replica: the disk has done what held a write up.
+                shard.room.notify_all();
             }
         });
     }

@@ -40,7 +40,11 @@ pub fn turn(shard: &Rc<Shard>) {
     core.replica.step(now.monotonic_ns, now.wall_ns, Input::TurnEnd);
     let mut has_room = false;
     while let Some(output) = core.replica.next_output() {
-        has_room |= matches!(output, Output::WriteJournal { .. } | Output::Apply { .. });
+        // Whoever waits for room also waits to be told that this is the wrong server by now, or that a handover has failed.
+        has_room |= matches!(
+            output,
+            Output::WriteJournal { .. } | Output::Apply { .. } | Output::RoleChanged(_) | Output::HandoverEnded { .. }
+        );
         carry_out(shard, core, now, output);
     }
     if !core.reads.is_empty() {
