@@ -76,36 +76,28 @@ mutants! {
     SuperblockInOneStep,
     /// A superblock with copies out of date is used without repairing them first.
     SuperblockNotRepaired,
-    /// The superblock counts as durable when its first step is.
+    /// Only two of the four copies of the superblock are ever written again.
     SuperblockHalfWritten,
-    /// The first whole copy of the superblock counts, not the newest.
-    SuperblockFirstCopy,
     /// Whole prepares beyond a torn one stay in the journal.
     GhostsNotErased,
     /// The sectors of a truncated log are not overwritten.
     TruncationNotErased,
     /// A prepare whose body is damaged counts as whole when the journal is read back.
     BodyNotChecked,
-    /// The journal is read back without looking at the chain of parents.
-    ParentNotChecked,
-    /// A checkpoint is cut in the middle of what it is of: its sessions are of a later op than its keys.
+    /// A checkpoint mixes two ops: its sessions are as they are when written, its keys as they were at the cut.
     CheckpointMixesOps,
-    /// A checkpoint holds no sessions.
+    /// The sessions of a checkpoint are not read back.
     CheckpointDropsSessions,
-    /// The superblock points to the prepare after the checkpoint one sector too late.
+    /// The superblock points to the prepare after the checkpoint one sector too early.
     CheckpointOffsetWrong,
-    /// A checkpoint becomes current before its own op is durable in the journal.
-    CheckpointBeforeDurable,
     /// A request that was carried out before is carried out again.
     DuplicateRunsAgain,
-    /// A session forgets an answer as soon as the next request has begun.
+    /// A request counts as stale as soon as the next one has begun.
     SessionWindowOfOne,
-    /// The session used last is evicted, not the one unused for longest.
-    EvictsTheBusiest,
+    /// The session that was registered first is evicted, even if it is busy.
+    EvictsTheOldest,
     /// A key that has expired is still there for a request that writes.
     ExpiryIgnored,
-    /// Expiry is decided by the applying server's position and not by the timestamp of the prepare.
-    ExpiryByRevision,
     /// Compare-and-set does not compare.
     CompareAndSetBlind,
     /// A checkpoint writes an entry as it is now, not as it was at the cut.

@@ -9,6 +9,9 @@ use crate::{
     shared::Shared,
 };
 
+/// A message that arrives again does so within this many view timeouts.
+const LATE_VIEWS: u64 = 4;
+
 /// What happens to messages on a link that is blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
@@ -166,9 +169,19 @@ impl Shared {
         }
         if !self.is_healed && self.network.dice.chance(repeat) {
             self.counters.count(Fault::Repeat);
-            self.deliver(from, to, boot, connection, message.clone(), is_fifo);
+            self.repeat(from, to, message.clone());
         }
         self.deliver(from, to, boot, connection, message, is_fifo);
+    }
+
+    /// Some messages come back when nobody thinks of them any more.
+    fn repeat(&mut self, from: u8, to: u8, message: Bytes) {
+        let delay_ns = if self.network.dice.chance(500) {
+            self.network.dice.below(LATE_VIEWS * self.plan.view_timeout_ns())
+        } else {
+            self.network.dice.delay(&self.plan.network.delay_ns)
+        };
+        self.after(delay_ns, Event::Deliver { from, to, boot: 0, connection: 0, message });
     }
 
     fn deliver(&mut self, from: u8, to: u8, boot: u32, connection: u32, message: Bytes, is_fifo: bool) {

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use lockstep_replica::{AckPolicy, FanOut, Quorums};
 
-use crate::dice::Dice;
+use crate::{dice::Dice, disk::Tearing};
 
 /// A millisecond, in ns.
 pub const MS: u64 = 1_000_000;
@@ -117,8 +117,8 @@ pub struct NetworkPlan {
 pub struct DiskPlan {
     /// From asking to completion.
     pub latency_ns: RangeInclusive<u64>,
-    /// Of the pieces of a write in flight at a crash, how many reach the disk, per mille.
-    pub survive: u32,
+    /// What a crash does to writes in flight.
+    pub tearing: Tearing,
     /// Size of the journal, in bytes.
     pub journal_size: u64,
     /// Most journal writes in flight.
@@ -280,7 +280,7 @@ fn disk_plan(dice: &mut Dice, pipeline_max: u32) -> DiskPlan {
     let journal_size = dice.pick(&[256u64 << 10, 512 << 10, 1 << 20]);
     DiskPlan {
         latency_ns: least_us * 1000..=least_us * 1000 * dice.pick(&[2, 20]),
-        survive: dice.pick(&[0, 500, 900, 1000]),
+        tearing: Tearing { survive: dice.pick(&[0, 500, 900, 1000]), damages: dice.chance(300) },
         journal_size,
         in_flight_max: u64::from(pipeline_max) * 2 + dice.within(0..=16),
         checkpoint_every: journal_size / dice.pick(&[8, 4, 2]),

@@ -80,6 +80,13 @@ pub enum Event {
         /// The server.
         server: u8,
     },
+    /// A server that has just started crashes again, so many times.
+    CrashAgain {
+        /// The server.
+        server: u8,
+        /// How often.
+        times: u8,
+    },
     /// A paused server goes on.
     Resume {
         /// The server.

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use lockstep_proto::{
+    mutant::{self, Mutant},
     operation::{Operation, Status},
     request::Request,
 };
@@ -81,7 +82,7 @@ impl Store {
     fn sweep(&mut self, now_ns: u64, count: usize) {
         for _ in 0..count {
             let Some((&(expiry_ns, creation), &slot)) = self.expiry.first_key_value() else { return };
-            if expiry_ns > now_ns {
+            if expiry_ns > now_ns || mutant::is(Mutant::ExpiryIgnored) {
                 return;
             }
             let handle = self.slots.find(slot, creation);
@@ -110,7 +111,7 @@ impl Store {
     #[inline]
     fn find_live(&mut self, now_ns: u64, probe: Probe, key: &[u8]) -> Option<Handle> {
         let handle = self.find_probed(probe, key)?;
-        if self.entry(handle).is_expired(now_ns) {
+        if self.entry(handle).is_expired(now_ns) && !mutant::is(Mutant::ExpiryIgnored) {
             self.remove(probe.hash, handle);
             return None;
         }
@@ -155,7 +156,7 @@ impl Store {
         let key = request.key();
         let found = self.find_live(moment.timestamp_ns, probe, key);
         let version = found.map_or(0, |handle| self.entry(handle).header.version());
-        if version == request.expected_version() {
+        if version == request.expected_version() || mutant::is(Mutant::CompareAndSetBlind) {
             return self.write(moment, probe, key, found, request.value(), moment.expiry_ns(request.ttl_ms()));
         }
         match found {

@@ -14,7 +14,10 @@
 //! | entries | 32 + key + value each | as in memory (`entry.rs`), not marked, in no particular order |
 //! | [`StreamTrailer`] | 32 | state hash and number of entries; where an entry has its key size, zero |
 
-use lockstep_proto::limits::PROTOCOL_VERSION;
+use lockstep_proto::{
+    limits::PROTOCOL_VERSION,
+    mutant::{self, Mutant},
+};
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
     little_endian::{U16, U32, U64, U128},
@@ -100,7 +103,8 @@ impl Checkpoint {
     /// Whether the entry's present state belongs into the checkpoint and is not there yet.
     #[inline]
     pub fn is_wanted(&self, header: &EntryHeader) -> bool {
-        header.creation() < self.creation_next
+        !mutant::is(Mutant::CheckpointNotAtCut)
+            && header.creation() < self.creation_next
             && header.mark() != self.mark
             && (header.slot(), header.creation()) >= self.cursor
     }

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_proto::checksum::Checksum128;
+use lockstep_proto::{
+    checksum::Checksum128,
+    mutant::{self, Mutant},
+};
 
 use super::{Sessions, codec::encode_session, window::Window};
 
@@ -38,6 +41,9 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     /// Keeps a session that is about to change or to go, if it belongs into the checkpoint and is not there yet.
     pub(super) fn keep(&mut self, session: u64, window: &Window) {
+        if mutant::is(Mutant::CheckpointMixesOps) {
+            return;
+        }
         if (self.cursor..=self.newest).contains(&session) && !self.kept.contains_key(&session) {
             let mut bytes = Vec::new();
             let is_settled = encode_session(session, window, &mut bytes);

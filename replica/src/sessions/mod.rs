@@ -50,7 +50,11 @@ use std::{
 
 pub use checkpoint::SessionsProgress;
 pub use codec::SessionsError;
-use lockstep_proto::{Status, limits::SESSION_WINDOW};
+use lockstep_proto::{
+    Status,
+    limits::SESSION_WINDOW,
+    mutant::{self, Mutant},
+};
 use window::{Slot, Window};
 
 /// The answer to a request, as the table keeps it: all of a write's reply that does not follow from the request.
@@ -203,7 +207,7 @@ impl Sessions {
             let at = self.numbers.binary_search(&session).expect("every session in the heap is in the table");
             let window = self.windows[at].as_ref().expect("a session in the heap was not evicted");
             assert!(bound <= window.last_op);
-            if bound < window.last_op {
+            if bound < window.last_op && !mutant::is(Mutant::EvictsTheOldest) {
                 *top = Reverse((window.last_op, session));
                 continue;
             }

@@ -1,6 +1,9 @@
 //! The last requests of one session.
 
-use lockstep_proto::limits::SESSION_WINDOW;
+use lockstep_proto::{
+    limits::SESSION_WINDOW,
+    mutant::{self, Mutant},
+};
 
 use super::{Begin, StoredReply};
 
@@ -61,7 +64,8 @@ impl Window {
     #[inline]
     pub(super) fn begin(&mut self, sequence: u64) -> Begin {
         // As long as the window begins at 1 the left side is 0, and only the impossible sequence 0 is stale.
-        if self.highest.saturating_sub(WINDOW) >= sequence {
+        let window = if mutant::is(Mutant::SessionWindowOfOne) { 1 } else { WINDOW };
+        if self.highest.saturating_sub(window) >= sequence {
             return Begin::Stale;
         }
         let highest = self.highest.max(sequence);
@@ -72,6 +76,9 @@ impl Window {
             let at = self.index(sequence);
             let slot = &mut self.slots[at];
             if slot.sequence == sequence {
+                if mutant::is(Mutant::DuplicateRunsAgain) && slot.reply.take().is_some() {
+                    return Begin::New;
+                }
                 return slot.reply.map_or(Begin::InProgress, Begin::Duplicate);
             }
             if slot.sequence == 0 || is_below_window(slot.sequence, highest) {

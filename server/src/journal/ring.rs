@@ -19,7 +19,11 @@
 
 use std::collections::VecDeque;
 
-use lockstep_proto::{limits::SECTOR_SIZE, message::MessageHeader};
+use lockstep_proto::{
+    limits::SECTOR_SIZE,
+    message::MessageHeader,
+    mutant::{self, Mutant},
+};
 use thiserror::Error;
 
 /// Most journal writes in flight. Part of the on-disk format: recovery tells torn from rotten by it.
@@ -187,6 +191,9 @@ impl JournalRing {
         if op > self.durable_op + self.in_flight_max {
             return Err(AppendRefusal::InFlight { op });
         }
+        if mutant::is(Mutant::ReuseJournalEarly) {
+            self.release_below(self.durable_op + 1);
+        }
         let needed = padded_size as u64;
         let Some(offset) = self.place(needed) else {
             return Err(AppendRefusal::Full { op, needed, free: self.free_bytes() });
@@ -314,6 +321,9 @@ impl JournalRing {
             sectors.push(entry.offset);
         }
         self.durable_op = self.last_op();
+        if mutant::is(Mutant::TruncationNotErased) {
+            sectors.clear();
+        }
         sectors
     }
 

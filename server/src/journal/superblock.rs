@@ -23,6 +23,7 @@ use std::io;
 use bytes::Bytes;
 use lockstep_proto::{
     limits::SECTOR_SIZE,
+    mutant::{self, Mutant},
     superblock::{SUPERBLOCK_COPIES, Superblock, SuperblockError},
 };
 use thiserror::Error;
@@ -142,6 +143,9 @@ fn choose(
 ///
 /// What the disk says.
 pub fn repair(file: &impl BlockFile, reading: &SuperblockReading) -> io::Result<()> {
+    if mutant::is(Mutant::SuperblockNotRepaired) {
+        return Ok(());
+    }
     let write = SuperblockWrite::new(&reading.superblock, &Pool::new(0));
     for (index, step) in write.steps.iter().enumerate() {
         // A copy that is current may be the only holder of its sequence, so it is left alone.
@@ -193,7 +197,12 @@ impl SuperblockWrite {
             for sector in sectors.chunks_exact_mut(SECTOR_SIZE) {
                 sector[..Superblock::SIZE].copy_from_slice(superblock.as_bytes());
             }
-            let offset = (step * sectors.len()) as u64;
+            if mutant::is(Mutant::SuperblockInOneStep) {
+                let bytes = pool.copy_padded(&sectors.repeat(SUPERBLOCK_STEPS), SECTOR_SIZE);
+                return SuperblockStep { offset: 0, bytes };
+            }
+            let is_half = mutant::is(Mutant::SuperblockHalfWritten);
+            let offset = if is_half { 0 } else { (step * sectors.len()) as u64 };
             SuperblockStep { offset, bytes: pool.copy_padded(&sectors, SECTOR_SIZE) }
         });
         SuperblockWrite { steps }

@@ -6,7 +6,13 @@ use std::collections::VecDeque;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use lockstep_proto::{checksum::checksum_128, limits::COUNTER_MAX, message::MessageHeader, superblock::Superblock};
+use lockstep_proto::{
+    checksum::checksum_128,
+    limits::COUNTER_MAX,
+    message::MessageHeader,
+    mutant::{self, Mutant},
+    superblock::Superblock,
+};
 use lockstep_replica::{Recovered, ViewRecord, sessions::Sessions};
 use lockstep_store::{Loader, Store, StoreConfig};
 use thiserror::Error;
@@ -307,7 +313,11 @@ impl StateLoader {
         let (store, store_hash) = self.loader.finish()?;
         let hash = state_hash(store_hash, checksum_128(&self.sessions));
         ensure!(hash == checkpoint.state_hash, "its content hash does not match");
-        let sessions = Sessions::decode(&self.sessions, self.sessions_max).context("it has no sessions")?;
+        let sessions = if mutant::is(Mutant::CheckpointDropsSessions) {
+            Sessions::new(self.sessions_max)
+        } else {
+            Sessions::decode(&self.sessions, self.sessions_max).context("it has no sessions")?
+        };
         sessions.check_within(meta.op, meta.revision)?;
         Ok(Machine::new(store, sessions, meta.op, meta.parent, meta.timestamp_ns, meta.revision))
     }

@@ -105,4 +105,26 @@ fn first_words(text: &str) -> String {
 }
 
 /// The variants that are found quickest.
-const QUICK: &[Mutant] = &[Mutant::ReuseJournalEarly];
+const QUICK: &[Mutant] = &[
+    Mutant::AckBeforeDurable,
+    Mutant::ViewFenceSkipped,
+    Mutant::LogViewFenceSkipped,
+    Mutant::CommitQuorumTooSmall,
+    Mutant::ViewQuorumTooSmall,
+    Mutant::VoteOfOldLogView,
+    Mutant::TailNotTruncated,
+    Mutant::ApplyUncommitted,
+    Mutant::ReadsBeforeViewStart,
+    Mutant::RestartedPrimaryGoesOn,
+    Mutant::RecoveredVouches,
+    Mutant::ReuseJournalEarly,
+    Mutant::TruncationNotErased,
+    Mutant::CheckpointMixesOps,
+    Mutant::CheckpointDropsSessions,
+    Mutant::CheckpointOffsetWrong,
+    Mutant::DuplicateRunsAgain,
+    Mutant::EvictsTheOldest,
+    Mutant::ExpiryIgnored,
+    Mutant::CompareAndSetBlind,
+    Mutant::CheckpointNotAtCut,
+];

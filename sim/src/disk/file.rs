@@ -31,6 +31,15 @@ struct State {
     writes_left: Option<u32>,
 }
 
+/// What a crash does to writes in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct Tearing {
+    /// Of the pieces of a write, how many reach the disk, per mille.
+    pub survive: u32,
+    /// Whether there is garbage where the others were to go, and not what was there before.
+    pub damages: bool,
+}
+
 /// What a crash did to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Survival {
@@ -62,16 +71,16 @@ impl SimFile {
     }
 
     /// The power goes while `bytes` are being written: some of them get to the disk.
-    pub fn tear(&self, offset: u64, bytes: &Bytes, survive: u32, dice: &mut Dice) -> Survival {
-        self.0.borrow_mut().tear(offset / SECTOR, bytes, survive, dice)
+    pub fn tear(&self, offset: u64, bytes: &Bytes, how: Tearing, dice: &mut Dice) -> Survival {
+        self.0.borrow_mut().tear(offset / SECTOR, bytes, how, dice)
     }
 
     /// The power goes: what was not synced gets to the disk in part, or not at all.
-    pub fn crash(&self, survive: u32, dice: &mut Dice, mut tell: impl FnMut(Survival)) {
+    pub fn crash(&self, how: Tearing, dice: &mut Dice, mut tell: impl FnMut(Survival)) {
         let mut state = self.0.borrow_mut();
         state.writes_left = None;
         for (sector, bytes) in std::mem::take(&mut state.unsynced) {
-            tell(state.tear(sector, &bytes, survive, dice));
+            tell(state.tear(sector, &bytes, how, dice));
         }
     }
 
@@ -112,15 +121,15 @@ impl State {
         }
     }
 
-    fn tear(&mut self, first: u64, bytes: &Bytes, survive: u32, dice: &mut Dice) -> Survival {
+    fn tear(&mut self, first: u64, bytes: &Bytes, how: Tearing, dice: &mut Dice) -> Survival {
         let atoms = bytes.len() / ATOM_SIZE;
-        let survivors: Vec<bool> = (0..atoms).map(|_| dice.chance(survive)).collect();
+        let survivors: Vec<bool> = (0..atoms).map(|_| dice.chance(how.survive)).collect();
         let count = survivors.iter().filter(|&&survives| survives).count();
         if count == atoms {
             self.put(first, bytes);
             return Survival::Whole;
         }
-        if count == 0 {
+        if count == 0 && !how.damages {
             return Survival::Lost;
         }
         let mut mixed = vec![0; bytes.len()];
@@ -130,9 +139,13 @@ impl State {
                 _ => {}
             }
         }
-        for (atom, _) in survivors.iter().enumerate().filter(|(_, survives)| **survives) {
+        for (atom, &survives) in survivors.iter().enumerate() {
             let place = atom * ATOM_SIZE..(atom + 1) * ATOM_SIZE;
-            mixed[place.clone()].copy_from_slice(&bytes[place]);
+            if survives {
+                mixed[place.clone()].copy_from_slice(&bytes[place]);
+            } else if how.damages {
+                mixed[place].iter_mut().for_each(|byte| *byte ^= 0x55);
+            }
         }
         self.put(first, &Bytes::from(mixed));
         Survival::Torn
@@ -217,11 +230,15 @@ mod tests {
         let file = SimFile::new(2 * SECTOR);
         file.write_at(&sector(1), SECTOR).unwrap();
         assert_eq!(file.read(SECTOR, SECTOR_SIZE), sector(1));
-        file.crash(0, &mut Dice::new(1, "test"), |survival| assert_eq!(survival, Survival::Lost));
+        file.crash(Tearing { survive: 0, damages: false }, &mut Dice::new(1, "test"), |survival| {
+            assert_eq!(survival, Survival::Lost)
+        });
         assert_eq!(file.read(SECTOR, SECTOR_SIZE), sector(0));
         file.write_at(&sector(2), SECTOR).unwrap();
         file.sync().unwrap();
-        file.crash(0, &mut Dice::new(1, "test"), |_| panic!("there is nothing to lose"));
+        file.crash(Tearing { survive: 0, damages: false }, &mut Dice::new(1, "test"), |_| {
+            panic!("there is nothing to lose")
+        });
         assert_eq!(file.read(SECTOR, SECTOR_SIZE), sector(2));
     }
 
@@ -229,7 +246,8 @@ mod tests {
     fn a_torn_write_leaves_pieces_of_old_and_new() {
         let file = SimFile::new(SECTOR);
         file.put(0, &Bytes::from(sector(1)));
-        let survival = file.tear(0, &Bytes::from(sector(2)), 500, &mut Dice::new(1, "test"));
+        let survival =
+            file.tear(0, &Bytes::from(sector(2)), Tearing { survive: 500, damages: false }, &mut Dice::new(1, "test"));
         assert_eq!(survival, Survival::Torn);
         let found = file.read(0, SECTOR_SIZE);
         assert!(found.contains(&1) && found.contains(&2));

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use lockstep_proto::limits::SECTOR_SIZE;
 
-pub use self::file::{SimFile, Survival};
+pub use self::file::{SimFile, Survival, Tearing};
 use crate::{
     dice::Dice,
     plan::{DiskPlan, Fault},
@@ -229,7 +229,7 @@ impl SimDisk {
     }
 
     /// The process is gone. What was on its way reaches the disk in part.
-    pub fn crash(&mut self, survive: u32, dice: &mut Dice) -> CrashReport {
+    pub fn crash(&mut self, how: Tearing, dice: &mut Dice) -> CrashReport {
         let mut report = CrashReport::default();
         for (_, work) in std::mem::take(&mut self.in_flight) {
             match work {
@@ -238,7 +238,7 @@ impl SimDisk {
                         Place::Superblock => &self.superblock,
                         Place::Journal => &self.journal,
                     };
-                    report.count(file.tear(offset, &bytes, survive, dice));
+                    report.count(file.tear(offset, &bytes, how, dice));
                 }
                 Work::WriteCheckpoint { op, is_received, offset, bytes } if offset > 0 => {
                     if let Some(file) = self.temporary.get(&(op, is_received)) {
@@ -259,7 +259,7 @@ impl SimDisk {
             }
         }
         for file in [&self.superblock, &self.journal].into_iter().chain(self.temporary.values()) {
-            file.crash(survive, dice, |survival| report.count(survival));
+            file.crash(how, dice, |survival| report.count(survival));
         }
         self.fails_next_write = false;
         self.misdirects_read_by = None;

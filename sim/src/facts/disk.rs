@@ -15,6 +15,8 @@ pub(super) struct DiskFacts {
     durable: BTreeMap<u64, u128>,
     view: u64,
     log_view: u64,
+    /// The highest log_view that has ever been durable, on this disk or one before.
+    log_view_max: u64,
     /// The highest op that the server has said it holds, and its checksum.
     said: (u64, u128),
     said_view: u64,
@@ -41,6 +43,15 @@ impl DiskFacts {
 
     pub(super) fn log_view(&self) -> u64 {
         self.log_view
+    }
+
+    pub(super) fn log_view_max(&self) -> u64 {
+        self.log_view_max
+    }
+
+    /// The disk is replaced by an empty one.
+    pub(super) fn wipe(&mut self) {
+        *self = DiskFacts { log_view_max: self.log_view_max, ..DiskFacts::default() };
     }
 
     pub(super) fn said(&self) -> (u64, u128) {
@@ -80,6 +91,7 @@ impl DiskFacts {
     pub(super) fn set_superblock(&mut self, superblock: &Superblock) {
         self.view = superblock.view.get();
         self.log_view = superblock.log_view.get();
+        self.log_view_max = self.log_view_max.max(self.log_view);
     }
 
     pub(super) fn says_view(&mut self, view: u64, log_view: u64) {

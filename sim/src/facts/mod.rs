@@ -263,9 +263,13 @@ impl Facts {
         }
         for (op, checksum, message) in chain.into_iter().rev() {
             let holders = self.holders.get(&(op, checksum)).copied().unwrap_or(0);
-            let quorum = u32::from(self.quorums.commit);
-            self.ensure(holders.count_ones() >= quorum, Check::CommittedHeld, || {
-                format!("{server} commits op {op}, which only {} of {quorum} disks have held", holders.count_ones())
+            let view = header_of(&message).view.get();
+            // A copy counts only once its server could not forget that it belongs to the log of the view it was ordered in.
+            let members = (0..self.disks.len()).filter(|&server| self.disks[server].log_view_max() >= view);
+            let voters = members.filter(|&server| holders & (1 << server) != 0).count();
+            let quorum = self.quorums.commit as usize;
+            self.ensure(voters >= quorum, Check::CommittedHeld, || {
+                format!("{server} commits op {op}, which only {voters} of {quorum} disks hold as part of view {view}")
             });
             self.committed.push(checksum);
             self.verdicts.push(self.model.apply(&message));
@@ -359,9 +363,12 @@ impl Facts {
     }
 
     /// A data folder is gone, and with it all that its server had said.
+    ///
+    /// What it has held still counts for commits: it says that it has lost it, and until it has got it back that is the same
+    /// as if the disk had been lost a moment after the commit.
     pub fn is_wiped(&mut self, server: u8) {
         self.has_damage = true;
-        self.disks[server as usize] = DiskFacts::default();
+        self.disks[server as usize].wipe();
     }
 
     /// A server's state after an op has this content hash.

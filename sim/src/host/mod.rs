@@ -198,7 +198,7 @@ impl Server {
         self.process = None;
         self.is_paused = false;
         self.held.clear();
-        let report = self.disk.crash(shared.plan.disk.survive, &mut shared.disk_dice);
+        let report = self.disk.crash(shared.plan.disk.tearing, &mut shared.disk_dice);
         shared.counters.add(Fault::TornWrite, report.torn);
         shared.counters.add(Fault::LostWrite, report.lost);
         shared.network.close_all_of(self.id);

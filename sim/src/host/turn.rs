@@ -200,7 +200,11 @@ impl Server {
         process.role = role;
         if role == Role::Primary {
             self.apply_waiting(shared);
-            shared.facts.becomes_primary(id, view);
+            // It may have left the view again before this turn's end.
+            let is_still = self.process.as_deref().is_some_and(|process| process.status().role == Role::Primary);
+            if is_still {
+                shared.facts.becomes_primary(id, view);
+            }
         } else {
             self.give_up_requests(shared, role);
         }

@@ -11,6 +11,9 @@ use crate::{
     schedule::Event,
 };
 
+/// How long a server that crashes again and again may run in between, in ns.
+const AGAIN_NS: u64 = 60 * MS;
+
 /// What a disk has lost, and its server may not know yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Damage {
@@ -46,7 +49,7 @@ impl World {
     /// Makes it happen. Returns whether it could.
     fn make(&mut self, event: &FaultEvent, server: u8) -> bool {
         match event.fault {
-            Fault::Crash => self.crash_for(server, event.duration_ns),
+            Fault::Crash => self.crash_for(server, event.choice, event.duration_ns),
             Fault::PowerCut => self.cut_power(event.duration_ns),
             Fault::Pause => self.pause(server, event.duration_ns),
             Fault::IsolatePrimary | Fault::Partition | Fault::PartitionOneWay | Fault::Clog => self.cut(event, server),
@@ -110,14 +113,31 @@ impl World {
         !is_whole
     }
 
-    fn crash_for(&mut self, server: u8, duration_ns: u64) -> bool {
+    fn crash_for(&mut self, server: u8, choice: u64, duration_ns: u64) -> bool {
         let is_amnesia = self.shared.plan.is_memory;
         if !self.servers[server as usize].is_up() || (is_amnesia && !self.may_damage(server)) {
             return false;
         }
         self.crash(server);
         self.shared.after(duration_ns, Event::Start { server });
+        if choice >> 40 & 3 == 0 && !is_amnesia {
+            let delay_ns = duration_ns + self.shared.host_dice.below(AGAIN_NS);
+            self.shared.after(delay_ns, Event::CrashAgain { server, times: 3 });
+        }
         true
+    }
+
+    /// Crashes come in rows: a server that starts is likely to meet what has ended it before.
+    pub(super) fn crash_again(&mut self, server: u8, times: u8) {
+        if self.shared.is_healed || times == 0 || !self.servers[server as usize].is_running() {
+            return;
+        }
+        self.shared.counters.count(Fault::Crash);
+        self.crash(server);
+        let pause_ns = 2 * MS;
+        self.shared.after(pause_ns, Event::Start { server });
+        let delay_ns = pause_ns + self.shared.host_dice.below(AGAIN_NS);
+        self.shared.after(delay_ns, Event::CrashAgain { server, times: times - 1 });
     }
 
     fn cut_power(&mut self, duration_ns: u64) -> bool {
@@ -264,9 +284,9 @@ impl World {
     /// The disk is lost, and the folder made anew with `recover`.
     pub fn wipe(&mut self, server: u8) {
         self.shared.line(|| format!("{server}: wiped"));
-        self.shared.facts.is_wiped(server);
         // As `recover` has it: the time of day, which is above every incarnation before.
         let incarnation = 2 + self.shared.now_ns;
+        self.shared.facts.is_wiped(server);
         self.servers[server as usize].recover(&self.shared.plan, incarnation);
         self.damage[server as usize] = None;
     }

@@ -142,6 +142,7 @@ impl World {
                 self.end_failed(server);
             }
             Event::Start { server } => self.start(server),
+            Event::CrashAgain { server, times } => self.crash_again(server, times),
             Event::Resume { server, boot } => self.resume(server, boot),
             Event::Request { server, client, connection, frame } => {
                 let node = &mut self.servers[server as usize];
