@@ -98,6 +98,7 @@ impl Cluster {
             run.process = ServerProcess::spawn(&self.spec.server_bin, arguments, log)
                 .map_err(system(format!("cannot start server {server} again")))?;
             run.state = ServerState::Running;
+            run.may_end = false;
         }
         Ok(())
     }
@@ -154,13 +155,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// Fills a server's disk up, and gives how many bytes that took.
+    /// Fills a server's disk up, and gives how many bytes that took. The server ends when a write of its own fails, and counts as
+    /// killed then.
     ///
     /// # Errors
     ///
     /// When the cluster was not started with small disks, or writing fails otherwise than for want of room.
     pub fn fill_disk(&self, server: usize) -> Result<u64, ClusterError> {
-        self.disk(server)?.fill().map_err(system(format!("cannot fill the disk of server {server}")))
+        let disk = self.disk(server)?;
+        self.servers[server].run().may_end = true;
+        disk.fill().map_err(system(format!("cannot fill the disk of server {server}")))
     }
 
     /// Makes room again on every disk that was filled.

@@ -115,6 +115,8 @@ struct Server {
 struct ServerRun {
     process: ServerProcess,
     state: ServerState,
+    /// Its disk was filled: that it ends is what it should do when a write fails.
+    may_end: bool,
 }
 
 /// What has been done to a server's process.
@@ -179,7 +181,7 @@ impl Cluster {
             let process = ServerProcess::spawn(&spec.server_bin, &arguments, &place.log)
                 .map_err(system(format!("cannot start {}", spec.server_bin.display())))?;
             cluster.servers.push(Server {
-                run: Mutex::new(ServerRun { process, state: ServerState::Running }),
+                run: Mutex::new(ServerRun { process, state: ServerState::Running, may_end: false }),
                 arguments,
                 log: place.log.clone(),
                 address: place.ports.base(),
@@ -283,11 +285,15 @@ impl Cluster {
         self.servers.iter().map(ask).collect()
     }
 
-    /// The names of servers that have ended by themselves.
+    /// The names of servers that have ended by themselves, and without a reason that was given them.
     pub fn ended(&self) -> Vec<String> {
         let has_ended = |server: &Server| {
             let mut run = server.run();
-            run.state == ServerState::Running && matches!(run.process.ended(), Ok(Some(_)))
+            let has_ended = run.state == ServerState::Running && matches!(run.process.ended(), Ok(Some(_)));
+            if has_ended && run.may_end {
+                run.state = ServerState::Killed;
+            }
+            has_ended && !run.may_end
         };
         let ended = self.servers.iter().map(has_ended).collect::<Vec<_>>();
         self.servers().into_iter().zip(ended).filter(|(_, ended)| *ended).map(|(server, _)| server.name).collect()
@@ -311,7 +317,7 @@ impl Cluster {
             let mut run = server.run();
             let ended = run.process.wait_until(deadline).map_err(system("cannot wait for a server"))?;
             let what = match ended {
-                Some(status) if status.success() || run.state == ServerState::Killed => continue,
+                Some(status) if status.success() || run.state == ServerState::Killed || run.may_end => continue,
                 Some(status) => format!("ended badly ({status})"),
                 None => format!("did not end within {STOP_TIMEOUT:?} of SIGTERM and was killed"),
             };

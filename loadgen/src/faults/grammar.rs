@@ -19,7 +19,8 @@ Faults (--fault, may be repeated):
   continue [SERVER]                     SIGCONT to it, or to all that are stopped
   partition [WHO] [way=both|out|in]     cut it off from the other servers (not from clients): out loses what it sends, in
                                         what is sent to it; for=: heal then
-  disk-full [WHO]                       fill its disk, a small one in memory (takes root); for=: make room then
+  disk-full [WHO]                       fill its disk, a small one in memory (takes root); a server ends when a write
+                                        fails, so restart it after heal; for=: make room then
   handover [to=SERVER]                  let another server become primary, as `lockstep move-primary` does
   heal                                  mend all links, make room on all disks, let stopped servers go on
   WHO is the primary if not said. Examples:

@@ -19,6 +19,8 @@ const OVERSHOOT: f64 = 0.02;
 
 /// Captions of shades take turns on so many lines.
 const CAPTION_LINES: i32 = 4;
+/// About what a letter of a caption takes, in pixels.
+const CAPTION_LETTER_WIDTH: i32 = 6;
 
 /// How a line is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,10 +124,10 @@ impl<'a, 'b> Panel<'a, 'b> {
     /// Writes what a shade stands for at its top; those with following numbers go on lines of their own.
     pub(super) fn caption(&self, x: f64, number: usize, name: &str) -> Result<(), PlotError> {
         let at = (self.pixel(x, 0.0).0 + 4, TOP + 8 + 15 * (number as i32 % CAPTION_LINES));
-        // What would run out of the panel on the right is written to the left of its time instead.
-        let is_far = at.0 > (LEFT + self.right) / 2;
+        // What would run out of the panel ends at its right side instead.
+        let is_far = at.0 + CAPTION_LETTER_WIDTH * name.chars().count() as i32 > self.right;
         let pos = Pos::new(if is_far { HPos::Right } else { HPos::Left }, VPos::Center);
-        let at = if is_far { (at.0 - 8, at.1) } else { at };
+        let at = if is_far { (self.right, at.1) } else { at };
         Ok(self.area.draw(&Text::new(name.to_owned(), at, text(11.5, INK).pos(pos)))?)
     }
 
