@@ -183,8 +183,12 @@ impl<P: BatchPool> Replica<P> {
         if !self.may_speak() || !self.is_request_due() {
             return;
         }
+        // Whoever joins with the whole log in hand lacks only the proof that it is the view's. It comes with the prepares, and
+        // may have been lost, or overtaken them.
+        let lacks_proof = matches!(self.phase, Phase::Joining { target_op, .. } if target_op <= self.log.op());
+        let held = if lacks_proof { self.verified } else { self.log.op() };
         let mut header = self.header(Command::RequestPrepare);
-        header.op = U64::new(self.log.op() + 1);
+        header.op = U64::new(held + 1);
         self.send(self.config.primary_of(self.view), header);
     }
 

@@ -83,6 +83,8 @@ pub struct Facts {
     holders: BTreeMap<(u64, u128), u8>,
     /// Checksums of the committed prepares, from op 1 on.
     committed: Vec<u128>,
+    /// The views in which that was first known.
+    committed_views: Vec<u64>,
     verdicts: Vec<Vec<Verdict>>,
     model: Model,
     answered: u64,
@@ -104,6 +106,7 @@ impl Facts {
             prepares: BTreeMap::new(),
             holders: BTreeMap::new(),
             committed: Vec::new(),
+            committed_views: Vec::new(),
             verdicts: Vec::new(),
             model: Model::new(plan.workload.sessions_max),
             answered: 0,
@@ -272,6 +275,7 @@ impl Facts {
                 format!("{server} commits op {op}, which only {voters} of {quorum} disks hold as part of view {view}")
             });
             self.committed.push(checksum);
+            self.committed_views.push(self.disks[server as usize].view());
             self.verdicts.push(self.model.apply(&message));
         }
     }
@@ -310,7 +314,9 @@ impl Facts {
         });
         let disk = &self.disks[server as usize];
         let is_durable = (disk.view(), disk.log_view()) == (view, view);
+        // What is committed in later views is none of its business: it has slept, and will be told.
         let lost = (disk.base() + 1..=self.committed.len() as u64)
+            .filter(|op| self.committed_views[*op as usize - 1] < view)
             .find(|op| disk.log(*op) != Some(self.committed[*op as usize - 1]));
         self.ensure(is_durable, Check::ViewBeforeSaid, || {
             format!("{server} is the primary of view {view}, which is not durable")

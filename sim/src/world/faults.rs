@@ -294,9 +294,9 @@ impl World {
     /// A disk that has misdirected a write and then lost power within the writes that follow: what it did cannot be told from
     /// torn writes, which is beyond what the format promises (see `docs/disk-format.md`). Such a disk is replaced.
     pub(super) fn wipe_if_beyond_repair(&mut self, server: u8) {
-        let committed = self.shared.facts.committed_op();
+        let said = self.shared.facts.said_op(server).min(self.shared.facts.committed_op());
         let in_flight_max = self.shared.plan.disk.in_flight_max;
-        let is_beyond = |damage: Damage| damage.needs_proof && committed < damage.op + in_flight_max;
+        let is_beyond = |damage: Damage| damage.needs_proof && said < damage.op + in_flight_max;
         if self.damage[server as usize].is_some_and(is_beyond) {
             self.wipe(server);
         }
