@@ -91,7 +91,10 @@ impl<P: BatchPool> Replica<P> {
         } else {
             // What we hold of an earlier view's log may not be part of this one's.
             let common = self.common_op(view_start_op, header.parent.get(), &headers);
-            if view_start_op < self.applied || common < self.applied {
+            // What was ordered in this view may have been applied before a restart, when this server was joining it already.
+            let next = self.log.header(view_start_op + 1);
+            let is_cut = view_start_op < self.applied && next.is_some_and(|next| next.view.get() < view);
+            if is_cut || common < self.applied {
                 return self.fatal(format!(
                     "view {view} begins with a log that ends before op {} or differs there from this server's, where it was committed",
                     view_start_op.min(common) + 1

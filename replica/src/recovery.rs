@@ -67,8 +67,9 @@ impl<P: BatchPool> Replica<P> {
             return;
         }
         self.recoveries[from] = Some(header.nonce.get());
-        if incarnation > self.incarnations[from] {
-            self.incarnations[from] = incarnation;
+        self.incarnations[from] = incarnation;
+        // It may have been learned from others before, which alone does not make it durable.
+        if self.durable.incarnations[from] < incarnation {
             self.persist_record();
         }
         self.answer_recoveries();

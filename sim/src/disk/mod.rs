@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lockstep_proto::limits::SECTOR_SIZE;
+use lockstep_server::journal::file::BlockFile;
 
 pub use self::file::{SimFile, Survival, Tearing};
 use crate::{
@@ -206,12 +207,11 @@ impl SimDisk {
                 }
             }
             Work::Install { op, is_received } => {
-                let file = self
-                    .temporary
-                    .remove(&(*op, *is_received))
-                    .expect("a checkpoint is written before it is installed");
-                lockstep_server::journal::file::BlockFile::sync(&file).expect("nobody kills the simulated disk here");
-                self.checkpoints.insert(*op, file);
+                // It is gone if another server's checkpoint has taken its place meanwhile.
+                if let Some(file) = self.temporary.remove(&(*op, *is_received)) {
+                    file.sync().expect("nobody kills the simulated disk here");
+                    self.checkpoints.insert(*op, file);
+                }
             }
             Work::Clean { keep } => {
                 self.checkpoints.retain(|op, _| op >= keep);
@@ -223,7 +223,7 @@ impl SimDisk {
 
     /// Another place in the journal for `len` bytes.
     fn elsewhere(&self, offset: u64, distance: u64, len: usize) -> u64 {
-        let size = lockstep_server::journal::file::BlockFile::size(&self.journal).unwrap_or(0);
+        let size = self.journal.size().unwrap_or(0);
         let places = (size - len as u64) / SECTOR_SIZE as u64 + 1;
         (offset / SECTOR_SIZE as u64 + 1 + distance % (places - 1).max(1)) % places * SECTOR_SIZE as u64
     }
@@ -250,8 +250,7 @@ impl SimDisk {
                     if dice.chance(500)
                         && let Some(file) = self.temporary.remove(&(op, is_received))
                     {
-                        let synced = lockstep_server::journal::file::BlockFile::sync(&file);
-                        synced.expect("nobody kills the simulated disk here");
+                        file.sync().expect("nobody kills the simulated disk here");
                         self.checkpoints.insert(op, file);
                     }
                 }

@@ -15,6 +15,7 @@ use crate::{
     plan::{Fault, MS, Plan},
     schedule::Event,
     shared::{Counters, Shared},
+    transcript::describe,
 };
 
 /// How long after the healing everything must be well again, in ns.
@@ -195,6 +196,8 @@ impl World {
         let is_for_it = node.is_up() && (boot == 0 || boot == node.boot);
         if is_for_it && !self.shared.network.is_lost(from, to, connection) {
             node.take_message(&mut self.shared, message);
+        } else {
+            self.shared.line(|| format!("{to}: never gets {} of {from}", describe(&message)));
         }
     }
 
