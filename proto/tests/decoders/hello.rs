@@ -2,8 +2,8 @@
 
 use lockstep_proto::{
     checksum::checksum_128,
-    hello::{Answer, Hello, HelloError, REPLICA_NONE, Role, Topology, TopologyHeader},
-    limits::{SERVERS_MAX, SESSION_WINDOW, SHARDS_MAX, TOPOLOGY_BODY_SIZE_MAX},
+    hello::{Answer, Hello, HelloError, MAGIC, REPLICA_NONE, Role, Topology, TopologyHeader},
+    limits::{PROTOCOL_VERSION, SERVERS_MAX, SESSION_WINDOW, SHARDS_MAX, TOPOLOGY_BODY_SIZE_MAX},
 };
 use proptest::prelude::*;
 use zerocopy::{
@@ -225,7 +225,7 @@ proptest! {
 
     #[test]
     fn bytes_that_are_no_hello_do_no_harm(bytes in noise(200)) {
-        let bytes = [&b"LOCKSTEP\x01\0"[..], &bytes].concat();
+        let bytes = [&MAGIC.to_le_bytes()[..], &PROTOCOL_VERSION.to_le_bytes(), &bytes].concat();
         let _ = Topology::parse(&bytes);
         if let Ok(hello) = Hello::read_from_prefix(&bytes) {
             let mut hello = sealed(hello.0);
