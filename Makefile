@@ -6,7 +6,7 @@ BIN := $(TARGET)/release
 RESULTS ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help build measured reproduce reproduce-full smoke test simulator sim mutants bench lint torture
+.PHONY: help build measured reproduce reproduce-full smoke test redis-tools simulator sim mutants bench lint torture
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ smoke: measured ## A minute of what reproduce does, into a temporary folder
 
 test: ## Run all tests
 	$(CARGO) test --workspace --locked
+
+redis-tools: ## Install what the tests against Redis need, if allowed and missing (they are skipped without it)
+	scripts/redis-tools.sh
 
 simulator:
 	$(CARGO) build --profile sim --locked -p lockstep-sim --features mutants
