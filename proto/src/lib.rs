@@ -13,6 +13,7 @@
 //! - [`request`] and [`reply`]: client frames. A request frame is journalled, replicated and applied as the very bytes that
 //!   arrived.
 //! - [`items`]: the bodies of the frames that carry several keys, and of scans and status answers.
+//! - [`program`]: several commands on one shard's keys as one request, as the Redis front door asks for them.
 //! - [`message`]: the 256-byte header of replica messages. A prepare on the wire is a prepare on the disk.
 //! - [`hello`]: the first bytes of every connection, and the topology in answer.
 //! - [`superblock`]: the durable root of a shard.
@@ -38,6 +39,7 @@ pub mod limits;
 pub mod message;
 pub mod mutant;
 pub mod operation;
+pub mod program;
 pub mod reply;
 pub mod request;
 mod shape;

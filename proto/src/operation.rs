@@ -72,6 +72,11 @@ byte_enum! {
         Status = 14,
         /// Let another server become primary. Asked of the primary, and answered once it has handed over.
         MovePrimary = 15,
+        /// Carry out a program: commands on keys of one shard, in order and as one. Not taken from clients: the Redis front
+        /// door makes it.
+        Transact = 16,
+        /// Answer a program that only reads.
+        Query = 17,
     }
 }
 
@@ -88,6 +93,7 @@ impl Operation {
                 | Operation::Increment
                 | Operation::MultiPut
                 | Operation::Expire
+                | Operation::Transact
         )
     }
 
@@ -96,7 +102,12 @@ impl Operation {
     pub const fn is_read(self) -> bool {
         matches!(
             self,
-            Operation::Get | Operation::Exists | Operation::MultiGet | Operation::Scan | Operation::TimeToLive
+            Operation::Get
+                | Operation::Exists
+                | Operation::MultiGet
+                | Operation::Scan
+                | Operation::TimeToLive
+                | Operation::Query
         )
     }
 }

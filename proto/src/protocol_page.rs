@@ -105,7 +105,7 @@ fn bounds() -> Table {
 fn module_table(name: &str, source: &str) -> Table {
     let lines = source.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
     let lines = lines.filter(|line| line.starts_with('|'));
-    let lines = lines.map(|line| line.replace("[`crate::items::", "`").replace("`]", "`"));
+    let lines = lines.map(|line| line.replace("[`crate::items::", "`").replace("[`crate::", "`").replace("`]", "`"));
     let table = Table { name: name.to_string(), lines: lines.collect() };
     assert!(table.lines.len() > 2, "no table at the top of the module");
     table

@@ -8,6 +8,7 @@
 //! | multi-get | items: `found u8`, `version u64`, `value_size u32`, value |
 //! | scan | [`crate::items::ScanReplyHeader`], then items: `key_size u16`, `value_size u32`, `version u64`, key, value |
 //! | status | [`crate::items::StatusBody`], then one [`crate::items::PeerStatus`] per server |
+//! | transact, query | one result per command of the program: [`crate::program`] |
 //! | move-primary | the view that was handed over to, `u64`; the present one if the server asked for is the primary already |
 //! | all others | nothing |
 //!

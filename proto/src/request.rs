@@ -12,6 +12,7 @@
 //! | multi-put | none | `[ttl_ms u64]` if flagged, then items: `key_size u16`, `value_size u32`, key, value |
 //! | scan | none | [`crate::items::ScanArguments`] |
 //! | move-primary | none | `server u8`: the one that is to become primary, 255 if any other will do |
+//! | transact, query | none | a program: [`crate::program`] |
 //!
 //! A frame is journalled, sent to the backups and applied as the bytes that arrived: nothing is parsed into another form.
 
@@ -27,6 +28,7 @@ use crate::{
     layout::layout,
     limits::{COUNTER_MAX, KEY_SIZE_MAX, REQUEST_SIZE_MAX, TTL_MS_MAX, VALUE_SIZE_MAX},
     operation::Operation,
+    program,
     shape::{Rest, Shape},
 };
 
@@ -37,9 +39,9 @@ layout! {
         4 operation: u8 = "What is asked for: an `Operation`.",
         5 flags: u8 = "`FLAG_TTL` and `FLAG_STALE`; all other bits are zero.",
         6 key_size: U16 = "Size of the key that follows the header, in bytes.",
-        8 session: U64 = "The session of a logged operation, as its register was answered; 0 for all others.",
+        8 session: U64 = "The session of a logged operation, as its register was answered; 0 for all others, and for what the Redis front door puts into the log.",
         16 sequence: U64 = "The client's number for this request, counted up from 1; comes back in the reply.",
-        24 checksum: U64 = "Frame checksum: XXH3-64 of the 24 bytes before, mixed with XXH3-64 of all that follows the header.",
+        24 checksum: U64 = "Frame checksum: XXH3-64 of the 24 bytes before, mixed with XXH3-64 of all that follows the header. 0 in a request of the Redis front door, which is covered by the checksum of its prepare.",
     }
 }
 
@@ -137,13 +139,18 @@ impl<'a> Request<'a> {
         let operation = Operation::from_wire(header.operation).ok_or(FrameError::UnknownOperation(header.operation))?;
         let request = Request { header, body, operation };
         request.check_shape()?;
+        // What has no session is carried out each time it arrives, which only the server's own front door may ask for.
+        if request.is_sessionless() {
+            return Err(FrameError::Session);
+        }
         Ok(Some(request))
     }
 
-    /// Views a frame that was checked before: one out of a prepare whose checksum is right.
+    /// Views a frame that was checked before: one out of a prepare whose checksum is right, or one that this server made.
     ///
     /// Returns the request and the bytes after it; `None` if `bytes` does not start with a whole, well-shaped frame. The frame's own
     /// checksum is not computed again, because the prepare's checksum covers it.
+    /// Unlike [`Request::parse`] it takes logged requests without a session.
     #[inline]
     pub fn parse_trusted(bytes: &'a [u8]) -> Option<(Request<'a>, &'a [u8])> {
         let (header, rest) = RequestHeader::ref_from_prefix(bytes).ok()?;
@@ -182,6 +189,22 @@ impl<'a> Request<'a> {
     #[inline]
     pub fn size(&self) -> usize {
         RequestHeader::SIZE + self.body.len()
+    }
+
+    /// Whether it goes through the log outside of any session: it is carried out as often as it is in the log. The Redis front
+    /// door, whose clients cannot name a request when they ask again, puts such requests there, each once.
+    #[inline]
+    pub fn is_sessionless(&self) -> bool {
+        self.header.session.get() == 0 && self.operation.is_logged() && self.operation != Operation::Register
+    }
+
+    /// The program of a transact or query; empty for all other operations.
+    #[inline]
+    pub fn program(&self) -> &'a [u8] {
+        match self.operation {
+            Operation::Transact | Operation::Query => self.body,
+            _ => &[],
+        }
     }
 
     /// Whether an answer from this replica's own, possibly old, state is allowed.
@@ -293,7 +316,8 @@ impl<'a> Request<'a> {
             return Err(FrameError::Flags(header.flags));
         }
         let is_sequence_valid = (1..=COUNTER_MAX).contains(&header.sequence.get());
-        if shape.has_session != (header.session.get() != 0) || !is_sequence_valid {
+        let has_session = header.session.get() != 0;
+        if (has_session && !shape.has_session) || !is_sequence_valid {
             return Err(FrameError::Session);
         }
         let Some(rest) = arguments.get(usize::from(shape.version_size)..) else {
@@ -326,6 +350,7 @@ fn check_rest(kind: Rest, rest: &[u8]) -> Result<(), FrameError> {
         Rest::KeysAndValues => return MultiPutItems::check(rest),
         Rest::Delta => rest.len() == 8,
         Rest::Server => rest.len() == 1,
+        Rest::Program(is_read_only) => return program::check(rest, is_read_only),
         Rest::TimeToLive if rest.len() == 8 => match read_u64(rest) {
             0..=TTL_MS_MAX => true,
             ttl_ms => return Err(FrameError::TimeToLive(ttl_ms)),
@@ -371,6 +396,29 @@ pub(crate) fn check_size(size: u32, size_max: usize) -> Result<usize, FrameError
         return Err(FrameError::TooLarge { size, max: size_max });
     }
     (size as usize).checked_sub(RequestHeader::SIZE).ok_or(FrameError::TooSmall(size))
+}
+
+/// The header of a request that the server makes itself: without a session, and without a checksum, because the one of the
+/// prepare covers it.
+///
+/// The request is for [`Request::parse_trusted`]: it never goes over a client's connection.
+///
+/// # Panics
+///
+/// If the key or the whole frame is beyond the bounds of [`crate::limits`].
+#[inline]
+pub fn own_header(operation: Operation, flags: u8, sequence: u64, key_size: usize, rest_size: usize) -> RequestHeader {
+    let size = RequestHeader::SIZE + key_size + rest_size;
+    assert!(key_size <= KEY_SIZE_MAX && size <= REQUEST_SIZE_MAX);
+    RequestHeader {
+        size: U32::new(size as u32),
+        operation: operation.to_wire(),
+        flags,
+        key_size: U16::new(key_size as u16),
+        session: U64::ZERO,
+        sequence: U64::new(sequence),
+        checksum: U64::ZERO,
+    }
 }
 
 /// What goes into a request frame.

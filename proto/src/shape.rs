@@ -19,6 +19,8 @@ pub(crate) enum Rest {
     TimeToLive,
     Scan,
     Server,
+    /// A program; whether it may only read.
+    Program(bool),
 }
 
 /// What the frame of one operation looks like.
@@ -55,8 +57,11 @@ impl Shape {
             Operation::MultiPut => (false, FLAG_TTL, Rest::KeysAndValues),
             Operation::Scan => (false, FLAG_STALE, Rest::Scan),
             Operation::MovePrimary => (false, 0, Rest::Server),
+            Operation::Transact => (false, 0, Rest::Program(false)),
+            Operation::Query => (false, FLAG_STALE, Rest::Program(true)),
         };
-        let has_session = operation.is_logged() && !matches!(operation, Operation::Register);
+        // A program's answer is not kept, so that a retry could not be given it again: it belongs to no session.
+        let has_session = operation.is_logged() && !matches!(operation, Operation::Register | Operation::Transact);
         let version_size = if matches!(operation, Operation::CompareAndSet) { 8 } else { 0 };
         Shape { has_key, has_session, flags, version_size, rest }
     }

@@ -12,6 +12,7 @@
 //! - [`uring`]: the ring it runs on. [`affinity`]: the CPU it runs on. [`buffers`]: the memory it writes from.
 //! - [`journal`] and [`checkpoint`]: the data folder: format, recovery, where prepares go, checkpoint files, `inspect`.
 //! - [`metrics`]: what a shard counts and tells. [`admin`]: the same over HTTP.
+//! - [`resp`]: the Redis front door.
 //! - [`supervise`]: how threads are started, watched and stopped. [`telemetry`]: log lines. [`dev`]: a whole cluster on one
 //!   host.
 //!
@@ -36,6 +37,7 @@ pub mod dev;
 pub mod journal;
 pub mod metrics;
 pub mod notify;
+pub mod resp;
 pub mod ring;
 pub mod shard;
 pub mod socket;

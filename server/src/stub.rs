@@ -1,6 +1,7 @@
 //! The server's stub: request frame → command → reply frame.
 //!
-//! [`Machine`] is the replicated state of a shard: the store, and the sessions that make each request take effect once. A
+//! [`Machine`] is the replicated state of a shard: the store, and the sessions that make each request take effect once
+//! however often a client repeats it (requests of the Redis front door have no session; their clients cannot repeat them). A
 //! prepare is applied here as one batch, in the same way at the primary, at a backup, and when a journal is replayed;
 //! only who listens to the answers differs.
 
@@ -112,6 +113,13 @@ impl Machine {
             answers.answer(index, &parts, &[]);
             return;
         }
+        if request.is_sessionless() {
+            // It is in the log once, and whoever asked for it cannot ask again under the same name: there is nothing to look up
+            // and nothing to keep.
+            batch.requests.push((revision, request));
+            batch.indexes.push(index as u32);
+            return;
+        }
         let mut begin = self.sessions.begin(request.session(), request.sequence(), batch.op);
         if matches!(begin, Begin::InProgress) {
             // The same request twice in one batch: the first one's answer is needed for the second.
@@ -138,6 +146,12 @@ impl Machine {
         assert_eq!(self.results.len(), batch.requests.len());
         for (((_, request), &index), result) in batch.requests.iter().zip(&batch.indexes).zip(&self.results) {
             let reply = StoredReply { status: result.status, version: result.version, value: result.value };
+            if request.is_sessionless() {
+                let parts = batch.parts(request, reply.status, reply.version);
+                let body = if request.operation() == Operation::Transact { self.store.results(result) } else { &[] };
+                answers.answer(index as usize, &parts, body);
+                continue;
+            }
             self.sessions.finish(request.session(), request.sequence(), reply);
             answer_stored(batch, index as usize, request, &reply, answers);
         }

@@ -87,6 +87,8 @@ pub(super) const fn operation_label(operation: Operation) -> &'static str {
         Operation::Ping => "ping",
         Operation::Status => "status",
         Operation::MovePrimary => "move_primary",
+        Operation::Transact => "transact",
+        Operation::Query => "query",
     }
 }
 

@@ -1,0 +1,157 @@
+//! A client of the front door: what its connection has been told, and what others may see of it.
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use super::{context::Spec, transaction::Transaction, writer::Version};
+use crate::shard::connections::ConnectionRef;
+
+/// Which answers a client wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// All.
+    #[default]
+    On,
+    /// None, until it says `CLIENT REPLY ON`.
+    Off,
+    /// Not the one to the next command. (Set by `CLIENT REPLY SKIP`; the front door goes on by itself.)
+    SkipNext,
+    /// Not the one to this command.
+    Skip,
+}
+
+/// A client, as its own shard sees it.
+#[derive(Debug)]
+pub struct Client {
+    /// What other shards may see.
+    pub shared: Arc<ClientShared>,
+    /// The version of the protocol it is answered in.
+    pub version: Version,
+    /// Whether it may use commands, if a password is needed.
+    pub is_authenticated: bool,
+    /// Whether it takes old values from a backup (READONLY).
+    pub is_readonly: bool,
+    /// Which answers it wants.
+    pub reply: ReplyMode,
+    /// The transaction it is in, and what it watches.
+    pub transaction: Transaction,
+    /// Channels it listens to.
+    pub channels: HashSet<Vec<u8>>,
+    /// Patterns of channels it listens to.
+    pub patterns: HashSet<Vec<u8>>,
+    /// Number of servers that held its last write durably when that was answered.
+    pub last_write_copies: u8,
+}
+
+impl Client {
+    /// A client that has just connected.
+    pub fn new(shared: Arc<ClientShared>, is_authenticated: bool) -> Client {
+        Client {
+            shared,
+            version: Version::Resp2,
+            is_authenticated,
+            is_readonly: false,
+            reply: ReplyMode::On,
+            transaction: Transaction::default(),
+            channels: HashSet::new(),
+            patterns: HashSet::new(),
+            last_write_copies: 0,
+        }
+    }
+
+    /// Whether only the commands of subscribers are allowed: it listens, and speaks version 2.
+    pub fn is_subscriber_only(&self) -> bool {
+        self.version == Version::Resp2 && self.subscription_count() > 0
+    }
+
+    /// Number of channels and patterns it listens to.
+    pub fn subscription_count(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+}
+
+/// What others may see of a client: `CLIENT LIST` and `CLIENT KILL` on another shard's connection.
+#[derive(Debug)]
+pub struct ClientShared {
+    /// Its number; never that of another client of this server.
+    pub id: u64,
+    /// The shard that serves it.
+    pub shard: u16,
+    /// Its connection there.
+    pub connection: ConnectionRef,
+    /// Its socket's file descriptor.
+    pub fd: i32,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Ours.
+    pub local: SocketAddr,
+    /// When it connected, in ns since 1970.
+    pub created_ns: u64,
+    /// What it says about itself.
+    pub names: Mutex<ClientNames>,
+    /// When it last asked for something, in ns since 1970.
+    pub active_ns: AtomicU64,
+    /// Index of its last command among all, see [`ClientShared::last_command`].
+    pub last_command: Mutex<Option<LastCommand>>,
+    /// Version of the protocol: 2 or 3.
+    pub resp: AtomicU32,
+    /// Number of channels it listens to.
+    pub channels: AtomicU32,
+    /// Number of patterns it listens to.
+    pub patterns: AtomicU32,
+    /// Commands in its transaction; -1 without one.
+    pub multi: AtomicU32,
+    /// Keys it watches.
+    pub watches: AtomicU32,
+    /// Bytes that it has sent and that are not taken yet.
+    pub query_bytes: AtomicU64,
+    /// Bytes of answers that it has not taken yet.
+    pub output_bytes: AtomicU64,
+    /// Bytes it has sent in all.
+    pub received_bytes: AtomicU64,
+    /// Bytes it was sent in all.
+    pub sent_bytes: AtomicU64,
+    /// Commands it has given.
+    pub commands: AtomicU64,
+    /// Whether it takes old values.
+    pub is_readonly: AtomicBool,
+    /// `CLIENT NO-EVICT`.
+    pub no_evict: AtomicBool,
+    /// `CLIENT NO-TOUCH`.
+    pub no_touch: AtomicBool,
+    /// It is to be closed.
+    pub is_killed: AtomicBool,
+}
+
+/// What a client says about itself.
+#[derive(Clone, Debug, Default)]
+pub struct ClientNames {
+    /// `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_version: Vec<u8>,
+}
+
+/// The last command of a client: container and subcommand, or the command alone.
+#[derive(Clone, Copy, Debug)]
+pub struct LastCommand {
+    /// The command.
+    pub spec: &'static Spec,
+    /// Its subcommand.
+    pub subcommand: Option<&'static Spec>,
+}
+
+impl ClientShared {
+    /// Commands in its transaction, -1 without one.
+    pub fn multi(&self) -> i64 {
+        i64::from(self.multi.load(Relaxed) as i32)
+    }
+}

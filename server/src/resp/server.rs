@@ -1,0 +1,174 @@
+//! The server, as every command on every shard sees it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use super::client::ClientShared;
+use crate::{
+    cli::StartOptions,
+    metrics::{ReportedStatus, ShardMetrics, StatusCell},
+    shard::{Identity, connections::ConnectionRef},
+};
+
+/// What all shards of a server share for the front door.
+#[derive(Debug)]
+pub struct Server {
+    /// The settings.
+    pub options: Arc<StartOptions>,
+    /// Who the server is.
+    pub identity: Identity,
+    /// Forty hexadecimal digits, drawn at each start.
+    pub run_id: String,
+    /// When it was started.
+    pub started: Instant,
+    /// The same, in ns since 1970.
+    pub started_ns: u64,
+    /// The shards.
+    pub shards: Vec<ShardView>,
+    /// What CONFIG SET can change.
+    pub settings: Settings,
+    /// The clients.
+    pub clients: Clients,
+    /// Who listens to which channel.
+    pub pubsub: PubSub,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
+}
+
+/// A shard, as others see it.
+#[derive(Debug)]
+pub struct ShardView {
+    /// What it counts.
+    pub metrics: Arc<ShardMetrics>,
+    /// Its status, about every 100 ms.
+    pub status: Arc<StatusCell>,
+    /// The view it is in, and its role there, as of now: view * 4 + role (0 backup, 1 primary, 2 recovering).
+    pub role: AtomicU64,
+}
+
+impl ShardView {
+    /// Whether this server is the shard's primary.
+    #[inline]
+    pub fn is_primary(&self) -> bool {
+        self.role.load(Relaxed) & 3 == 1
+    }
+
+    /// The server that is primary, as far as this one knows; `None` if it knows of none.
+    pub fn primary(&self, servers: u8) -> Option<u8> {
+        let role = self.role.load(Relaxed);
+        (role & 3 != 2).then(|| ((role >> 2) % u64::from(servers)) as u8)
+    }
+
+    /// The view.
+    pub fn view(&self) -> u64 {
+        self.role.load(Relaxed) >> 2
+    }
+
+    /// Its status as published last.
+    pub fn reported(&self) -> ReportedStatus {
+        self.status.read()
+    }
+}
+
+/// What CONFIG SET can change.
+#[derive(Debug)]
+pub struct Settings {
+    /// The password; empty for none.
+    pub requirepass: Mutex<Vec<u8>>,
+    /// Whether there is a password.
+    pub needs_password: AtomicBool,
+    /// Largest number of clients of the front door.
+    pub clients_max: AtomicUsize,
+    /// Seconds of idleness after which a client is closed; 0 for never.
+    pub idle_timeout_s: AtomicU64,
+    /// Bytes of answers waiting for a subscriber beyond which it is closed.
+    pub pubsub_output_bytes_max: AtomicU64,
+}
+
+/// Clients of all shards.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_id: Mutex<BTreeMap<u64, Arc<ClientShared>>>,
+    last_id: AtomicU64,
+    count: AtomicUsize,
+}
+
+impl Clients {
+    /// A number for a new client.
+    pub fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Number of clients.
+    pub fn len(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds a client.
+    pub fn enter(&self, client: Arc<ClientShared>) {
+        let mut clients = self.lock();
+        clients.insert(client.id, client);
+        self.count.store(clients.len(), Relaxed);
+    }
+
+    /// Removes a client.
+    pub fn leave(&self, id: u64) {
+        let mut clients = self.lock();
+        clients.remove(&id);
+        self.count.store(clients.len(), Relaxed);
+    }
+
+    /// All clients, in the order in which they came.
+    pub fn all(&self) -> Vec<Arc<ClientShared>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// One client.
+    pub fn find(&self, id: u64) -> Option<Arc<ClientShared>> {
+        self.lock().get(&id).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientShared>>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The client.
+    pub id: u64,
+    /// The shard that serves it.
+    pub shard: u16,
+    /// Its connection there.
+    pub connection: ConnectionRef,
+}
+
+/// Who listens to what, in all shards. The names are sorted so that lists come in one order.
+#[derive(Debug, Default)]
+pub struct PubSub {
+    /// By channel.
+    pub channels: Mutex<HashMap<Vec<u8>, Vec<Listener>>>,
+    /// By pattern, in the order in which the patterns came first.
+    pub patterns: Mutex<Vec<(Vec<u8>, Vec<Listener>)>>,
+}
+
+/// CLIENT PAUSE.
+#[derive(Debug, Default)]
+pub struct Pause {
+    /// Until when, in ns since 1970; 0 for not.
+    pub until_ns: AtomicU64,
+    /// Whether only writes are paused.
+    pub is_write_only: AtomicBool,
+}
