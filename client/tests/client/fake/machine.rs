@@ -104,9 +104,10 @@ impl Machine {
                 reply(request, Status::Ok, version, &[])
             }
             (Operation::Expire, Some(found)) => written(self, &found.value, request.ttl_ms()),
-            (operation @ (Operation::Status | Operation::MovePrimary), Some(_)) => {
-                unreachable!("{operation:?} has no key")
-            }
+            (
+                operation @ (Operation::Status | Operation::MovePrimary | Operation::Transact | Operation::Query),
+                Some(_),
+            ) => unreachable!("{operation:?} has no key"),
         }
     }
 
