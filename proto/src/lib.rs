@@ -62,6 +62,7 @@ pub const LAYOUTS: &[Layout] = &[
     items::ScanReplyHeader::LAYOUT,
     items::StatusBody::LAYOUT,
     items::PeerStatus::LAYOUT,
+    program::CommandHeader::LAYOUT,
     message::MessageHeader::LAYOUT,
     superblock::Superblock::LAYOUT,
 ];

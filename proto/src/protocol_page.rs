@@ -11,6 +11,7 @@ use crate::{
     hello::{Answer, Role},
     limits,
     message::Command,
+    program::{ErrorCode, Kind, Opcode, Word},
     request::{FLAG_STALE, FLAG_TTL},
     shape::Shape,
 };
@@ -93,6 +94,44 @@ fn operations() -> Table {
     table
 }
 
+fn opcodes() -> Table {
+    let mut table = Table::new("Opcode", &["value", "name", "kind", "arguments", "flags", "meaning"]);
+    for &opcode in Opcode::ALL {
+        let form = opcode.form();
+        let kinds: Vec<&str> = form.kinds.iter().map(|&kind| kind_name(kind)).collect();
+        let arguments = kinds.join(", ") + if form.is_repeated { ", ..." } else { "" };
+        let flags: Vec<&str> = opcode.flag_names().iter().map(|&(_, name)| name).collect();
+        let flags: Vec<String> = flags.iter().map(|name| format!("`{name}`")).collect();
+        table.row(&[
+            &opcode.to_wire().to_string(),
+            &format!("`{opcode:?}`"),
+            &(if opcode.is_write() { "writes" } else { "reads" }).to_string(),
+            &arguments,
+            &flags.join(" "),
+            &opcode.meaning().to_string(),
+        ]);
+    }
+    table
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Key => "key",
+        Kind::Value => "value",
+        Kind::Number => "number",
+        Kind::Text => "text",
+    }
+}
+
+fn error_codes() -> Table {
+    let mut table = Table::new("ErrorCode", &["value", "name", "text", "meaning"]);
+    for &code in ErrorCode::ALL {
+        let text = format!("`{}`", code.text());
+        table.row(&[code.to_wire().to_string(), format!("`{code:?}`"), text, code.meaning().to_string()]);
+    }
+    table
+}
+
 fn bounds() -> Table {
     let mut table = Table::new("limits", &["name", "value", "meaning"]);
     for limit in limits::ALL {
@@ -118,6 +157,10 @@ fn tables() -> Vec<Table> {
     tables.push(values("Status", Status::ALL.iter().map(|s| (s.to_wire(), format!("{s:?}"), s.meaning()))));
     tables.push(values("Command", Command::ALL.iter().map(|c| (c.to_wire(), format!("{c:?}"), c.meaning()))));
     tables.push(operations());
+    tables.push(opcodes());
+    tables.push(error_codes());
+    tables.push(values("Word", Word::ALL.iter().map(|w| (w.to_wire(), format!("{w:?}"), w.meaning()))));
+    tables.push(module_table("program results", include_str!("program/mod.rs")));
     tables.push(bounds());
     tables.push(module_table("request bodies", include_str!("request.rs")));
     tables.push(module_table("reply bodies", include_str!("reply.rs")));
