@@ -1,0 +1,121 @@
+//! What has to be equal in two servers' answers: their bytes, but for what follows.
+
+use crate::{
+    grammar::{Action, Step},
+    wire::{Answer, Body, Reply},
+};
+
+/// Follows a sequence, since what has to be equal depends on what came before.
+#[derive(Default)]
+pub struct Agreement {
+    /// The commands of the open transaction of each connection.
+    queued: [Vec<Vec<Vec<u8>>>; 2],
+    /// Whether a key has expired that nobody may have looked at since.
+    has_expired: bool,
+}
+
+/// Seconds that may lie between one server's answer and the other's.
+const SECONDS_APART_MAX: i64 = 20;
+
+/// A time to live below this is a yes or no (-1, -2), not a time.
+const TIME_MIN: i64 = 100;
+
+impl Agreement {
+    /// Whether the answers to a step agree.
+    pub fn holds(&mut self, step: &Step, left: &Answer, right: &Answer) -> bool {
+        let command = match &step.action {
+            Action::Command(command) => command,
+            Action::Pause(_) => {
+                self.has_expired = true;
+                return true;
+            }
+            Action::ScanAll(_) => return left == right,
+        };
+        let (Ok(left), Ok(right)) = (left, right) else { return left == right };
+        let queued = &mut self.queued[step.connection];
+        if left.text() == Some(b"QUEUED") {
+            queued.push(command.clone());
+            return left == right;
+        }
+        if !command[0].eq_ignore_ascii_case(b"exec") {
+            return self.agree(command, left, right);
+        }
+        let queued = std::mem::take(queued);
+        match (left.items(), right.items()) {
+            (Some(left), Some(right)) if left.len() == right.len() && left.len() == queued.len() => {
+                let mut pairs = queued.iter().zip(left.iter().zip(right));
+                pairs.all(|(command, (left, right))| self.agree(command, left, right))
+            }
+            _ => left == right,
+        }
+    }
+
+    fn agree(&self, command: &[Vec<u8>], left: &Reply, right: &Reply) -> bool {
+        if left == right {
+            return true;
+        }
+        if left.is_error() || right.is_error() {
+            return false;
+        }
+        let name = command[0].to_ascii_uppercase();
+        let second = command.get(1).map(|word| word.to_ascii_uppercase()).unwrap_or_default();
+        match (&name[..], &second[..]) {
+            // The order of keys is whatever the table's is.
+            (b"KEYS", _) => sorted(left) == sorted(right),
+            // SCAN as a whole is compared key by key; a single call's part and cursor are the server's own.
+            (b"SCAN", _) => left.items().map(<[_]>::len) == right.items().map(<[_]>::len),
+            // Which key is random; whether there is one is not.
+            (b"RANDOMKEY", _) => same_kind(left, right),
+            // Redis counts keys that have expired until it comes by.
+            (b"DBSIZE", _) => self.has_expired && same_kind(left, right),
+            // The clock goes on between the two servers' answers.
+            (b"TTL" | b"EXPIRETIME", _) => near(left, right, SECONDS_APART_MAX),
+            (b"PTTL" | b"PEXPIRETIME", _) => near(left, right, SECONDS_APART_MAX * 1000),
+            (b"OBJECT", b"IDLETIME") | (b"TIME" | b"LASTSAVE", _) => same_kind(left, right),
+            // Identity, addresses, memory, counts of what has happened, number of replicas: each server's own.
+            (b"CLIENT", b"ID" | b"LIST") | (b"INFO" | b"ROLE" | b"WAIT", _) => same_kind(left, right),
+            (b"CLIENT", b"INFO") => client(left) == client(right),
+            (b"MEMORY", b"USAGE") | (b"SLOWLOG", b"GET" | b"LEN") | (b"LATENCY", b"RESET") => same_kind(left, right),
+            (b"HELLO", _) => hello(left) == hello(right),
+            // Ours knows other commands than Redis 7.0.
+            (b"COMMAND", b"" | b"COUNT" | b"LIST" | b"DOCS") => same_kind(left, right),
+            (b"COMMAND", b"INFO") if command.len() == 2 => same_kind(left, right),
+            (_, b"HELP") => same_kind(left, right),
+            _ => false,
+        }
+    }
+}
+
+fn same_kind(left: &Reply, right: &Reply) -> bool {
+    left.kind == right.kind && (left.body == Body::Null) == (right.body == Body::Null)
+}
+
+fn sorted(reply: &Reply) -> Option<Vec<&[u8]>> {
+    let mut keys: Vec<&[u8]> = reply.items()?.iter().map(|key| key.text()).collect::<Option<_>>()?;
+    keys.sort_unstable();
+    Some(keys)
+}
+
+fn near(left: &Reply, right: &Reply, apart_max: i64) -> bool {
+    match (left.integer(), right.integer()) {
+        (Some(left), Some(right)) => left.min(right) >= TIME_MIN && left.abs_diff(right) <= apart_max as u64,
+        _ => false,
+    }
+}
+
+/// What HELLO says, without the version and the connection's number.
+fn hello(reply: &Reply) -> Option<Vec<&Reply>> {
+    let pairs = reply.items()?.as_chunks::<2>().0;
+    let is_own = |pair: &&[Reply; 2]| matches!(pair[0].text(), Some(b"version" | b"id"));
+    Some(pairs.iter().filter(|pair| !is_own(pair)).flatten().collect())
+}
+
+/// The fields of CLIENT INFO that do not depend on the server's memory, clock and sockets.
+fn client(reply: &Reply) -> Option<Vec<&str>> {
+    let text = std::str::from_utf8(reply.text()?).ok()?;
+    let is_compared = |field: &&str| {
+        let name = field.split('=').next().unwrap_or_default();
+        matches!(name, "name" | "db" | "sub" | "psub" | "multi" | "resp" | "cmd" | "user" | "redir")
+    };
+    Some(text.trim_end().split(' ').filter(is_compared).collect())
+}
