@@ -52,6 +52,7 @@ mod ahead;
 mod apply;
 mod checkpoint;
 mod entry;
+pub mod glob;
 mod hash;
 mod load;
 mod prefetch;

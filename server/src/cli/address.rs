@@ -24,6 +24,11 @@ impl Address {
         &self.host
     }
 
+    /// The same host with another port.
+    pub fn with_port(&self, port: u16) -> Address {
+        Address { host: self.host.clone(), port }
+    }
+
     /// Finds the socket address of one shard. Blocks while a name is being looked up.
     ///
     /// # Errors

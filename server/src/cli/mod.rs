@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, with its units, defaults, reasons and dangers.
 
 mod address;
+mod resp;
 mod start;
 mod units;
 
@@ -17,6 +18,7 @@ use crate::journal::{
     inspect::{InspectFormat, InspectOptions},
 };
 pub use address::Address;
+pub use resp::{PASSWORD_SIZE_MAX, Password, RespArgs, RespOptions};
 pub use start::{
     Ack, BATCH_BYTES_MIN, Durability, FanOut, LogFormat, PIPELINE_LIMIT, Pinning, StartArgs, StartOptions, TuningArgs,
 };

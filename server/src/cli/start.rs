@@ -11,6 +11,7 @@ use lockstep_proto::{
 
 use super::{
     address::Address,
+    resp::{RespArgs, RespOptions},
     units::{parse_size, parse_time, show_size, show_time},
 };
 use crate::{journal::open::Expected, shard::Identity};
@@ -254,6 +255,10 @@ pub struct StartArgs {
     #[arg(long)]
     pub stop_with_parent: bool,
 
+    /// How it serves Redis clients.
+    #[command(flatten)]
+    pub resp: RespArgs,
+
     /// How it replicates, batches and bounds itself.
     #[command(flatten)]
     pub tuning: TuningArgs,
@@ -272,6 +277,8 @@ pub struct StartOptions {
     pub listen: Option<Address>,
     /// Where the admin port listens, if there is to be one.
     pub admin: Option<Address>,
+    /// How Redis clients are served, if they are.
+    pub resp: Option<RespOptions>,
     /// Ack policy.
     pub ack: Ack,
     /// Fan-out.
@@ -420,6 +427,7 @@ impl StartArgs {
             advertise: if self.advertise.is_empty() { self.peers.clone() } else { self.advertise.clone() },
             listen: self.listen.clone(),
             admin: self.admin.clone(),
+            resp: self.resp.validate(&self.peers)?,
             ack: tuning.ack,
             fanout: tuning.fanout,
             durability: tuning.durability,
@@ -458,7 +466,8 @@ impl StartOptions {
         let own = [("--listen", self.listen.as_ref())];
         let others = self.peers.iter().map(|address| ("--peers", Some(address)));
         let told = self.advertise.iter().map(|address| ("--advertise", Some(address)));
-        for (option, address) in own.into_iter().chain(others).chain(told) {
+        let resp = self.resp.iter().flat_map(RespOptions::addresses);
+        for (option, address) in own.into_iter().chain(others).chain(told).chain(resp) {
             let Some(address) = address else { continue };
             if address.port() == 0 {
                 return Err(format!("{option}: {address} has port 0; the servers have to know each other's ports"));
@@ -507,7 +516,7 @@ impl StartOptions {
     }
 }
 
-fn within(option: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
+pub(super) fn within(option: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
@@ -521,7 +530,7 @@ fn time_within(option: &str, value: Duration, min: Duration, max: Duration) -> R
     Err(format!("{option} is {}: choose from {} to {}", show_time(value), show_time(min), show_time(max)))
 }
 
-fn check_addresses(option: &str, addresses: &[Address]) -> Result<(), String> {
+pub(super) fn check_addresses(option: &str, addresses: &[Address]) -> Result<(), String> {
     if addresses.len() > SERVERS_MAX as usize {
         return Err(format!("{option} has {} addresses: a cluster has at most {SERVERS_MAX} servers", addresses.len()));
     }

@@ -87,6 +87,7 @@ fn every_option_reaches_the_settings() {
         advertise: ["a:1", "b:2", "c:3"].map(|address| address.parse().expect("valid")).to_vec(),
         listen: Some("0.0.0.0:7000".parse().expect("valid")),
         admin: Some("127.0.0.1:0".parse().expect("valid")),
+        resp: None,
         ack: Ack::Strict,
         fanout: FanOut::Sequential,
         durability: Durability::Memory,

@@ -1,15 +1,14 @@
 //! A client of the front door: what its connection has been told, and what others may see of it.
 
 use std::{
-    collections::HashSet,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
-use super::{context::Spec, transaction::Transaction, writer::Version};
+use super::{context::Spec, pubsub::Subscriptions, transaction::Transaction, writer::Version};
 use crate::shard::connections::ConnectionRef;
 
 /// Which answers a client wants.
@@ -41,10 +40,8 @@ pub struct Client {
     pub reply: ReplyMode,
     /// The transaction it is in, and what it watches.
     pub transaction: Transaction,
-    /// Channels it listens to.
-    pub channels: HashSet<Vec<u8>>,
-    /// Patterns of channels it listens to.
-    pub patterns: HashSet<Vec<u8>>,
+    /// What it listens to.
+    pub subscriptions: Subscriptions,
     /// Number of servers that held its last write durably when that was answered.
     pub last_write_copies: u8,
 }
@@ -59,20 +56,14 @@ impl Client {
             is_readonly: false,
             reply: ReplyMode::On,
             transaction: Transaction::default(),
-            channels: HashSet::new(),
-            patterns: HashSet::new(),
+            subscriptions: Subscriptions::default(),
             last_write_copies: 0,
         }
     }
 
     /// Whether only the commands of subscribers are allowed: it listens, and speaks version 2.
     pub fn is_subscriber_only(&self) -> bool {
-        self.version == Version::Resp2 && self.subscription_count() > 0
-    }
-
-    /// Number of channels and patterns it listens to.
-    pub fn subscription_count(&self) -> usize {
-        self.channels.len() + self.patterns.len()
+        self.version == Version::Resp2 && !self.subscriptions.is_empty()
     }
 }
 
@@ -153,5 +144,16 @@ impl ClientShared {
     /// Commands in its transaction, -1 without one.
     pub fn multi(&self) -> i64 {
         i64::from(self.multi.load(Relaxed) as i32)
+    }
+
+    /// What it says about itself.
+    pub fn names(&self) -> MutexGuard<'_, ClientNames> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name of its last command, with its container; `NULL` before the first.
+    pub fn last_command_name(&self) -> String {
+        let last = *self.last_command.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map_or_else(|| "NULL".to_owned(), |last| last.subcommand.unwrap_or(last.spec).full_name())
     }
 }

@@ -2,100 +2,14 @@
 
 use lockstep_proto::program::{Builder, Opcode};
 
-use super::{arguments::Arguments, client::Client, server::Server, writer::Writer};
-
-/// The group of a command, as Redis names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Group {
-    /// `generic`: keys of any type.
-    Generic,
-    /// `string`.
-    String,
-    /// `transactions`.
-    Transactions,
-    /// `pubsub`.
-    PubSub,
-    /// `connection`.
-    Connection,
-    /// `server`.
-    Server,
-    /// `cluster`.
-    Cluster,
-    /// `sentinel`.
-    Sentinel,
-}
-
-impl Group {
-    /// The name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Group::Generic => "generic",
-            Group::String => "string",
-            Group::Transactions => "transactions",
-            Group::PubSub => "pubsub",
-            Group::Connection => "connection",
-            Group::Server => "server",
-            Group::Cluster => "cluster",
-            Group::Sentinel => "sentinel",
-        }
-    }
-}
-
-/// How far a command does what Redis does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Support {
-    /// To the letter.
-    Full,
-    /// With a difference, which this says.
-    Differs(&'static str),
-    /// Not in Redis 7.2; where it comes from.
-    Added(&'static str),
-}
+pub use super::registry::spec::{Group, Spec, Support};
+use super::{arguments::Arguments, client::Client, pubsub::Subscriber, server::Server, writer::Writer};
 
 /// Carries a command out, or says what has to be done for it. The number of arguments has been checked.
 ///
 /// May be called again with the same arguments when what it asked for had no room: it changes nothing of the client unless
 /// it answers by itself ([`Action::Done`], [`Action::Close`]).
 pub type Run = for<'a> fn(&mut Context<'_>, &Arguments<'a>) -> Action<'a>;
-
-/// A command.
-#[derive(Debug)]
-pub struct Spec {
-    /// Name in lower case; of a subcommand without its container's.
-    pub name: &'static str,
-    /// Number of arguments, the name included (of a subcommand: both names); negative for at least so many.
-    pub arity: i8,
-    /// Bits of [`super::flags`].
-    pub flags: u32,
-    /// Index of the first key, of the last (from the end if negative), and the step between keys; zeroes without keys.
-    pub keys: (i8, i8, i8),
-    /// Flags of the keys, as in `COMMAND INFO`.
-    pub key_flags: &'static str,
-    /// Its group.
-    pub group: Group,
-    /// The version of Redis that had it first.
-    pub since: &'static str,
-    /// One line about it.
-    pub summary: &'static str,
-    /// Its arguments.
-    pub syntax: &'static str,
-    /// Tips for clients.
-    pub tips: &'static [&'static str],
-    /// How far it is supported.
-    pub support: Support,
-    /// Carries it out. Of a container it is called when no subcommand fits.
-    pub run: Run,
-    /// Its subcommands.
-    pub subcommands: &'static [Spec],
-}
-
-impl Spec {
-    /// Whether it has all of these flags.
-    #[inline]
-    pub const fn has(&self, flags: u32) -> bool {
-        self.flags & flags == flags
-    }
-}
 
 /// What a command is given.
 #[derive(Debug)]
@@ -231,6 +145,11 @@ pub enum AdminRequest {
 }
 
 impl Context<'_> {
+    /// The client, as a subscriber.
+    pub fn who(&self) -> Subscriber {
+        (self.shard, self.client.shared.id)
+    }
+
     /// The slot of `keys`, if they are all in one shard. Else the error is answered.
     pub fn one_shard<'k>(&mut self, mut keys: impl Iterator<Item = &'k [u8]>) -> Option<u16> {
         use lockstep_proto::slot::{shard_of_slot, slot_of};

@@ -1,7 +1,7 @@
 //! The server, as every command on every shard sees it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -9,12 +9,15 @@ use std::{
     time::Instant,
 };
 
-use super::client::ClientShared;
+use super::{client::ClientShared, pubsub::PubSub};
 use crate::{
     cli::StartOptions,
     metrics::{ReportedStatus, ShardMetrics, StatusCell},
-    shard::{Identity, connections::ConnectionRef},
+    shard::Identity,
 };
+
+/// The version of Redis whose commands and answers these are.
+pub const REDIS_VERSION: &str = "7.2.0";
 
 /// What all shards of a server share for the front door.
 #[derive(Debug)]
@@ -39,6 +42,38 @@ pub struct Server {
     pub pubsub: PubSub,
     /// CLIENT PAUSE.
     pub pause: Pause,
+}
+
+impl Server {
+    /// Whether each shard is a node of a Redis Cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.options.resp.as_ref().is_some_and(|resp| resp.is_cluster)
+    }
+
+    /// Whether clients have to authenticate.
+    pub fn needs_password(&self) -> bool {
+        self.settings.needs_password.load(Relaxed)
+    }
+
+    /// The shard that a client of `shard` takes for the whole: its own in cluster mode, where it is a node, and else the first.
+    pub fn node_shard(&self, shard: u16) -> u16 {
+        if self.is_cluster() { shard } else { 0 }
+    }
+
+    /// Whether this server is primary, as a client of `shard` sees it.
+    pub fn is_primary_for(&self, shard: u16) -> bool {
+        self.shards[self.node_shard(shard) as usize].is_primary()
+    }
+
+    /// Sees to it that a client's connection is closed.
+    pub fn kill(&self, client: &ClientShared) {
+        client.is_killed.store(true, Relaxed);
+    }
+
+    /// Ends CLIENT PAUSE.
+    pub fn unpause(&self) {
+        self.pause.until_ns.store(0, Relaxed);
+    }
 }
 
 /// A shard, as others see it.
@@ -142,26 +177,6 @@ impl Clients {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientShared>>> {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A client that listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// The client.
-    pub id: u64,
-    /// The shard that serves it.
-    pub shard: u16,
-    /// Its connection there.
-    pub connection: ConnectionRef,
-}
-
-/// Who listens to what, in all shards. The names are sorted so that lists come in one order.
-#[derive(Debug, Default)]
-pub struct PubSub {
-    /// By channel.
-    pub channels: Mutex<HashMap<Vec<u8>, Vec<Listener>>>,
-    /// By pattern, in the order in which the patterns came first.
-    pub patterns: Mutex<Vec<(Vec<u8>, Vec<Listener>)>>,
 }
 
 /// CLIENT PAUSE.

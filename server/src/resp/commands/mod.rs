@@ -1,1 +1,5 @@
 //! What each command does.
+
+pub mod client;
+pub mod connection;
+pub mod help;
