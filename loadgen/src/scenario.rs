@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cluster::ClusterSpec;
-use crate::drive::{Pacing, Phase, RunSpec};
+use crate::drive::{Pacing, Phase, Protocol, RunSpec};
 
 /// A cluster in words: `3 servers, parallel fan-out, majority ack, durable on disk`.
 pub fn cluster_words(spec: &ClusterSpec) -> String {
@@ -43,6 +43,12 @@ pub fn load_words(spec: &RunSpec) -> String {
     match spec.phase {
         Phase::Load => words.push("loading every key once".to_owned()),
         Phase::Run => words.push(spec.workload.to_string()),
+    }
+    if spec.protocol == Protocol::Resp {
+        words.push(match spec.wait_replicas {
+            0 => "RESP".to_owned(),
+            replicas => format!("RESP with WAIT {replicas}"),
+        });
     }
     words.push(format!("values of {} bytes", spec.values));
     words.push(format!("{} keys ({})", spec.keys, spec.distribution));

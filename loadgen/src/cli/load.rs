@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::numbers::{parse_count, parse_duration, parse_rate, parse_share};
-use crate::drive::{Pacing, Phase, RunSpec};
+use crate::drive::{Pacing, Phase, Protocol, RunSpec};
 use crate::plan::{Arrivals, KEYS_MAX, KeyDistribution, KeyLayout, ValueSizes, Workload};
 
 /// Which servers are under load.
@@ -17,7 +17,7 @@ pub struct TargetOptions {
     #[arg(long, value_name = "N", value_parser = parse_servers)]
     pub servers: Option<usize>,
     /// Use a running cluster: the base address of each server, in the order of their ids, comma-separated.
-    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',')]
+    #[arg(long, visible_alias = "addr", value_name = "HOST:PORT,..", value_delimiter = ',')]
     pub targets: Vec<SocketAddr>,
 }
 
@@ -101,6 +101,13 @@ pub struct LoadOptions {
     /// Do not put all keys once before measuring (only done where the cluster is started by this command).
     #[arg(long)]
     pub no_preload: bool,
+    /// What the servers speak: native, or resp to drive Lockstep's Redis front door, Redis or Valkey. With resp, --targets
+    /// names the servers' RESP addresses; the load goes to the one that takes writes.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Protocol::Native)]
+    pub protocol: Protocol,
+    /// With --protocol resp: follow each write by WAIT for this many replicas, and count it as answered with that.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub wait_replicas: u32,
     /// Generating threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
@@ -144,6 +151,12 @@ impl LoadOptions {
         if duration < Duration::from_millis(10) {
             return Err("--duration is below 10ms, which measures nothing".to_owned());
         }
+        if self.protocol == Protocol::Resp && self.audit {
+            return Err("--audit needs the versions that only --protocol native tells".to_owned());
+        }
+        if self.protocol == Protocol::Native && self.wait_replicas > 0 {
+            return Err("--wait-replicas belongs to --protocol resp".to_owned());
+        }
         let workload = self.workload();
         let digits = usize::try_from(u64::BITS - self.keys.leading_zeros()).unwrap_or(64).div_ceil(4);
         if workload.mix().insert > 0.0 && self.key_size.len() < 16 || digits > self.key_size.len() {
@@ -153,6 +166,8 @@ impl LoadOptions {
             phase: Phase::Run,
             servers,
             shards,
+            protocol: self.protocol,
+            wait_replicas: self.wait_replicas,
             pacing,
             arrivals: self.arrivals,
             duration,

@@ -148,7 +148,7 @@ impl Job {
         let lanes = groups * usize::from(self.spec.shards);
         let finder = Finder::new(self.spec.servers.clone());
         let patience = CONNECT_PATIENCE.min(self.spec.timeout);
-        let opened = match worker::open_all(&finder, lanes, self.spec.shards, patience).await {
+        let opened = match worker::open_all(&finder, lanes, &self.spec, patience).await {
             Ok(opened) => opened,
             Err((address, error)) => {
                 let _ = self.ready.send(Err(DriveError::Connect { address, reason: error.to_string() }));
@@ -209,6 +209,12 @@ pub(super) fn check(spec: &RunSpec) -> Result<(), DriveError> {
     }
     if spec.increments > 0.0 && spec.key_layout.len() < 16 {
         return refuse(format!("counters need keys of at least 16 bytes, not {}", spec.key_layout.len()));
+    }
+    if spec.protocol == super::Protocol::Resp && spec.shards != 1 {
+        return refuse("with the protocol resp there is one address, whatever the shards behind it".to_owned());
+    }
+    if spec.protocol == super::Protocol::Native && spec.wait_replicas > 0 {
+        return refuse("WAIT for replicas belongs to the protocol resp".to_owned());
     }
     if spec.connections == 0 || spec.threads == 0 || spec.shards == 0 || spec.keys == 0 {
         return refuse("connections, threads, shards and keys must be at least 1".to_owned());

@@ -104,7 +104,7 @@ impl Engine {
                 is_audit: false,
             },
             lanes: (0..groups * shards).map(|lane| Lane::new(lane / shards, WINDOW)).collect(),
-            frames: FrameMaker::new(spec.key_layout, values, spec.values.max as usize),
+            frames: FrameMaker::new(spec),
             values,
             ledger,
             events,
@@ -269,7 +269,7 @@ impl Engine {
     }
 
     /// Records what is open in a lane, and matches, as unknown. True if some of it had been sent.
-    fn give_up(&mut self, lane: usize, now_ns: u64, matches: impl Fn(&Asked) -> bool) -> bool {
+    fn give_up(&mut self, lane: usize, now_ns: u64, matches: impl Fn(&Asked) -> bool + Copy) -> bool {
         let group = self.lanes[lane].group;
         let waiting = self.lanes[lane].queue.len();
         for _ in 0..waiting {
@@ -280,6 +280,12 @@ impl Engine {
                 self.lanes[lane].queue.push_back(asked);
             }
         }
+        self.give_up_sent(lane, now_ns, matches)
+    }
+
+    /// The same for what is in flight.
+    pub(super) fn give_up_sent(&mut self, lane: usize, now_ns: u64, matches: impl Fn(&Asked) -> bool) -> bool {
+        let group = self.lanes[lane].group;
         let sequences: Vec<u64> = self.lanes[lane].ring.sequences().collect();
         let mut has_sent = false;
         for sequence in sequences {

@@ -13,6 +13,8 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 use zerocopy::IntoBytes;
 
+use super::resp::{Protocol, reach_resp};
+
 /// How long one server may take to accept, to answer a hello, or to open a session, before the next one is tried.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -40,6 +42,12 @@ pub(super) enum HandshakeError {
     /// It opened no session; the view it is in, if that was the reason.
     #[error("it opened no session ({0:?})")]
     NoSession(Status, Option<u64>),
+    /// What answers in RESP is of no use.
+    #[error("it answers: {0}")]
+    Resp(String),
+    /// It is a replica, and cannot say which server takes writes.
+    #[error("it is a replica and takes no writes")]
+    Replica,
     /// It is a backup, and says which server is the primary.
     #[error("it is a backup; server {0} is the primary")]
     Backup(usize),
@@ -77,6 +85,11 @@ impl Finder {
     /// The base address to try now.
     pub(super) fn candidate(&self) -> SocketAddr {
         self.servers[self.next % self.servers.len()]
+    }
+
+    /// The number of the server to try now.
+    pub(super) fn server(&self) -> usize {
+        self.next % self.servers.len()
     }
 
     /// The candidate was of no use: the next one, please.
@@ -126,16 +139,77 @@ pub(super) async fn reach(
     shards: u16,
     patience: Duration,
 ) -> Result<(Rc<TcpStream>, Topology), HandshakeError> {
-    let connecting = tokio::time::timeout(patience, TcpStream::connect(address));
-    let stream = connecting.await.map_err(|_| timed_out(patience))??;
-    stream.set_nodelay(true)?;
-    let stream = Rc::new(stream);
+    let stream = open_stream(address, patience).await?;
     let hello = Hello::client(0, shard, shards);
     let topology = within(&stream, patience, exchange(&stream, hello.as_bytes().to_vec(), Topology::parse)).await??;
     if topology.answer != Answer::Welcome {
         return Err(HandshakeError::Refused(topology.answer, topology.text));
     }
     Ok((stream, topology))
+}
+
+/// Connects.
+///
+/// # Errors
+///
+/// When it cannot within `patience`.
+pub(super) async fn open_stream(address: SocketAddr, patience: Duration) -> Result<Rc<TcpStream>, HandshakeError> {
+    let connecting = tokio::time::timeout(patience, TcpStream::connect(address));
+    let stream = connecting.await.map_err(|_| timed_out(patience))??;
+    stream.set_nodelay(true)?;
+    Ok(Rc::new(stream))
+}
+
+/// What a server says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// Its view; 0 where there are none.
+    pub(super) view: u64,
+    /// Whether it calls itself the primary.
+    pub(super) is_primary: bool,
+}
+
+/// Connects to a server's shard and asks whom it takes for the primary, in the protocol of the run.
+///
+/// # Errors
+///
+/// When it cannot be reached, or is no server for this shard.
+pub(super) async fn meet(
+    protocol: Protocol,
+    address: SocketAddr,
+    (shard, shards): (u16, u16),
+    patience: Duration,
+) -> Result<(Rc<TcpStream>, Heard), HandshakeError> {
+    match protocol {
+        Protocol::Native => {
+            let (stream, topology) = reach(address, shard, shards, patience).await?;
+            let is_primary = expect_primary(&topology).is_ok();
+            Ok((stream, Heard { view: topology.view, is_primary }))
+        }
+        Protocol::Resp => {
+            let (stream, is_primary) = reach_resp(address, patience).await?;
+            Ok((stream, Heard { view: 0, is_primary }))
+        }
+    }
+}
+
+/// Connects to the candidate, which has to take writes.
+///
+/// # Errors
+///
+/// When it cannot be reached or does not; then the finder goes on to the next.
+pub(super) async fn greet_resp(finder: &mut Finder) -> Result<Rc<TcpStream>, HandshakeError> {
+    match reach_resp(finder.candidate(), STEP_TIMEOUT).await {
+        Ok((stream, true)) => Ok(stream),
+        Ok((_, false)) => {
+            finder.skip();
+            Err(HandshakeError::Replica)
+        }
+        Err(error) => {
+            finder.skip();
+            Err(error)
+        }
+    }
 }
 
 /// Whether the server that says this is the primary.
@@ -202,7 +276,7 @@ pub(super) fn view_of(reply: &Reply<'_>) -> Option<u64> {
 }
 
 /// Sends `question` and reads until `parse` has made an answer of what came.
-async fn exchange<T, E: Into<HandshakeError>>(
+pub(super) async fn exchange<T, E: Into<HandshakeError>>(
     stream: &TcpStream,
     question: Vec<u8>,
     parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, E>,
@@ -226,7 +300,11 @@ async fn exchange<T, E: Into<HandshakeError>>(
 }
 
 /// Gives `step` its time. After that the socket is shut down, so that the kernel completes what is pending on it.
-async fn within<T>(stream: &TcpStream, patience: Duration, step: impl Future<Output = T>) -> Result<T, HandshakeError> {
+pub(super) async fn within<T>(
+    stream: &TcpStream,
+    patience: Duration,
+    step: impl Future<Output = T>,
+) -> Result<T, HandshakeError> {
     tokio::time::timeout(patience, step).await.map_err(|_| {
         // The connection is thrown away; whether the peer still hears of it does not matter.
         let _ = stream.shutdown(std::net::Shutdown::Both);

@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 use lockstep_proto::Operation;
 use lockstep_proto::request::{RequestParts, encode_request};
 
+use super::RunSpec;
 use super::inflight::{Asked, InFlight, InFlightRing};
+use super::resp::{Protocol, encode, wait_command};
+use super::resp_replies::{Expected, Part};
 use super::scout::Primary;
 use crate::plan::{KeyLayout, OpKind, ValueMaker};
 
@@ -27,6 +30,8 @@ pub(super) struct Lane {
     pub(super) open: usize,
     /// Requests that have none yet.
     pub(super) queue: VecDeque<Asked>,
+    /// In RESP: the replies that are due, in their order.
+    pub(super) expected: VecDeque<Expected>,
     /// Sequences to send again.
     pub(super) resend: VecDeque<u64>,
     /// Not before this moment.
@@ -45,6 +50,7 @@ impl Lane {
             ring: InFlightRing::new(window),
             open: 0,
             queue: VecDeque::new(),
+            expected: VecDeque::new(),
             resend: VecDeque::new(),
             resend_at_ns: 0,
             is_touched: false,
@@ -81,6 +87,7 @@ impl Lane {
             let Some(sequence) = self.resend.pop_front() else { break };
             if let Some(again) = self.ring.get(sequence) {
                 frames.append(&again.asked, sequence, self.session, out);
+                self.expected.extend(frames.expected(&again.asked, sequence));
             }
         }
         while out.len() < WRITE_SIZE_MAX && self.open < open_max && self.ring.has_room() {
@@ -90,6 +97,7 @@ impl Lane {
             let sequence = self.ring.push(asked, version_floor);
             self.open += 1;
             frames.append(&asked, sequence, self.session, out);
+            self.expected.extend(frames.expected(&asked, sequence));
         }
     }
 }
@@ -101,12 +109,46 @@ pub(super) struct FrameMaker {
     values: ValueMaker,
     key: Vec<u8>,
     value: Vec<u8>,
+    protocol: Protocol,
+    wait_replicas: u32,
+    /// What follows each write.
+    wait: Vec<u8>,
 }
 
 impl FrameMaker {
-    /// Frames with keys of `layout` and values of `values`, at most `value_len_max` bytes long.
-    pub(super) fn new(layout: KeyLayout, values: ValueMaker, value_len_max: usize) -> Self {
-        Self { layout, values, key: vec![0; layout.len()], value: vec![0; value_len_max] }
+    /// Frames with the keys and values of a spec.
+    pub(super) fn new(spec: &RunSpec) -> Self {
+        Self {
+            layout: spec.key_layout,
+            values: ValueMaker::new(spec.seed),
+            key: vec![0; spec.key_layout.len()],
+            value: vec![0; spec.values.max as usize],
+            protocol: spec.protocol,
+            wait_replicas: spec.wait_replicas,
+            wait: wait_command(spec.wait_replicas, spec.timeout),
+        }
+    }
+
+    /// What the servers speak.
+    #[inline]
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// How many replicas each write waits for.
+    pub(super) fn wait_replicas(&self) -> u32 {
+        self.wait_replicas
+    }
+
+    /// The replies that the frame of a request brings, where they are found by their order.
+    #[inline]
+    fn expected(&self, asked: &Asked, sequence: u64) -> impl Iterator<Item = Expected> + use<> {
+        let parts: &[Part] = match self.protocol {
+            Protocol::Native => &[],
+            Protocol::Resp if asked.is_write() && self.wait_replicas > 0 => &[Part::BeforeWait, Part::Wait],
+            Protocol::Resp => &[Part::Whole],
+        };
+        parts.iter().map(move |&part| Expected { sequence, part })
     }
 
     /// The key of an index.
@@ -125,6 +167,17 @@ impl FrameMaker {
         let value = &mut self.value[..value_len];
         if is_write && !is_increment {
             self.values.fill(asked.op.key_index, asked.op.nonce, value);
+        }
+        if self.protocol == Protocol::Resp {
+            match is_write {
+                true if is_increment => encode(&[b"INCR", &self.key], out),
+                true => encode(&[b"SET", &self.key, value], out),
+                false => encode(&[b"GET", &self.key], out),
+            }
+            if is_write {
+                out.extend_from_slice(&self.wait);
+            }
+            return;
         }
         let parts = RequestParts {
             operation: match is_write {

@@ -12,6 +12,8 @@ mod lane;
 mod ledger;
 mod notify;
 mod replies;
+mod resp;
+mod resp_replies;
 mod ring;
 mod scout;
 mod slice;
@@ -22,6 +24,7 @@ mod worker;
 
 pub use answering::AnsweringServer;
 pub use ledger::AUDITED_KEYS_MAX;
+pub use resp::Protocol;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,8 +65,14 @@ pub struct RunSpec {
     /// Base address of each server, in the order of their ids; shard i answers at port + i. The first is the primary of
     /// view 0; the hello's topology says more.
     pub servers: Vec<SocketAddr>,
-    /// Shards per server.
+    /// Shards per server; 1 with [`Protocol::Resp`], where a server passes on what belongs to another of its shards.
     pub shards: u16,
+    /// What the servers speak.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// With [`Protocol::Resp`]: each write is followed by a WAIT for this many replicas, and has its answer with that. 0: none.
+    #[serde(default)]
+    pub wait_replicas: u32,
     /// How fast.
     pub pacing: Pacing,
     /// The spacing of arrivals in time (no meaning when saturating).
@@ -194,6 +203,9 @@ pub fn drive(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<RunRecord,
 /// When the run or the audit could not begin, or when there are more keys than an audit has room for.
 pub fn drive_audited(spec: &RunSpec, mut context: DriveContext<'_>) -> Result<(RunRecord, AuditReport), DriveError> {
     coordinator::check(spec)?;
+    if spec.protocol == Protocol::Resp {
+        return Err(DriveError::Refused("an audit needs the versions that only the native protocol tells".to_owned()));
+    }
     if spec.keys > AUDITED_KEYS_MAX {
         return Err(DriveError::Refused(format!("an audit has room for {AUDITED_KEYS_MAX} keys, not {}", spec.keys)));
     }
@@ -262,6 +274,8 @@ pub fn ceiling(spec: &RunSpec) -> Result<Ceiling, DriveError> {
         // It remembers nothing, so what it answers to a read is no value, and to an increment no sum.
         verify: false,
         increments: 0.0,
+        protocol: Protocol::Native,
+        wait_replicas: 0,
         ..spec.clone()
     };
     coordinator::check(&spec)?;

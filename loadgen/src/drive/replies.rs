@@ -7,6 +7,7 @@ use lockstep_proto::request::FrameError;
 use super::engine::Engine;
 use super::handshake::view_of;
 use super::inflight::InFlight;
+use super::resp::{Protocol, RespError};
 use crate::plan::{OpKind, counter_number};
 use crate::record::Outcome;
 
@@ -24,6 +25,20 @@ pub(super) enum After {
     Register,
 }
 
+/// Bytes that are no answers.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    /// No frame of the native protocol.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// No RESP.
+    #[error("{0}")]
+    Resp(#[from] RespError),
+    /// More replies than requests.
+    #[error("a reply that nobody asked for")]
+    Unasked,
+}
+
 impl Engine {
     /// Takes in what was read on a lane. Returns how many bytes were whole replies.
     ///
@@ -31,7 +46,10 @@ impl Engine {
     ///
     /// When the bytes are no replies.
     #[inline]
-    pub(super) fn on_bytes(&mut self, lane: usize, bytes: &[u8], now_ns: u64) -> Result<(usize, After), FrameError> {
+    pub(super) fn on_bytes(&mut self, lane: usize, bytes: &[u8], now_ns: u64) -> Result<(usize, After), Unreadable> {
+        if self.frames.protocol() == Protocol::Resp {
+            return self.on_resp_bytes(lane, bytes, now_ns);
+        }
         self.tick(now_ns);
         let mut consumed = 0;
         let mut after = After::Stay;
@@ -107,10 +125,16 @@ impl Engine {
         if reply.status() == Status::NotFound {
             return Outcome::Missing;
         }
-        if !self.bounds.is_verifying {
+        self.judge_value(key_index, reply.body())
+    }
+
+    /// Whether a value is one that was written under its key.
+    #[inline]
+    pub(super) fn judge_value(&mut self, key_index: u64, value: &[u8]) -> Outcome {
+        if !self.bounds.is_verifying || counter_number(key_index).is_some() {
             return Outcome::Ok;
         }
-        match self.values.check(key_index, reply.body()) {
+        match self.values.check(key_index, value) {
             Ok(_) => Outcome::Ok,
             Err(fault) => {
                 self.report(format!("key {key_index}: {fault}"));
@@ -138,7 +162,7 @@ impl Engine {
 
     /// Notes the first thing that should never happen; a thousand more of them would say no more.
     #[cold]
-    fn report(&mut self, text: String) {
+    pub(super) fn report(&mut self, text: String) {
         if !std::mem::replace(&mut self.has_reported_fault, true) {
             self.events.add("wrong-answer", text);
         }

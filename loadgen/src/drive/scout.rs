@@ -9,10 +9,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use lockstep_proto::hello::Topology;
-
-use super::handshake::{reach, shard_address};
+use super::handshake::{Heard, meet, shard_address};
 use super::notify::{Broadcast, Notify};
+use super::resp::Protocol;
 use super::ring;
 
 /// How long one server may take to accept and to answer a hello before it is asked anew.
@@ -35,6 +34,7 @@ pub(super) struct Primary {
 
 /// The search for one shard's primary.
 pub(super) struct Scout {
+    protocol: Protocol,
     shard: u16,
     shards: u16,
     state: RefCell<State>,
@@ -60,7 +60,12 @@ struct State {
 
 impl Scout {
     /// A scout for a shard whose primary is known.
-    pub(super) fn new(shard: u16, shards: u16, servers: Vec<SocketAddr>, primary: Primary) -> Self {
+    pub(super) fn new(
+        protocol: Protocol,
+        (shard, shards): (u16, u16),
+        servers: Vec<SocketAddr>,
+        primary: Primary,
+    ) -> Self {
         let state = State {
             is_pending: vec![false; servers.len()],
             servers,
@@ -72,6 +77,7 @@ impl Scout {
             next_doubt_at: None,
         };
         Self {
+            protocol,
             shard,
             shards,
             state: RefCell::new(state),
@@ -183,22 +189,21 @@ impl Scout {
             let scout = self.clone();
             let address = shard_address(state.servers[server], self.shard);
             tokio_uring::spawn(async move {
-                let reached = reach(address, scout.shard, scout.shards, PROBE_TIMEOUT).await;
-                let heard = reached.ok().map(|(_, topology)| topology);
-                scout.take_in(server, address, heard.as_ref());
+                let place = (scout.shard, scout.shards);
+                let met = meet(scout.protocol, address, place, PROBE_TIMEOUT).await;
+                scout.take_in(server, address, met.ok().map(|(_, heard)| heard));
             });
         }
     }
 
-    fn take_in(&self, server: usize, address: SocketAddr, heard: Option<&Topology>) {
+    fn take_in(&self, server: usize, address: SocketAddr, heard: Option<Heard>) {
         let mut state = self.state.borrow_mut();
         state.is_pending[server] = false;
-        let Some(topology) = heard else { return };
-        state.view = state.view.max(topology.view);
-        let is_primary = u64::from(topology.replica) == topology.view % u64::from(topology.servers);
-        let is_newer = state.primary.is_none_or(|known| known.view < topology.view);
-        if is_primary && is_newer && topology.view >= state.view {
-            state.primary = Some(Primary { server, view: topology.view, address });
+        let Some(Heard { view, is_primary }) = heard else { return };
+        state.view = state.view.max(view);
+        let is_newer = state.primary.is_none_or(|known| known.view < view);
+        if is_primary && is_newer && view >= state.view {
+            state.primary = Some(Primary { server, view, address });
             self.news.set();
         }
     }

@@ -16,12 +16,14 @@ use tokio_uring::net::TcpStream;
 use lockstep_proto::limits::REPLY_BODY_SIZE_MAX;
 use lockstep_proto::reply::ReplyHeader;
 
+use super::RunSpec;
 use super::coordinator::Flags;
 use super::engine::{Engine, Next, Tally};
-use super::handshake::{Finder, HandshakeError, expect_primary, greet, reach, register, shard_address};
+use super::handshake::{Finder, HandshakeError, greet, greet_resp, meet, register, shard_address};
 use super::lane::WRITE_SIZE_MAX;
 use super::notify::Notify;
 use super::replies::After;
+use super::resp::Protocol;
 use super::ring;
 use super::scout::{Primary, Scout};
 
@@ -45,6 +47,9 @@ const DOUBT_AFTER_NS: u64 = 100_000_000;
 
 /// Requests due within this time are sent together. Without it, a generator at a high rate would wake up for each one.
 const PACING_GRAIN: Duration = Duration::from_micros(10);
+
+/// Stands for a session where there are none: not 0, which would ask for one.
+const NO_SESSION: u64 = 1;
 
 /// The state that the tasks of a thread share.
 pub(super) struct Worker {
@@ -88,15 +93,16 @@ pub(super) struct Opened {
 pub(super) async fn open_all(
     finder: &Finder,
     lanes: usize,
-    shards: u16,
+    spec: &RunSpec,
     patience: Duration,
 ) -> Result<Vec<Opened>, (SocketAddr, HandshakeError)> {
     let deadline = Instant::now() + patience;
     let attempts: Vec<_> = (0..lanes)
         .map(|lane| {
             let finder = finder.clone();
+            let (protocol, shards) = (spec.protocol, spec.shards);
             let shard = (lane % usize::from(shards)) as u16;
-            tokio_uring::spawn(async move { open(finder, shard, shards, deadline).await })
+            tokio_uring::spawn(async move { open(protocol, finder, shard, shards, deadline).await })
         })
         .collect();
     let mut opened = Vec::with_capacity(lanes);
@@ -107,6 +113,7 @@ pub(super) async fn open_all(
 }
 
 async fn open(
+    protocol: Protocol,
     mut finder: Finder,
     shard: u16,
     shards: u16,
@@ -115,7 +122,11 @@ async fn open(
     let mut pause = RETRY_PAUSE.0;
     loop {
         let address = shard_address(finder.candidate(), shard);
-        let error = match connect(&mut finder, shard, shards).await {
+        let attempt = match protocol {
+            Protocol::Native => connect(&mut finder, shard, shards).await,
+            Protocol::Resp => connect_resp(&mut finder).await,
+        };
+        let error = match attempt {
             Ok(opened) => return Ok(opened),
             Err(error) => error,
         };
@@ -125,6 +136,13 @@ async fn open(
         ring::sleep(pause).await;
         pause = (pause * 2).min(RETRY_PAUSE.1);
     }
+}
+
+/// One attempt at a connection in RESP, where there are no sessions.
+async fn connect_resp(finder: &mut Finder) -> Result<Opened, HandshakeError> {
+    let stream = greet_resp(finder).await?;
+    let primary = Primary { server: finder.server(), view: 0, address: finder.candidate() };
+    Ok(Opened { stream, servers: finder.servers().to_vec(), primary, session: NO_SESSION })
 }
 
 /// One attempt at a connection and a session on it.
@@ -156,11 +174,11 @@ async fn connect(finder: &mut Finder, shard: u16, shards: u16) -> Result<Opened,
 /// Runs until the plan is over and answered, or `stop` is set. Times count from `started`.
 pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, flags: &Flags) -> Tally {
     let lanes = opened.len();
-    let shards = engine.bounds.shards;
+    let (protocol, shards) = (engine.frames.protocol(), engine.bounds.shards);
     let scout = |shard: u16| {
         // Lanes go round the shards, so the first ones have one of each.
         let Opened { servers, primary, .. } = &opened[usize::from(shard)];
-        Rc::new(Scout::new(shard, shards, servers.clone(), *primary))
+        Rc::new(Scout::new(protocol, (shard, shards), servers.clone(), *primary))
     };
     let worker = Rc::new(Worker {
         scouts: (0..shards).map(scout).collect(),
@@ -278,6 +296,9 @@ impl Worker {
                 return;
             }
             self.note_loss(lane, &reason);
+            if self.protocol() == Protocol::Resp {
+                self.engine.borrow_mut().lose_answers(lane, self.now_ns());
+            }
             let primary = self.engine.borrow().lanes[lane].primary.expect("it was connected");
             match after {
                 After::Stay | After::Leave(None) => scout.lost(primary),
@@ -292,6 +313,10 @@ impl Worker {
                 None => return,
             }
         }
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.engine.borrow().frames.protocol()
     }
 
     fn scout(&self, lane: usize) -> &Rc<Scout> {
@@ -329,9 +354,11 @@ impl Worker {
     async fn attach(&self, lane: usize, primary: Primary) -> Result<(Rc<TcpStream>, u64, Primary), HandshakeError> {
         let shards = self.engine.borrow().bounds.shards;
         let shard = (lane % usize::from(shards)) as u16;
-        let (stream, topology) = reach(primary.address, shard, shards, REACH_TIMEOUT).await?;
-        self.scout(lane).hear_of(topology.view);
-        expect_primary(&topology)?;
+        let (stream, heard) = meet(self.protocol(), primary.address, (shard, shards), REACH_TIMEOUT).await?;
+        self.scout(lane).hear_of(heard.view);
+        if !heard.is_primary {
+            return Err(HandshakeError::Replica);
+        }
         let session = match self.engine.borrow().lanes[lane].session {
             0 => None,
             session => Some(session),
@@ -340,7 +367,7 @@ impl Worker {
             Some(session) => session,
             None => register(&stream).await?,
         };
-        Ok((stream, session, Primary { view: topology.view, ..primary }))
+        Ok((stream, session, Primary { view: heard.view, ..primary }))
     }
 
     fn note_loss(&self, lane: usize, reason: &str) {
@@ -412,7 +439,7 @@ impl Worker {
                 self.touch(&mut engine, lane);
                 consumed
             };
-            keep_rest(&mut buffer, consumed);
+            keep_rest(self.protocol(), &mut buffer, consumed);
         }
     }
 
@@ -471,6 +498,10 @@ impl Worker {
     fn look_for_newer(&self, engine: &Engine, lane: usize, now_ns: u64) -> bool {
         let state = &engine.lanes[lane];
         let Some(oldest) = state.ring.oldest() else { return false };
+        if engine.frames.protocol() == Protocol::Resp {
+            // There are no views to tell a later primary by.
+            return false;
+        }
         if now_ns.saturating_sub(oldest.asked.waits_since_ns()) < DOUBT_AFTER_NS || !self.is_linked(lane) {
             return false;
         }
@@ -496,14 +527,16 @@ fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// Keeps what is not a whole reply yet at the beginning of the buffer, with room for the rest of it.
-fn keep_rest(buffer: &mut Vec<u8>, consumed: usize) {
+fn keep_rest(protocol: Protocol, buffer: &mut Vec<u8>, consumed: usize) {
     buffer.drain(..consumed);
-    if let Some(&size) = buffer.first_chunk::<4>() {
+    if protocol == Protocol::Native
+        && let Some(&size) = buffer.first_chunk::<4>()
+    {
         // A size beyond the bound is refused by the parser once the header is there.
         let size = (u32::from_le_bytes(size) as usize).min(ReplyHeader::SIZE + REPLY_BODY_SIZE_MAX);
         buffer.reserve(size.saturating_sub(buffer.len()));
     }
     if buffer.len() == buffer.capacity() {
-        buffer.reserve(READ_SIZE);
+        buffer.reserve(READ_SIZE.max(buffer.len()));
     }
 }

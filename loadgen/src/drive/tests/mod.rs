@@ -17,6 +17,8 @@ fn spec(address: SocketAddr) -> RunSpec {
         phase: Phase::Run,
         servers: vec![address],
         shards: 1,
+        protocol: Protocol::Native,
+        wait_replicas: 0,
         pacing: Pacing::Saturate,
         arrivals: Arrivals::Uniform,
         duration: Duration::from_millis(300),
