@@ -142,17 +142,20 @@ impl Machine {
         if batch.requests.is_empty() {
             return;
         }
-        self.store.apply_batch(batch.timestamp_ns, &batch.requests, &mut self.results);
+        let (requests, indexes) = (&batch.requests, &batch.indexes);
+        self.store.apply_batch_with(batch.timestamp_ns, requests, &mut self.results, |index, result, body| {
+            let parts = batch.parts(&requests[index].1, result.status, result.version);
+            answers.answer(indexes[index] as usize, &parts, body);
+        });
         assert_eq!(self.results.len(), batch.requests.len());
         for (((_, request), &index), result) in batch.requests.iter().zip(&batch.indexes).zip(&self.results) {
-            let reply = StoredReply { status: result.status, version: result.version, value: result.value };
-            if request.is_sessionless() {
-                let parts = batch.parts(request, reply.status, reply.version);
-                let body = if request.operation() == Operation::Transact { self.store.results(result) } else { &[] };
-                answers.answer(index as usize, &parts, body);
+            if request.operation() == Operation::Transact {
                 continue;
             }
-            self.sessions.finish(request.session(), request.sequence(), reply);
+            let reply = StoredReply { status: result.status, version: result.version, value: result.value };
+            if !request.is_sessionless() {
+                self.sessions.finish(request.session(), request.sequence(), reply);
+            }
             answer_stored(batch, index as usize, request, &reply, answers);
         }
         batch.requests.clear();

@@ -64,6 +64,13 @@ impl Store {
         Ok(())
     }
 
+    /// What is known of a key whose turn is now.
+    #[inline]
+    pub(crate) fn probe_now(&self, key: &[u8]) -> Probe {
+        let hash = self.hash(key);
+        Probe { hash, changes: self.table.changes(), first: self.table.find(hash, |_| true), slot: None }
+    }
+
     #[inline]
     fn probe(&self, probe: &mut Probe, key: &[u8]) {
         probe.changes = self.table.changes();

@@ -10,7 +10,8 @@ use lockstep_proto::{
 
 use crate::{
     ahead::{Probe, WINDOW},
-    entry::EntryHeader,
+    entry::{Encoding, EntryHeader, NewValue},
+    program::first_key,
     slab::Handle,
     store::Store,
 };
@@ -37,16 +38,16 @@ pub struct WriteResult {
 }
 
 impl WriteResult {
-    fn new(status: Status, version: u64) -> WriteResult {
+    pub(crate) fn new(status: Status, version: u64) -> WriteResult {
         WriteResult { status, version, value: 0 }
     }
 }
 
 /// A moment and a place in the log.
 #[derive(Clone, Copy)]
-struct Moment {
-    timestamp_ns: u64,
-    revision: u64,
+pub(crate) struct Moment {
+    pub timestamp_ns: u64,
+    pub revision: u64,
 }
 
 impl Moment {
@@ -65,23 +66,46 @@ impl Store {
     /// For replicas to agree, each must call this once per prepare, with the same requests: the sweep of expired keys goes
     /// by calls. A call without requests is a valid one.
     pub fn apply_batch(&mut self, timestamp_ns: u64, requests: &[(u64, Request<'_>)], results: &mut Vec<WriteResult>) {
+        self.apply_batch_with(timestamp_ns, requests, results, |_, _, _| ());
+    }
+
+    /// [`Store::apply_batch`], and gives what the programs among the requests answer to `answer`: the index of the request, its
+    /// result, and the body of the reply. It is called as soon as a program is done, so that the bodies of a batch, which
+    /// may be large, are not all there at once.
+    pub fn apply_batch_with(
+        &mut self,
+        timestamp_ns: u64,
+        requests: &[(u64, Request<'_>)],
+        results: &mut Vec<WriteResult>,
+        mut answer: impl FnMut(usize, &WriteResult, &[u8]),
+    ) {
         results.clear();
         results.reserve(requests.len());
         self.sweep(timestamp_ns, SWEEP_PER_REQUEST * requests.len() + SWEEP_PER_BATCH);
+        if let Some(&(revision, _)) = requests.last() {
+            self.write_times.note(revision, timestamp_ns);
+        }
         let Ok(()) = self.write_ahead(
             requests,
-            |(_, request)| request.key(),
+            |(_, request)| match request.operation() {
+                Operation::Transact => first_key(request.program()),
+                _ => request.key(),
+            },
             |store, (revision, request), probe| {
-                results.push(store.apply_one(Moment { timestamp_ns, revision: *revision }, request, probe));
+                let moment = Moment { timestamp_ns, revision: *revision };
+                if request.operation() == Operation::Transact {
+                    let mut body = std::mem::take(&mut store.results);
+                    body.clear();
+                    let result = store.transact(moment, request.program(), probe, &mut body);
+                    answer(results.len(), &result, &body);
+                    store.results = body;
+                    results.push(result);
+                } else {
+                    results.push(store.apply_one(moment, request, probe));
+                }
                 Ok::<(), Infallible>(())
             },
         );
-    }
-
-    /// The body of the reply to a transact that the last [`Store::apply_batch`] gave `result`.
-    pub fn results(&self, result: &WriteResult) -> &[u8] {
-        let _ = result;
-        &[]
     }
 
     /// Removes the longest expired keys, at most `count`.
@@ -115,7 +139,7 @@ impl Store {
 
     /// Finds a key that exists. One that has expired is removed on the way.
     #[inline]
-    fn find_live(&mut self, now_ns: u64, probe: Probe, key: &[u8]) -> Option<Handle> {
+    pub(crate) fn find_live(&mut self, now_ns: u64, probe: Probe, key: &[u8]) -> Option<Handle> {
         let handle = self.find_probed(probe, key)?;
         if self.entry(handle).is_expired(now_ns) && !mutant::is(Mutant::ExpiryIgnored) {
             self.remove(probe.hash, handle);
@@ -135,9 +159,10 @@ impl Store {
         value: &[u8],
         expiry_ns: u64,
     ) -> WriteResult {
+        let new = NewValue { value, expiry_ns, version: moment.revision, encoding: Encoding::Plain };
         let status = match found {
-            Some(handle) => self.overwrite(probe.hash, handle, value, expiry_ns, moment.revision),
-            None => self.insert(probe, key, value, expiry_ns, moment.revision),
+            Some(handle) => self.overwrite(probe.hash, handle, &new),
+            None => self.insert(probe, key, &new),
         };
         match status {
             Status::Ok => WriteResult::new(Status::Ok, moment.revision),
@@ -214,8 +239,18 @@ impl Store {
         if !self.has_room(size) {
             return WriteResult::new(Status::Busy, 0);
         }
+        self.write_all(moment, request.multi_put_items(), expiry_ns);
+        WriteResult::new(Status::Ok, moment.revision)
+    }
+
+    /// Writes keys of this shard, for which there is room.
+    pub(crate) fn write_all<'a>(
+        &mut self,
+        moment: Moment,
+        mut items: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        expiry_ns: u64,
+    ) {
         let mut window: [(&[u8], &[u8]); WINDOW] = [(&[], &[]); WINDOW];
-        let mut items = request.multi_put_items();
         let mut count = WINDOW;
         while count == WINDOW {
             count = 0;
@@ -235,12 +270,11 @@ impl Store {
                 },
             );
         }
-        WriteResult::new(Status::Ok, moment.revision)
     }
 }
 
 /// Reads a number as an increment writes it: decimal, no sign but a minus, no leading zeros or spaces.
-fn parse_number(value: &[u8]) -> Option<i64> {
+pub(crate) fn parse_number(value: &[u8]) -> Option<i64> {
     let digits = value.strip_prefix(b"-").unwrap_or(value);
     let is_canonical = match digits {
         [] | [b'0', _, ..] => false,

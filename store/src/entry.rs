@@ -9,6 +9,13 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
+/// Bits of the slot word that hold the slot.
+const SLOT_BITS: u32 = 14;
+const SLOT_MASK: u16 = (1 << SLOT_BITS) - 1;
+
+/// What stands for a plain value under an empty key: in a stream, such an entry is told from the trailer by it.
+const PLAIN_OF_EMPTY_KEY: u16 = 3;
+
 /// Bits of the size word that hold the value's size; the mark is in the rest.
 const VALUE_SIZE_BITS: u32 = 21;
 const VALUE_SIZE_MASK: u32 = (1 << VALUE_SIZE_BITS) - 1;
@@ -29,13 +36,38 @@ pub(crate) struct EntryHeader {
     /// Size of the value in the low 21 bits; the checkpoint mark in the others.
     size_and_mark: U32,
     key_size: U16,
-    slot: U16,
+    /// The slot in the low 14 bits; how the value came about in the others.
+    slot_and_encoding: U16,
 }
 
 const _: () = {
     assert!(size_of::<EntryHeader>() == 32);
     assert!(VALUE_SIZE_MAX <= VALUE_SIZE_MASK as usize);
+    assert!(SLOTS as u32 == 1 << SLOT_BITS);
 };
+
+/// How a value came about, as far as it shows: Redis clients can ask for the encoding of an object, and in Redis that depends
+/// on the command which made the value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// It was written as a whole.
+    #[default]
+    Plain = 0,
+    /// It was made by changing a part of one, or adding to it.
+    Patched = 1,
+    /// It is the text of a number with a fraction, or was before its fraction became zero.
+    Float = 2,
+}
+
+/// A value to be written, and what goes with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewValue<'a> {
+    pub value: &'a [u8],
+    /// 0 for never.
+    pub expiry_ns: u64,
+    pub version: u64,
+    pub encoding: Encoding,
+}
 
 /// What an entry says besides its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +76,7 @@ pub(crate) struct Attributes {
     pub creation: u64,
     pub expiry_ns: u64,
     pub slot: u16,
+    pub encoding: Encoding,
 }
 
 impl EntryHeader {
@@ -58,7 +91,7 @@ impl EntryHeader {
             expiry_ns: U64::new(attributes.expiry_ns),
             size_and_mark: U32::new(value_size as u32),
             key_size: U16::new(key_size as u16),
-            slot: U16::new(attributes.slot),
+            slot_and_encoding: U16::new(attributes.slot | encoding_bits(attributes.encoding, key_size)),
         }
     }
 
@@ -79,7 +112,27 @@ impl EntryHeader {
 
     #[inline]
     pub fn slot(&self) -> u16 {
-        self.slot.get()
+        self.slot_and_encoding.get() & SLOT_MASK
+    }
+
+    #[inline]
+    pub fn encoding(&self) -> Encoding {
+        match self.slot_and_encoding.get() >> SLOT_BITS {
+            1 => Encoding::Patched,
+            2 => Encoding::Float,
+            _ => Encoding::Plain,
+        }
+    }
+
+    /// Whether a header in a stream is that of an entry: the trailer, which is as large, has zeroes in these places.
+    #[inline]
+    pub fn is_of_entry(&self) -> bool {
+        self.key_size.get() != 0 || self.slot_and_encoding.get() >> SLOT_BITS != 0
+    }
+
+    /// Whether the encoding is one that this code writes.
+    pub fn is_encoding_valid(&self) -> bool {
+        self.slot_and_encoding.get() >> SLOT_BITS == encoding_bits(self.encoding(), self.key_size()) >> SLOT_BITS
     }
 
     #[inline]
@@ -112,10 +165,11 @@ impl EntryHeader {
 
     /// Sets what an overwrite changes. The mark stays.
     #[inline]
-    pub fn overwrite(&mut self, version: u64, expiry_ns: u64, value_size: usize) {
+    pub fn overwrite(&mut self, version: u64, expiry_ns: u64, encoding: Encoding, value_size: usize) {
         debug_assert!(value_size <= VALUE_SIZE_MAX);
         self.version = U64::new(version);
         self.expiry_ns = U64::new(expiry_ns);
+        self.slot_and_encoding = U16::new(self.slot() | encoding_bits(encoding, self.key_size()));
         self.size_and_mark = U32::new((self.size_and_mark.get() & !VALUE_SIZE_MASK) | value_size as u32);
     }
 
@@ -164,6 +218,13 @@ impl<'a> Entry<'a> {
         out.extend_from_slice(header.as_bytes());
         out.extend_from_slice(&self.rest[..self.header.key_size() + self.header.value_size()]);
     }
+}
+
+/// The bits of the slot word that stand for an encoding.
+#[inline]
+fn encoding_bits(encoding: Encoding, key_size: usize) -> u16 {
+    let bits = if encoding == Encoding::Plain && key_size == 0 { PLAIN_OF_EMPTY_KEY } else { encoding as u16 };
+    bits << SLOT_BITS
 }
 
 /// Whether something with this expiry has ceased to exist by `now_ns`.

@@ -29,6 +29,10 @@
 //! | `apply` | requests that write |
 //! | `ahead` | memory asked for ahead of its use |
 //! | `read` | requests that read |
+//! | `program` | the commands of programs, with the semantics of Redis |
+//! | `glob` | patterns of keys, as Redis matches them |
+//! | `expiry` | times of expiry, beyond what nanoseconds can say too |
+//! | `write_times` | about when a revision was applied |
 //! | `checkpoint`, `load`, `hash` | the state as a stream, and as a number |
 //! | `prefetch` | the only unsafe code: hints to the processor |
 //!
@@ -52,15 +56,18 @@ mod ahead;
 mod apply;
 mod checkpoint;
 mod entry;
+mod expiry;
 pub mod glob;
 mod hash;
 mod load;
 mod prefetch;
+mod program;
 mod read;
 mod slab;
 mod slots;
 mod store;
 mod table;
+mod write_times;
 
 pub use ahead::READS_AHEAD;
 pub use apply::WriteResult;

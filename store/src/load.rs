@@ -196,7 +196,7 @@ impl Loader {
         let Ok((header, _)) = EntryHeader::ref_from_prefix(bytes) else {
             return Ok(EntryHeader::SIZE);
         };
-        if header.key_size() == 0 {
+        if !header.is_of_entry() {
             return Ok(EntryHeader::SIZE);
         }
         if header.mark() != 0 || header.value_size() > VALUE_SIZE_MAX {
@@ -238,7 +238,7 @@ impl Loader {
     fn take_trailer(&mut self, item: &[u8], count: u64) -> Result<(), LoadError> {
         let trailer = StreamTrailer::read_from_bytes(item).map_err(|_| LoadError::Truncated)?;
         if trailer.magic.get() != TRAILER_MAGIC || trailer.reserved.get() != 0 {
-            return Err(LoadError::Damaged("a key is empty"));
+            return Err(LoadError::Damaged("its trailer is not one"));
         }
         if trailer.count.get() != count || self.content.hash.count() != count {
             return Err(LoadError::Damaged("it does not hold as many keys as it says"));
@@ -276,6 +276,9 @@ fn place_entry(store: &mut Store, item: &[u8], probe: Probe) -> Result<(), LoadE
     if header.slot() != slot || !store.slots.slots().contains(&slot) {
         return Err(LoadError::Damaged("a key is in a slot that is not its own or not this shard's"));
     }
+    if !header.is_encoding_valid() {
+        return Err(LoadError::Damaged("the encoding of a value is out of range"));
+    }
     if header.creation() == 0 || header.creation() >= store.creation_next {
         return Err(LoadError::Damaged("a creation number is out of range"));
     }
@@ -289,7 +292,7 @@ fn place_entry(store: &mut Store, item: &[u8], probe: Probe) -> Result<(), LoadE
     Ok(())
 }
 
-/// Whether a whole item is an entry, and not the trailer, which has zero where an entry has its key's size.
+/// Whether a whole item is an entry, and not the trailer.
 fn is_entry(item: &[u8]) -> bool {
-    EntryHeader::ref_from_prefix(item).is_ok_and(|(header, _)| header.key_size() != 0)
+    EntryHeader::ref_from_prefix(item).is_ok_and(|(header, _)| header.is_of_entry())
 }

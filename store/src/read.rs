@@ -12,7 +12,7 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
-use crate::{ahead::WINDOW, entry::Entry, store::Store};
+use crate::{ahead::WINDOW, entry::Entry, expiry, program::first_key, store::Store};
 
 /// A scan's reply ends once its body is this large, in bytes: far below the bound, so that one scan does not hold up others.
 const SCAN_BODY_SIZE: usize = 256 << 10;
@@ -22,8 +22,6 @@ const SCAN_KEYS_MAX: usize = 32_768;
 
 /// Size of an item of a multi-get's reply besides the value, in bytes.
 const MULTI_GET_ITEM_SIZE: usize = 13;
-
-const NS_PER_MS: u64 = 1_000_000;
 
 impl Store {
     /// Answers a read as of `now_ns`, in nanoseconds since 1970: appends a whole reply frame to `out`. Keys whose expiry is at
@@ -39,6 +37,7 @@ impl Store {
             Operation::TimeToLive => self.time_to_live(now_ns, request.key(), out),
             Operation::MultiGet => (self.multi_get(now_ns, request, out), 0),
             Operation::Scan => (self.scan(now_ns, request, out), 0),
+            Operation::Query => (self.query(now_ns, request.program(), out), 0),
             _ => {
                 out.extend_from_slice(b"not a read: this operation is not answered by the store");
                 (Status::BadRequest, 0)
@@ -52,7 +51,11 @@ impl Store {
     /// Asks for the memory that `requests` will touch, so that answering them one after the other does not wait for
     /// it. Worth it from about four reads on; of more than [`READS_AHEAD`](crate::READS_AHEAD), the rest is left out.
     pub fn prefetch_reads(&self, requests: &[Request<'_>]) {
-        self.prefetch_keys(requests.iter().map(Request::key), &mut [0; WINDOW]);
+        let keys = requests.iter().map(|request| match request.operation() {
+            Operation::Query => first_key(request.program()),
+            _ => request.key(),
+        });
+        self.prefetch_keys(keys, &mut [0; WINDOW]);
     }
 
     #[inline]
@@ -68,7 +71,7 @@ impl Store {
     }
 
     #[inline]
-    fn find_entry(&self, now_ns: u64, hash: u64, key: &[u8]) -> Option<Entry<'_>> {
+    pub(crate) fn find_entry(&self, now_ns: u64, hash: u64, key: &[u8]) -> Option<Entry<'_>> {
         let entry = self.entry(self.find(hash, key)?);
         (!entry.is_expired(now_ns)).then_some(entry)
     }
@@ -82,7 +85,7 @@ impl Store {
         self.read_entry(now_ns, key, |entry| {
             let remaining_ms = match entry.header.expiry_ns() {
                 0 => u64::MAX,
-                expiry_ns => (expiry_ns - now_ns).div_ceil(NS_PER_MS),
+                expiry_ns => expiry::remaining_ms(expiry_ns, now_ns),
             };
             out.extend_from_slice(&remaining_ms.to_le_bytes());
         })

@@ -225,6 +225,28 @@ impl SlotLists {
         self.blocks -= 1;
     }
 
+    /// Number of keys in `slot`; 0 for a slot of another shard.
+    pub fn len(&self, slot: u16) -> usize {
+        let list = self.lists.get(slot.wrapping_sub(self.first_slot) as usize);
+        list.map_or(0, |list| list.iter().map(|block| block.live as usize).sum())
+    }
+
+    /// Slot and creation number of the key before which `index` keys stand, in the order of slots and in them of creation;
+    /// `None` if there are not as many.
+    pub fn nth(&self, index: usize) -> Option<(u16, u64)> {
+        let mut before = 0;
+        for slot in self.slots() {
+            for block in self.list(slot) {
+                if index < before + block.live as usize {
+                    let mut items = block.items.iter().filter(|item| item.handle.is_some());
+                    return items.nth(index - before).map(|item| (slot, item.creation()));
+                }
+                before += block.live as usize;
+            }
+        }
+        None
+    }
+
     /// The keys of `slot` that were created at `creation` or later, in the order of their creation.
     pub fn iter_from(&self, slot: u16, creation: u64) -> impl Iterator<Item = (u64, Handle)> + Clone {
         let list = self.list(slot);

@@ -11,12 +11,13 @@ use lockstep_proto::{
 use crate::{
     ahead::Probe,
     checkpoint::Checkpoint,
-    entry::{Attributes, Entry, EntryHeader, header_mut, write_entry},
+    entry::{Attributes, Encoding, Entry, EntryHeader, NewValue, header_mut, write_entry},
     hash::ContentHash,
     prefetch::prefetch_bytes,
     slab::{Handle, Slab},
     slots::SlotLists,
     table::Table,
+    write_times::WriteTimes,
 };
 
 /// Largest size of all entries of a store together (32 bytes, key and value each), in bytes. A write beyond it is answered
@@ -81,6 +82,10 @@ pub struct Store {
     pub(crate) mark_last: u32,
     /// Whether an aborted checkpoint may have left marks behind.
     pub(crate) has_stale_marks: bool,
+    /// When which revisions were applied.
+    pub(crate) write_times: WriteTimes,
+    /// The results of the program that is carried out: kept for their memory.
+    pub(crate) results: Vec<u8>,
 }
 
 impl Store {
@@ -106,6 +111,8 @@ impl Store {
             checkpoint: None,
             mark_last: 0,
             has_stale_marks: false,
+            write_times: WriteTimes::default(),
+            results: Vec::new(),
         }
     }
 
@@ -192,15 +199,16 @@ impl Store {
     }
 
     /// Adds a key that does not exist.
-    pub(crate) fn insert(&mut self, probe: Probe, key: &[u8], value: &[u8], expiry_ns: u64, version: u64) -> Status {
+    pub(crate) fn insert(&mut self, probe: Probe, key: &[u8], new: &NewValue<'_>) -> Status {
         let slot = probe.slot.unwrap_or_else(|| slot_of(key));
         if !self.slots.slots().contains(&slot) {
             return Status::WrongShard;
         }
-        if !self.has_room(EntryHeader::SIZE + key.len() + value.len()) {
+        if !self.has_room(EntryHeader::SIZE + key.len() + new.value.len()) {
             return Status::Busy;
         }
-        let attributes = Attributes { version, creation: self.creation_next, expiry_ns, slot };
+        let &NewValue { value, expiry_ns, version, encoding } = new;
+        let attributes = Attributes { version, creation: self.creation_next, expiry_ns, slot, encoding };
         self.creation_next += 1;
         let header = EntryHeader::new(&attributes, key.len(), value.len());
         self.place(probe.hash, &header, key, value);
@@ -221,14 +229,8 @@ impl Store {
 
     /// Gives an existing key another value.
     #[inline]
-    pub(crate) fn overwrite(
-        &mut self,
-        hash: u64,
-        handle: Handle,
-        value: &[u8],
-        expiry_ns: u64,
-        version: u64,
-    ) -> Status {
+    pub(crate) fn overwrite(&mut self, hash: u64, handle: Handle, new: &NewValue<'_>) -> Status {
+        let &NewValue { value, expiry_ns, version, encoding } = new;
         let header = *self.entry(handle).header;
         let value_start = EntryHeader::SIZE + header.key_size();
         let size = value_start + value.len();
@@ -239,9 +241,52 @@ impl Store {
         self.index_expiry(&header, expiry_ns);
         let handle = self.make_writable(hash, handle, value_start, size);
         let bytes = self.slab.bytes_mut(handle);
-        header_mut(bytes).overwrite(version, expiry_ns, value.len());
+        header_mut(bytes).overwrite(version, expiry_ns, encoding, value.len());
         bytes[value_start..size].copy_from_slice(value);
         Status::Ok
+    }
+
+    /// Writes `bytes` over the value of an existing key, from `offset` on. The value grows if need be, with zeroes before
+    /// `offset`; the expiry stays.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room; the caller has looked. In a debug build also if the value becomes larger than a value may be.
+    pub(crate) fn patch(&mut self, hash: u64, handle: Handle, offset: usize, bytes: &[u8], version: u64) {
+        let header = *self.entry(handle).header;
+        let value_size = header.value_size().max(offset + bytes.len());
+        let growth = value_size - header.value_size();
+        assert!(self.has_room(growth), "nothing is refused after the check");
+        self.bytes += growth as u64;
+        let size = header.entry_size();
+        let handle = self.make_writable(hash, handle, size, size + growth);
+        let value_start = EntryHeader::SIZE + header.key_size();
+        let entry = self.slab.bytes_mut(handle);
+        header_mut(entry).overwrite(version, header.expiry_ns(), Encoding::Patched, value_size);
+        let value = &mut entry[value_start..value_start + value_size];
+        if offset > header.value_size() {
+            value[header.value_size()..offset].fill(0);
+        }
+        value[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Removes all keys.
+    pub(crate) fn clear(&mut self) {
+        if self.checkpoint.is_none() {
+            self.table.clear();
+            self.slab = Slab::new();
+            self.slots = SlotLists::new(self.slots.slots());
+            self.expiry.clear();
+            self.bytes = 0;
+            return;
+        }
+        // The checkpoint wants what it has not written yet.
+        for slot in self.slots.slots() {
+            let keys: Vec<Handle> = self.slots.iter_from(slot, 0).map(|(_, handle)| handle).collect();
+            for handle in keys {
+                self.remove(self.hash(self.entry(handle).key()), handle);
+            }
+        }
     }
 
     /// Changes when an existing key ceases to exist, and nothing else.

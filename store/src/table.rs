@@ -184,6 +184,11 @@ impl Table {
         prefetch(&self.segments[self.segment_of(hash)].groups[home_of(hash)]);
     }
 
+    /// Takes everything out.
+    pub fn clear(&mut self) {
+        *self = Table { changes: self.changes + 1, ..Table::new() };
+    }
+
     /// Number of changes so far: as long as it stays the same, so does what a search finds.
     #[inline]
     pub fn changes(&self) -> u64 {

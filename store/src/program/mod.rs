@@ -1,0 +1,198 @@
+//! Programs: the commands of a Redis client, carried out with Redis's semantics.
+//!
+//! A program is carried out at one place of the log, at one time: its prepare's timestamp. Whatever could refuse it as a whole
+//! (a key of another shard, no room, a check that fails) is found before its first command changes anything; what only one
+//! command fails for is that command's result.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `read` | commands that read |
+//! | `walk` | commands that go through many keys |
+//! | `strings` | commands that write values |
+//! | `keys` | commands that write keys: removal, expiry, names |
+//! | `long_double` | INCRBYFLOAT's arithmetic |
+
+mod keys;
+mod long_double;
+mod read;
+mod strings;
+mod walk;
+
+use lockstep_proto::{
+    limits::{REPLY_BODY_SIZE_MAX, VALUE_SIZE_MAX},
+    operation::Status,
+    program::{Command, Commands, Kind, Opcode, ResultWriter},
+};
+
+use crate::{
+    ahead::Probe,
+    apply::{Moment, WriteResult},
+    entry::EntryHeader,
+    expiry,
+    slab::Handle,
+    store::Store,
+};
+
+/// The first key of a program's first command, so that memory can be asked for ahead; empty if it has none.
+#[inline]
+pub(crate) fn first_key(program: &[u8]) -> &[u8] {
+    let Some(command) = Commands::new(program).next() else { return &[] };
+    match command.opcode.form().kinds.first() {
+        Some(Kind::Key) => command.arguments().next().unwrap_or(&[]),
+        _ => &[],
+    }
+}
+
+/// A key of a command that writes, and where its entry is if it exists.
+#[derive(Clone, Copy)]
+struct Place {
+    probe: Probe,
+    found: Option<Handle>,
+}
+
+/// A program that is being carried out.
+struct Run<'s, 'o> {
+    store: &'s mut Store,
+    moment: Moment,
+    /// What was found out ahead about the first key.
+    first: Option<Probe>,
+    out: ResultWriter<'o>,
+}
+
+impl Store {
+    /// Carries out a program. Appends the body of the reply to `out`.
+    pub(crate) fn transact(&mut self, moment: Moment, program: &[u8], first: Probe, out: &mut Vec<u8>) -> WriteResult {
+        let (mut count, mut growth) = (0, 0);
+        for command in Commands::new(program) {
+            if !self.owns_keys_of(&command) {
+                return WriteResult::new(Status::WrongShard, 0);
+            }
+            count += 1;
+            growth += growth_max(&command);
+        }
+        // Room for the most that it may need: the same on every replica, and enough whatever is there.
+        if growth > 0 && !self.has_room(growth) {
+            return WriteResult::new(Status::Busy, 0);
+        }
+        let mut out = ResultWriter::new(out, REPLY_BODY_SIZE_MAX, count);
+        let mut checks = Commands::new(program).take_while(|command| command.opcode == Opcode::Check);
+        if !checks.all(|command| self.holds(moment.timestamp_ns, &command)) {
+            out.aborted();
+            return WriteResult::new(Status::Ok, moment.revision);
+        }
+        let mut run = Run { store: self, moment, first: Some(first), out };
+        for command in Commands::new(program).skip_while(|command| command.opcode == Opcode::Check) {
+            run.carry_out(&command);
+            run.out.end_command();
+        }
+        WriteResult::new(Status::Ok, moment.revision)
+    }
+
+    /// Answers a program that only reads. Appends the body of the reply to `out`.
+    pub(crate) fn query(&self, now_ns: u64, program: &[u8], out: &mut Vec<u8>) -> Status {
+        if !Commands::new(program).all(|command| self.owns_keys_of(&command)) {
+            return Status::WrongShard;
+        }
+        let mut out = ResultWriter::new(out, REPLY_BODY_SIZE_MAX, Commands::new(program).count());
+        for command in Commands::new(program) {
+            self.answer(now_ns, &command, &mut out);
+            out.end_command();
+        }
+        Status::Ok
+    }
+
+    fn owns_keys_of(&self, command: &Command<'_>) -> bool {
+        self.shards == 1 || command.keys().all(|key| self.is_own_key(key))
+    }
+
+    /// Whether what a check asks for is so.
+    fn holds(&self, now_ns: u64, check: &Command<'_>) -> bool {
+        let [key, version, expiry_ns] = check.first();
+        let found = self.find_entry(now_ns, self.hash(key), key);
+        let present = found.map_or((0, 0), |entry| (entry.header.version(), entry.header.expiry_ns()));
+        present == (number(version) as u64, number(expiry_ns) as u64)
+    }
+}
+
+/// The most by which a command may make all entries together larger, in bytes.
+fn growth_max(command: &Command<'_>) -> usize {
+    /// Longest sum of an INCRBYFLOAT: the largest number has 4933 digits, and 17 are printed behind the point.
+    const FLOAT_SIZE_MAX: usize = 5000;
+    const INTEGER_SIZE_MAX: usize = 20;
+    let entry = |key: &[u8], value_size: usize| EntryHeader::SIZE + key.len() + value_size.min(VALUE_SIZE_MAX);
+    match command.opcode {
+        Opcode::Set | Opcode::SetWith | Opcode::Append => {
+            let [key, value] = command.first();
+            entry(key, value.len())
+        }
+        Opcode::MultiSet => pairs(command).map(|(key, value)| entry(key, value.len())).sum(),
+        Opcode::SetRange => {
+            let [key, offset, value] = command.first();
+            entry(key, usize::try_from(number(offset)).unwrap_or(0).saturating_add(value.len()))
+        }
+        Opcode::Increment => entry(command.first::<1>()[0], INTEGER_SIZE_MAX),
+        Opcode::IncrementFloat => entry(command.first::<1>()[0], FLOAT_SIZE_MAX),
+        Opcode::Rename | Opcode::Copy => entry(command.first::<2>()[1], VALUE_SIZE_MAX),
+        _ => 0,
+    }
+}
+
+/// The keys and values of a MultiSet.
+fn pairs<'a>(command: &Command<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    let mut arguments = command.arguments();
+    std::iter::from_fn(move || Some((arguments.next()?, arguments.next()?)))
+}
+
+/// The number that an argument is.
+#[inline]
+fn number(argument: &[u8]) -> i64 {
+    i64::from_le_bytes(*argument.first_chunk().expect("the program was checked"))
+}
+
+impl Run<'_, '_> {
+    fn carry_out(&mut self, command: &Command<'_>) {
+        match command.opcode {
+            Opcode::Set => self.set(command),
+            Opcode::SetWith => self.set_with(command),
+            Opcode::MultiSet => self.multi_set(command),
+            Opcode::Append => self.append(command),
+            Opcode::SetRange => self.set_range(command),
+            Opcode::Increment => self.increment(command),
+            Opcode::IncrementFloat => self.increment_float(command),
+            Opcode::GetDelete => self.get_delete(command),
+            Opcode::GetExpire => self.get_expire(command),
+            Opcode::Delete => self.delete(command),
+            Opcode::DeleteIfEqual => self.delete_if_equal(command),
+            Opcode::Expire => self.expire(command),
+            Opcode::Persist => self.persist(command),
+            Opcode::Rename => self.rename(command),
+            Opcode::Copy => self.copy(command),
+            Opcode::Flush => {
+                self.store.clear();
+                self.out.ok();
+            }
+            _ => self.store.answer(self.moment.timestamp_ns, command, &mut self.out),
+        }
+    }
+
+    /// Finds a key. One that has expired is removed on the way.
+    #[inline]
+    fn find(&mut self, key: &[u8]) -> Place {
+        let first = self.first.take().filter(|probe| probe.hash == self.store.hash(key));
+        let probe = first.unwrap_or_else(|| self.store.probe_now(key));
+        Place { probe, found: self.store.find_live(self.moment.timestamp_ns, probe, key) }
+    }
+
+    fn value(&self, handle: Handle) -> &[u8] {
+        self.store.entry(handle).value()
+    }
+
+    fn expiry_ns(&self, handle: Handle) -> u64 {
+        self.store.entry(handle).header.expiry_ns()
+    }
+
+    /// The time `ms` from now, in ms since 1970.
+    fn ms_from_now(&self, ms: i64) -> i64 {
+        expiry::now_ms(self.moment.timestamp_ns).saturating_add(ms)
+    }
+}
