@@ -207,16 +207,11 @@ impl SimDisk {
                 }
             }
             Work::Install { op, is_received } => {
-                // It is gone if another server's checkpoint has taken its place meanwhile.
-                if let Some(file) = self.temporary.remove(&(*op, *is_received)) {
-                    file.sync().expect("nobody kills the simulated disk here");
-                    self.checkpoints.insert(*op, file);
-                }
+                let file = self.temporary.remove(&(*op, *is_received)).expect("it is written before it is installed");
+                file.sync().expect("nobody kills the simulated disk here");
+                self.checkpoints.insert(*op, file);
             }
-            Work::Clean { keep } => {
-                self.checkpoints.retain(|op, _| op >= keep);
-                self.temporary.retain(|(op, _), _| op > keep);
-            }
+            Work::Clean { keep } => self.checkpoints.retain(|op, _| op >= keep),
         }
         Done::Ok
     }

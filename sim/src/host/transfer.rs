@@ -1,5 +1,7 @@
 //! State transfer at a simulated server: its checkpoint goes to one that needs it, or another's becomes its own.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use lockstep_proto::limits::{CHECKPOINT_CHUNK_SIZE_MAX, SECTOR_SIZE};
 use lockstep_replica::Input;
@@ -22,6 +24,9 @@ pub(super) struct Transfer {
     kept: [Option<(u64, SimFile)>; 7],
     /// The one that is being received: its op, size, and how much has been asked of the disk.
     received: Option<(u64, u64, u64)>,
+    /// Pieces that wait for the one before to be written.
+    pieces: VecDeque<Work>,
+    is_writing: bool,
     /// The one that gets its name.
     installing: Option<Box<Installation>>,
 }
@@ -63,8 +68,33 @@ impl Server {
         if let Some((_, _, written)) = received {
             *written = offset + bytes.len() as u64;
         }
+        if offset == 0 {
+            process.transfer.pieces.clear();
+        }
         let work = Work::WriteCheckpoint { op, is_received: true, offset, bytes: bytes.clone() };
+        process.transfer.pieces.push_back(work);
+        self.write_next_piece(shared);
+    }
+
+    /// Pieces are written one after the other.
+    fn write_next_piece(&mut self, shared: &mut Shared) {
+        let Some(process) = self.process.as_deref_mut() else { return };
+        if process.transfer.is_writing {
+            return;
+        }
+        let Some(work) = process.transfer.pieces.pop_front() else { return };
+        let Work::WriteCheckpoint { op, offset, .. } = work else { return };
+        process.transfer.is_writing = true;
         self.ask_disk(shared, vec![(work, Purpose::Received { op, offset })]);
+    }
+
+    /// A piece is written.
+    pub(super) fn piece_is_written(&mut self, shared: &mut Shared, op: u64, offset: u64) {
+        if let Some(process) = self.process.as_deref_mut() {
+            process.transfer.is_writing = false;
+        }
+        self.step(shared, Input::CheckpointWritten { op, offset });
+        self.write_next_piece(shared);
     }
 
     pub(super) fn install_received(&mut self, shared: &mut Shared, op: u64, size: u64) {

@@ -262,7 +262,7 @@ impl Server {
             }
             Purpose::CheckpointPiece => self.checkpoint_goes_on(shared),
             Purpose::CheckpointInstall => self.checkpoint_is_installed(shared),
-            Purpose::Received { op, offset } => self.step(shared, Input::CheckpointWritten { op, offset }),
+            Purpose::Received { op, offset } => self.piece_is_written(shared, op, offset),
             Purpose::ReceivedInstall { op } => self.received_is_installed(shared, op),
             _ => {}
         }

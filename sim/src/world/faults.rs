@@ -101,7 +101,8 @@ impl World {
         let boot = node.boot;
         let is_whole = node.process.as_deref().is_some_and(|process| {
             let (status, superblock) = (process.status(), process.superblock());
-            let is_member = status.role != Role::Recovering && status.view == status.log_view;
+            // In view 0 nothing has happened yet.
+            let is_member = status.role != Role::Recovering && status.view == status.log_view && status.log_view > 0;
             let is_over = damage.is_none_or(|damage| superblock.checkpoint.get() >= damage.op || boot > damage.boot);
             let is_vouched = superblock.vouch_op.get() == 0 && superblock.is_recovering == 0;
             is_member && is_over && is_vouched && status.durable >= committed
