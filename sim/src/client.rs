@@ -110,6 +110,12 @@ impl Client {
         format!("client {} at server {}: {} left, waits for {}", self.id, self.server, self.left, waiting.join(", "))
     }
 
+    /// Asks for so much more.
+    pub fn ask_for(&mut self, shared: &mut Shared, requests: u32) {
+        self.left += requests;
+        self.arm(shared);
+    }
+
     /// From now on nothing goes wrong: it asks for a little more and never gives up.
     pub fn heal(&mut self, shared: &mut Shared) {
         self.left = 2;

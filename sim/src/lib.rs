@@ -30,6 +30,7 @@ pub mod host;
 pub mod network;
 pub mod plan;
 pub mod run;
+pub mod scenario;
 pub mod schedule;
 pub mod shared;
 pub mod shrink;

@@ -1,0 +1,190 @@
+//! Single situations, each a test with a sentence for a name. Every check of the simulator holds in all of them.
+
+use lockstep_replica::{AckPolicy, Role};
+use lockstep_sim::scenario::{Checkpoint, Cluster, Prepare, SuperblockCopy};
+
+#[test]
+fn a_cluster_answers_and_all_replicas_have_the_same() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(20);
+    cluster.expect_converged();
+}
+
+#[test]
+fn when_the_primary_ends_another_takes_over_and_clients_are_answered() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(10);
+    let before = cluster.primary();
+    cluster.replica(before).stop();
+    cluster.expect_answers(10);
+    assert_ne!(cluster.primary(), before);
+    cluster.replica(before).start();
+    cluster.expect_converged();
+    cluster.replica(before).expect_status(Role::Backup);
+}
+
+#[test]
+fn five_servers_bear_the_loss_of_two() {
+    let mut cluster = Cluster::new(5);
+    cluster.expect_answers(5);
+    for _ in 0..2 {
+        let primary = cluster.primary();
+        cluster.replica(primary).stop();
+        cluster.expect_answers(5);
+    }
+    cluster.expect_converged();
+}
+
+#[test]
+fn without_a_quorum_nobody_is_answered_until_it_is_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(5);
+    cluster.replica(1).stop();
+    cluster.replica(2).stop();
+    cluster.ask(3);
+    cluster.pass_ms(3000);
+    assert!(!cluster.world.clients.iter().all(|client| client.is_done()));
+    cluster.replica(1).start();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
+
+#[test]
+fn a_server_that_was_cut_off_alone_disturbs_nobody_when_it_is_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(5);
+    let primary = cluster.primary();
+    let other = (primary + 1) % 3;
+    let view = |cluster: &Cluster, server: u8| {
+        cluster.world.servers[server as usize].process.as_deref().map(|process| process.status().view)
+    };
+    let before = view(&cluster, primary);
+    cluster.cut_off(&[other]);
+    cluster.pass_ms(3000);
+    cluster.join();
+    cluster.expect_answers(5);
+    cluster.expect_converged();
+    assert_eq!(cluster.primary(), primary);
+    assert_eq!(view(&cluster, primary), before);
+}
+
+#[test]
+fn an_old_primary_that_wakes_up_answers_nothing_stale() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(5);
+    let old = cluster.primary();
+    cluster.replica(old).pause();
+    cluster.wait_for("another primary", |world| world.primary().is_some_and(|primary| primary != old));
+    cluster.expect_answers(10);
+    cluster.replica(old).resume();
+    cluster.expect_answers(10);
+    cluster.expect_converged();
+    cluster.replica(old).expect_status(Role::Backup);
+}
+
+#[test]
+fn a_primary_whose_disk_hangs_gives_way() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(5);
+    let old = cluster.primary();
+    cluster.replica(old).stall_disk_ms(5000);
+    cluster.ask(20);
+    cluster.wait_for("another primary", |world| world.primary().is_some_and(|primary| primary != old));
+    cluster.expect_answers(1);
+}
+
+#[test]
+fn a_handover_goes_to_the_server_that_was_named() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(5);
+    cluster.expect_converged();
+    let old = cluster.primary();
+    let to = (old + 2) % 3;
+    cluster.replica(old).hand_over(Some(to));
+    cluster.wait_for("the named server is the primary", |world| world.primary() == Some(to));
+    cluster.expect_answers(5);
+    cluster.expect_converged();
+}
+
+#[test]
+fn a_wiped_server_gets_everything_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(60);
+    let backup = (cluster.primary() + 1) % 3;
+    cluster.replica(backup).wipe();
+    cluster.expect_answers(10);
+    cluster.replica(backup).start();
+    cluster.expect_answers(5);
+    cluster.expect_converged();
+    assert_eq!(cluster.replica(backup).vouch_op(), 0);
+}
+
+#[test]
+fn a_rotten_prepare_is_fetched_from_the_others() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(20);
+    cluster.expect_converged();
+    let backup = (cluster.primary() + 1) % 3;
+    cluster.replica(backup).corrupt(Prepare(2));
+    cluster.replica(backup).stop();
+    cluster.replica(backup).start();
+    cluster.expect_converged();
+    assert_eq!(cluster.replica(backup).vouch_op(), 0);
+    cluster.expect_answers(5);
+}
+
+#[test]
+fn a_lost_checkpoint_is_fetched_from_the_others() {
+    let mut cluster = Cluster::with(3, |plan| plan.disk.checkpoint_every = 64 << 10);
+    cluster.expect_answers(60);
+    let backup = (cluster.primary() + 1) % 3;
+    cluster.wait_for("the backup has a checkpoint", |world| {
+        !world.servers[backup as usize].disk.checkpoint_ops().is_empty()
+    });
+    cluster.replica(backup).corrupt(Checkpoint);
+    cluster.replica(backup).stop();
+    cluster.replica(backup).start();
+    cluster.expect_converged();
+    cluster.expect_answers(5);
+}
+
+#[test]
+fn one_rotten_copy_of_the_superblock_is_repaired_at_the_start() {
+    for copy in 0..4 {
+        let mut cluster = Cluster::new(3);
+        cluster.expect_answers(3);
+        cluster.replica(1).stop();
+        cluster.replica(1).corrupt(SuperblockCopy(copy));
+        cluster.replica(1).start();
+        cluster.expect_answers(3);
+        cluster.expect_converged();
+    }
+}
+
+#[test]
+fn after_a_power_cut_nothing_that_was_answered_is_missing() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(30);
+    for server in 0..3 {
+        cluster.replica(server).stop();
+    }
+    for server in 0..3 {
+        cluster.replica(server).start();
+    }
+    cluster.expect_answers(5);
+    cluster.expect_converged();
+}
+
+#[test]
+fn under_strict_a_dead_backup_blocks_writes() {
+    let mut cluster = Cluster::with(3, |plan| plan.ack = AckPolicy::Strict);
+    cluster.expect_answers(5);
+    let backup = (cluster.primary() + 1) % 3;
+    cluster.replica(backup).stop();
+    cluster.ask(10);
+    cluster.pass_ms(3000);
+    assert!(!cluster.world.clients.iter().all(|client| client.is_done()));
+    cluster.replica(backup).start();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
