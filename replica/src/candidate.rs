@@ -14,7 +14,10 @@ use zerocopy::{
     little_endian::{U64, U128},
 };
 
-use crate::{batch::BatchPool, io::Output, peers::Peer, replica::Replica, status::Role, timers::Timer, view::Phase};
+use crate::{
+    batch::BatchPool, io::Output, log_end::LogEnd, peers::Peer, replica::Replica, status::Role, timers::Timer,
+    view::Phase,
+};
 
 /// A replica that will be the primary of its view.
 #[derive(Default)]
@@ -61,10 +64,8 @@ impl Answer {
 /// The log that the view begins with.
 struct Chosen {
     from: u8,
-    op: u64,
+    end: LogEnd,
     commit: u64,
-    checksum: u128,
-    headers: Vec<MessageHeader>,
     /// Up to here our log is certain to be the chosen one.
     common: u64,
     /// The first op that was asked for last.
@@ -217,16 +218,14 @@ impl<P: BatchPool> Replica<P> {
         };
         let chosen = Chosen {
             from,
-            op: best.op,
+            end: LogEnd { op: best.op, checksum: best.checksum, headers: best.headers.clone() },
             commit: all.iter().map(|(_, answer)| answer.commit).max().unwrap_or(0),
-            checksum: best.checksum,
-            headers: best.headers.clone(),
             common: 0,
             asked_op: 0,
             early: BTreeMap::new(),
             fetched_bytes: 0,
         };
-        if chosen.op < chosen.commit && !is_complete {
+        if chosen.end.op < chosen.commit && !is_complete {
             // Somebody who has not answered holds more.
             return;
         }
@@ -235,19 +234,15 @@ impl<P: BatchPool> Replica<P> {
 
     /// Makes our log a beginning of the chosen one.
     fn choose(&mut self, mut chosen: Chosen) {
-        if chosen.op < chosen.commit || chosen.op < self.applied {
+        let op = chosen.end.op;
+        if op < chosen.commit || op < self.applied {
             return self.fatal(format!(
-                "the servers that answered hold the log up to op {} only, but op {} was committed",
-                chosen.op,
+                "the servers that answered hold the log up to op {op} only, but op {} was committed",
                 chosen.commit.max(self.applied)
             ));
         }
-        chosen.common = if chosen.from == self.config.replica {
-            chosen.op
-        } else {
-            self.common_op(chosen.op, chosen.checksum, &chosen.headers)
-        };
-        if chosen.op.saturating_sub(chosen.common) > FETCHED_OPS_MAX {
+        chosen.common = if chosen.from == self.config.replica { op } else { self.common_op(&chosen.end) };
+        if op.saturating_sub(chosen.common) > FETCHED_OPS_MAX {
             return self.give_up_candidacy();
         }
         self.truncate_to(chosen.common.min(self.log.op()));
@@ -258,27 +253,15 @@ impl<P: BatchPool> Replica<P> {
         self.fetch();
     }
 
-    /// The highest op up to which our log is certain to be the one that ends at `op` with this checksum, and of which these
-    /// are the last headers.
+    /// The highest op up to which our log is certain to be the one of which this is the end.
     ///
-    /// There may be no headers at all: whoever tells may have a checkpoint at `op` and nothing before it.
-    pub(crate) fn common_op(&self, op: u64, checksum: u128, headers: &[MessageHeader]) -> u64 {
-        let is_ours = |op: u64, checksum: u128| self.log.checksum(op) == Some(checksum);
+    /// If nothing of ours is in the list, all of the list is above what we hold of that log, or differs from it; and whoever
+    /// made it knows what is below the list to be committed. What we know to be committed is common then, and what we drop
+    /// of the rest is nothing that anybody counts on us for: `docs/protocol.md`, Safety, 5.
+    pub(crate) fn common_op(&self, end: &LogEnd) -> u64 {
         // What we know to be committed is part of every later log.
         let committed = self.commit.min(self.log.op()).min(self.verified);
-        if is_ours(op, checksum) {
-            return op.max(committed);
-        }
-        for theirs in headers.iter().rev() {
-            let (op, before) = (theirs.op.get(), theirs.op.get() - 1);
-            if is_ours(op, theirs.checksum.get()) {
-                return op.max(committed);
-            }
-            if is_ours(before, theirs.parent.get()) {
-                return before.max(committed);
-            }
-        }
-        committed
+        end.common_op(&self.log).map_or(committed, |op| op.max(committed))
     }
 
     /// Asks for the next part of the chosen log that we miss.
@@ -287,7 +270,7 @@ impl<P: BatchPool> Replica<P> {
         let mut header = self.header(Command::RequestPrepare);
         let Phase::Candidate(candidate) = &mut self.phase else { return };
         let Some(chosen) = &mut candidate.chosen else { return };
-        if op > chosen.op {
+        if op > chosen.end.op {
             return;
         }
         chosen.asked_op = op;
@@ -317,7 +300,7 @@ impl<P: BatchPool> Replica<P> {
         let (op, next_op) = (header.op.get(), self.log.op() + 1);
         let Phase::Candidate(candidate) = &mut self.phase else { return };
         let Some(chosen) = &mut candidate.chosen else { return };
-        if (next_op..=chosen.op).contains(&op) && op < chosen.asked_op + SERVED_OPS {
+        if (next_op..=chosen.end.op).contains(&op) && op < chosen.asked_op + SERVED_OPS {
             chosen.early.insert(op, message);
         }
         while let Phase::Candidate(candidate) = &mut self.phase
@@ -333,12 +316,12 @@ impl<P: BatchPool> Replica<P> {
         let op = header.op.get();
         let Phase::Candidate(candidate) = &self.phase else { return false };
         let Some(chosen) = &candidate.chosen else { return false };
-        let expected = chosen.headers.iter().find(|theirs| theirs.op.get() == op);
-        if !self.log.is_next(&header) || expected.is_some_and(|theirs| theirs.checksum != header.checksum) {
+        if chosen.end.checksum_of(op).is_some_and(|theirs| theirs != header.checksum.get()) {
+            // A stray of a log that was given up. It must not get into the journal: see `is_part_of_beginning`.
             return false;
         }
-        if op == chosen.op && header.checksum.get() != chosen.checksum {
-            // What came before it was not of the chosen log after all.
+        if !self.log.is_next(&header) {
+            // It, or what came before it, is not of the chosen log.
             let common = chosen.common;
             self.truncate_to(common);
             return false;
@@ -368,10 +351,10 @@ impl<P: BatchPool> Replica<P> {
         let is_log_view_durable = self.durable.log_view == view;
         let Phase::Candidate(candidate) = &mut self.phase else { return };
         let Some(chosen) = &candidate.chosen else { return };
-        if op < chosen.op || durable < chosen.op {
+        if op < chosen.end.op || durable < chosen.end.op {
             return;
         }
-        assert_eq!(op, chosen.op, "our log is the chosen one");
+        assert_eq!(op, chosen.end.op, "our log is the chosen one");
         if is_log_view_durable {
             return self.become_primary();
         }

@@ -27,8 +27,8 @@ pub enum Input {
         op: u64,
         /// The prepare.
         message: Option<Bytes>,
-        /// Whether the journal should hold the op, but what it holds is damaged.
-        is_rotten: bool,
+        /// If the journal should hold the op, but what it holds is damaged: the checksum of the header that was there.
+        rotten: Option<u128>,
     },
     /// The journal has dropped everything below this op.
     JournalTrimmed {

@@ -6,7 +6,10 @@ use lockstep_proto::{
 };
 use zerocopy::little_endian::{U64, U128};
 
-use crate::{batch::BatchPool, candidate::headers_in, replica::Replica, status::Role, timers::Timer, view::Phase};
+use crate::{
+    batch::BatchPool, candidate::headers_in, log_end::LogEnd, replica::Replica, status::Role, timers::Timer,
+    view::Phase,
+};
 
 impl<P: BatchPool> Replica<P> {
     /// Tells a backup which log this view has begun with, unless it was told just now. An answer to a question carries the
@@ -85,12 +88,18 @@ impl<P: BatchPool> Replica<P> {
             self.leave_view(view);
         }
         let mut target_op = view_start_op;
+        let beginning = LogEnd { op: view_start_op, checksum: header.parent.get(), headers };
+        // What we hold of an earlier view's log may not be part of this one's.
+        let common = self.common_op(&beginning);
         if is_rejoining {
             self.vouch_op = self.vouch_op.min(header.vouch_op.get());
             target_op = target_op.max(self.vouch_op);
+            // Some of it may have been taken in just before the last crash. What is certain without the list was ordered in
+            // this view, or is committed.
+            let certain = common.max(self.verified);
+            self.truncate_to(certain);
+            self.verified = certain;
         } else {
-            // What we hold of an earlier view's log may not be part of this one's.
-            let common = self.common_op(view_start_op, header.parent.get(), &headers);
             // What was ordered in this view may have been applied before a restart, when this server was joining it already.
             let next = self.log.header(view_start_op + 1);
             let is_cut = view_start_op < self.applied && next.is_some_and(|next| next.view.get() < view);
@@ -109,7 +118,7 @@ impl<P: BatchPool> Replica<P> {
         }
         self.learn_incarnations(header);
         self.in_sync_heard = header.in_sync;
-        self.phase = Phase::Joining { target_op, log_end: headers, has_greeted: false, has_persisted: false };
+        self.phase = Phase::Joining { target_op, beginning, has_greeted: false, has_persisted: false };
         self.note_progress();
         self.learn_commit(header.commit.get());
         self.timers.set(Timer::Resend, self.now_ns + self.config.resend_ns);

@@ -36,6 +36,7 @@ mod hashes;
 mod io;
 mod joining;
 mod log;
+mod log_end;
 mod peers;
 mod primary;
 mod quorum;

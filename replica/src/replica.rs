@@ -135,6 +135,15 @@ impl<P: BatchPool> Replica<P> {
             log.push(header, message, true);
         }
         let servers = config.servers;
+        let mut record = recovered.record;
+        let mut verified = log.op();
+        if record.vouch_op > 0 {
+            // What it holds beyond what it had lost may have been taken in while it joined its view again, and be part of no
+            // log. It counts as lost, too, as far as it is not certain.
+            record.vouch_op = record.vouch_op.max(log.op());
+            let is_certain = |op: &u64| log.header(*op).is_some_and(|header| header.view.get() == record.log_view);
+            verified = (recovered.commit + 1..=log.op()).rev().find(is_certain).unwrap_or(recovered.commit);
+        }
         let mut replica = Replica {
             quorums: Quorums::of(servers),
             pool,
@@ -142,17 +151,16 @@ impl<P: BatchPool> Replica<P> {
             timers: TimerTable::default(),
             now_ns,
             wall_ns: position.timestamp_ns,
-            view: recovered.record.view,
-            log_view: recovered.record.log_view,
-            vouch_op: recovered.record.vouch_op,
-            incarnations: recovered.record.incarnations,
-            is_recovering: recovered.record.is_recovering,
+            view: record.view,
+            log_view: record.log_view,
+            vouch_op: record.vouch_op,
+            incarnations: record.incarnations,
+            is_recovering: record.is_recovering,
             durable: recovered.record,
             phase: Phase::Waiting,
             role: Role::Recovering,
-            // Prepares that are not certain are taken in only while a view is being joined, which is before its log_view
-            // is durable; and then the primary of that view, whose log_view was durable first, outvotes this log.
-            verified: log.op(),
+            // A stray among it is below what a commit quorum holds: `docs/protocol.md`, Safety, 14.
+            verified,
             log,
             commit: recovered.commit,
             applied: recovered.commit,
@@ -204,8 +212,8 @@ impl<P: BatchPool> Replica<P> {
         match input {
             Input::Message(message) => self.on_message(message),
             Input::JournalWritten { op, checksum } => self.on_journal_written(op, checksum),
-            Input::JournalRead { peer, op, is_rotten: true, .. } => self.begin_repair(peer, op),
-            Input::JournalRead { peer, op, message, is_rotten: false } => self.on_journal_read(peer, op, message),
+            Input::JournalRead { peer, op, rotten: Some(checksum), .. } => self.begin_repair(peer, op, checksum),
+            Input::JournalRead { peer, op, message, rotten: None } => self.on_journal_read(peer, op, message),
             Input::JournalTrimmed { first_op } => self.journal_first_op = first_op,
             Input::ViewDurable(record) => self.on_record_durable(record),
             Input::PeerConnected(peer) => self.on_peer_connected(peer),

@@ -76,7 +76,14 @@ impl<P: BatchPool> Replica<P> {
 
     /// The primary, or whoever was asked, no longer holds what we need.
     pub(crate) fn on_behind(&mut self, header: &MessageHeader) {
-        if header.view.get() != self.view || header.op.get() != self.log.op() + 1 {
+        let op = header.op.get();
+        if header.view.get() == self.view && self.takes_prepares() && op == self.verified + 1 && op <= self.log.op() {
+            // The primary can no longer prove what we hold beyond what is certain. All of it was taken in since this view is
+            // being joined, and never acknowledged: whatever names an op, ok or do_view_change, names at most `verified`, which
+            // only goes up meanwhile.
+            self.truncate_to(self.verified);
+        }
+        if header.view.get() != self.view || op != self.log.op() + 1 {
             return;
         }
         if let Phase::Candidate(_) = self.phase {

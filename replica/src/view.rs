@@ -22,13 +22,13 @@
 //! replica that has lost a part of what it had says so, durably, in its vouch_op: see `recovery.rs`.
 
 use lockstep_proto::{
-    message::{Command, MessageHeader},
+    message::Command,
     mutant::{self, Mutant},
 };
 
 use crate::{
-    batch::BatchPool, candidate::Candidate, io::Output, record::ViewRecord, recovery::Recovering, replica::Replica,
-    status::Role, timers::Timer,
+    batch::BatchPool, candidate::Candidate, io::Output, log_end::LogEnd, record::ViewRecord, recovery::Recovering,
+    replica::Replica, status::Role, timers::Timer,
 };
 
 /// What a replica is doing about its view.
@@ -50,8 +50,8 @@ pub(crate) enum Phase {
     Joining {
         /// The last op that it must hold to be a whole member.
         target_op: u64,
-        /// The last headers of the log with which the view has begun.
-        log_end: Vec<MessageHeader>,
+        /// The end of the log with which the view has begun.
+        beginning: LogEnd,
         /// Whether the primary was told how far this replica is.
         has_greeted: bool,
         /// Whether the new log_view was handed to the disk.

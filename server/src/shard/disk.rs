@@ -420,13 +420,13 @@ fn finish(shard: &Rc<Shard>, result: anyhow::Result<()>, completed: impl FnOnce(
 /// Reads a prepare back for another server. The replica gets `None` if it is not there any more, and is told if it is there
 /// and damaged.
 pub fn read_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, peer: u8, op: u64) {
-    let answer = move |message, is_rotten| Input::JournalRead { peer, op, message, is_rotten };
+    let answer = move |message, rotten| Input::JournalRead { peer, op, message, rotten };
     let found = match &core.disk.log {
         Log::Journal { ring, file } => ring.locate(op).map(|place| (place, file.clone(), op <= ring.durable_op())),
-        Log::Memory(log) => return core.replica.step(now.monotonic_ns, now.wall_ns, answer(log.get(op), false)),
+        Log::Memory(log) => return core.replica.step(now.monotonic_ns, now.wall_ns, answer(log.get(op), None)),
     };
     let Some((place, file, is_durable)) = found else {
-        return core.replica.step(now.monotonic_ns, now.wall_ns, answer(None, false));
+        return core.replica.step(now.monotonic_ns, now.wall_ns, answer(None, None));
     };
     shard.metrics.ring_operations.increment();
     let buffer = core.pool.take(place.padded_size);
@@ -439,21 +439,21 @@ pub fn read_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, peer: u8, op: 
             Log::Memory(_) => false,
         };
         if !is_still_there {
-            return shard.step(answer(None, false));
+            return shard.step(answer(None, None));
         }
         let damage = match result {
             Ok(buffer) => match check_prepare(&buffer, shard.cluster, shard.shard, place.checksum) {
-                Ok(()) => return shard.step(answer(Some(Pool::freeze(buffer, place.padded_size)), false)),
+                Ok(()) => return shard.step(answer(Some(Pool::freeze(buffer, place.padded_size)), None)),
                 Err(damage) => damage,
             },
             Err(error) => error.into(),
         };
         if !is_durable {
             // It was just being written.
-            return shard.step(answer(None, false));
+            return shard.step(answer(None, None));
         }
         warn!(shard = shard.shard, op, offset = place.offset, %damage, "a prepare in the journal is rotten: fetching it again");
-        shard.step(answer(None, true));
+        shard.step(answer(None, Some(place.checksum)));
     });
 }
 

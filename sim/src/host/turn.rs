@@ -317,7 +317,7 @@ impl Server {
                 let work = Work::Read { offset: place.offset, len: place.padded_size };
                 self.ask_disk(shared, vec![(work, Purpose::Read { peer, op, place, is_durable })]);
             }
-            None => self.step(shared, Input::JournalRead { peer, op, message, is_rotten: false }),
+            None => self.step(shared, Input::JournalRead { peer, op, message, rotten: None }),
         }
     }
 
@@ -329,8 +329,8 @@ impl Server {
         let is_still_there = process.journal.ring().is_some_and(|ring| ring.locate(op) == Some(place));
         let is_whole = is_prepare(&bytes, place.checksum);
         let message = (is_still_there && is_whole).then(|| Bytes::from(bytes));
-        let is_rotten = is_still_there && !is_whole && is_durable;
-        self.step(shared, Input::JournalRead { peer, op, message, is_rotten });
+        let rotten = (is_still_there && !is_whole && is_durable).then_some(place.checksum);
+        self.step(shared, Input::JournalRead { peer, op, message, rotten });
     }
 }
 

@@ -155,10 +155,11 @@ impl Disk {
             Work::Read { peer, op } => {
                 let message = self.journal.get(&op).cloned();
                 if self.rotten.contains(&op) {
-                    return Some(Input::JournalRead { peer, op, message: None, is_rotten: true });
+                    let rotten = message.as_deref().map(checksum_of);
+                    return Some(Input::JournalRead { peer, op, message: None, rotten });
                 }
                 assert!(message.is_some() || op < self.journal_first_op, "op {op} is read back but was never written");
-                Some(Input::JournalRead { peer, op, message, is_rotten: false })
+                Some(Input::JournalRead { peer, op, message, rotten: None })
             }
             Work::Repair { op, message } => {
                 assert!(self.rotten.remove(&op), "op {op} is repaired, but is whole");
