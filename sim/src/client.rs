@@ -232,6 +232,11 @@ impl Client {
         if self.session == 0 {
             return self.register(shared);
         }
+        if self.pending.is_empty() && self.dice.chance(shared.plan.workload.hop) {
+            // A server that takes itself for the primary and is not must be asked to be found out.
+            self.server = self.dice.below(u64::from(self.servers)) as u8;
+            self.connection += 1;
+        }
         self.left -= 1;
         self.issue_ns = shared.now_ns + self.dice.delay(&shared.plan.workload.think_ns);
         let key = self.dice.below(keys.len() as u64) as usize;
@@ -381,6 +386,8 @@ impl Client {
                 self.unknown += self.pending.iter().filter(|other| other.operation.is_logged()).count() as u32;
                 self.pending.retain(|other| !other.operation.is_logged());
                 self.session = 0;
+                // Sequences begin anew: what is still said of the old ones must not be taken for answers to the new ones.
+                self.reconnect(shared, 0);
             }
             _ => match answer(pending.operation, reply) {
                 Some(answer) => {

@@ -140,6 +140,13 @@ impl Network {
         self.blocks.iter().map(|block| block.number).collect()
     }
 
+    /// Rows for [`Network::block`]: between the servers of a set and all others, both ways.
+    pub fn rows_around(&self, servers: u8) -> [u8; 7] {
+        let others = ((1u16 << self.servers) - 1) as u8 & !servers;
+        let (there, back) = (self.rows(servers, others), self.rows(others, servers));
+        std::array::from_fn(|row| there[row] | back[row])
+    }
+
     /// Rows for [`Network::block`]: from the servers of one set to those of another.
     pub fn rows(&self, from: u8, to: u8) -> [u8; 7] {
         std::array::from_fn(|server| if from & (1 << server) != 0 { to & !(1 << server) } else { 0 })

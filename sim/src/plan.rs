@@ -140,6 +140,8 @@ pub struct WorkloadPlan {
     pub requests: u32,
     /// Requests that one client has in flight.
     pub window: u32,
+    /// How often a client that waits for nothing goes to another server, whoever the primary is, per mille.
+    pub hop: u32,
     /// Pause between requests of a client.
     pub think_ns: RangeInclusive<u64>,
     /// How long a client waits for an answer before it asks again.
@@ -298,6 +300,7 @@ fn workload_plan(dice: &mut Dice, heal_at_ns: u64) -> WorkloadPlan {
         clients,
         requests,
         window: dice.pick(&[1, 1, 2, 4, 8]),
+        hop: dice.pick(&[0, 50, 400]),
         think_ns: think_ns / 4..=think_ns * 3 / 2,
         timeout_ns: dice.pick(&[100, 300, 1000]) * MS,
         attempts_max: dice.pick(&[3, 30, 1000, 1000]),
@@ -326,7 +329,8 @@ fn draw_healed(dice: &mut Dice, plan: &Plan, quorums: Quorums) -> u8 {
 
 fn draw_clocks(dice: &mut Dice, plan: &mut Plan) {
     if dice.chance(400) {
-        plan.clock_rates = std::array::from_fn(|_| dice.within(900..=1100));
+        // Far more than clocks differ: no promise may rest on time, and a lease that nobody meant to give shows only so.
+        plan.clock_rates = std::array::from_fn(|_| dice.within(500..=1500));
     }
     // When a key expires is as certain as the servers' clocks agree: with clocks that differ, a key that one primary has seen
     // expire may still be there for the next one. So there are either keys that expire, or clocks that are wrong.

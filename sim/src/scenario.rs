@@ -130,11 +130,8 @@ impl Cluster {
 
     /// Cuts servers off from all others, both ways, until [`Cluster::join`].
     pub fn cut_off(&mut self, servers: &[u8]) {
-        let all = ((1u16 << self.world.servers.len()) - 1) as u8;
-        let left = servers.iter().fold(0, |mask, server| mask | (1 << server));
-        let (there, back) =
-            (self.world.shared.network.rows(left, all & !left), self.world.shared.network.rows(all & !left, left));
-        let rows = std::array::from_fn(|row| there[row] | back[row]);
+        let set = servers.iter().fold(0, |mask, server| mask | (1 << server));
+        let rows = self.world.shared.network.rows_around(set);
         self.world.block(rows, Blocked::Lost, u64::MAX / 4);
     }
 
@@ -256,6 +253,7 @@ impl Plan {
         plan.workload.clients = 2;
         plan.workload.requests = 0;
         plan.workload.window = 1;
+        plan.workload.hop = 0;
         plan.workload.think_ns = MS..=2 * MS;
         plan.workload.attempts_max = u32::MAX;
         plan.workload.weights = [2, 4, 1, 1, 1, 0, 0, 0, 0];

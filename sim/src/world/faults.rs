@@ -30,7 +30,8 @@ impl World {
     pub(super) fn fault(&mut self, index: usize) {
         let event = self.shared.plan.faults[index];
         let server = (event.choice % self.servers.len() as u64) as u8;
-        if self.shared.is_healed || (DAMAGING.contains(&event.fault) && !self.may_damage(server)) {
+        let is_wipe = event.fault == Fault::Wipe;
+        if self.shared.is_healed || (DAMAGING.contains(&event.fault) && !self.may_damage(server, is_wipe)) {
             return;
         }
         if !self.make(&event, server) {
@@ -51,7 +52,7 @@ impl World {
         match event.fault {
             Fault::Crash => self.crash_for(server, event.choice, event.duration_ns),
             Fault::PowerCut => self.cut_power(event.duration_ns),
-            Fault::Pause => self.pause(server, event.duration_ns),
+            Fault::Pause => self.pause(server, event.choice, event.duration_ns),
             Fault::IsolatePrimary | Fault::Partition | Fault::PartitionOneWay | Fault::Clog => self.cut(event, server),
             Fault::Disconnect => self.disconnect(event, server),
             Fault::DiskStall | Fault::DiskSlow | Fault::DiskFull | Fault::WriteError => self.hamper(event, server),
@@ -84,7 +85,11 @@ impl World {
     }
 
     /// Whether damage to a server's disk leaves enough of the others.
-    fn may_damage(&mut self, server: u8) -> bool {
+    fn may_damage(&mut self, server: u8, is_wipe: bool) -> bool {
+        // What a second fault does to the same disk may hide the traces of the first.
+        if self.is_damaged(server) && !is_wipe {
+            return false;
+        }
         let others = (0..self.servers.len() as u8).filter(|&other| other != server);
         let damaged = others.filter(|&other| self.is_damaged(other)).count();
         damaged < self.shared.plan.damaged_max as usize
@@ -116,7 +121,7 @@ impl World {
 
     fn crash_for(&mut self, server: u8, choice: u64, duration_ns: u64) -> bool {
         let is_amnesia = self.shared.plan.is_memory;
-        if !self.servers[server as usize].is_up() || (is_amnesia && !self.may_damage(server)) {
+        if !self.servers[server as usize].is_up() || (is_amnesia && !self.may_damage(server, true)) {
             return false;
         }
         self.crash(server);
@@ -153,11 +158,19 @@ impl World {
         true
     }
 
-    fn pause(&mut self, server: u8, duration_ns: u64) -> bool {
-        let node = &mut self.servers[server as usize];
-        if !node.is_running() {
+    /// Sometimes it is the primary that sleeps, and that hears nothing for a while when it wakes up: it then takes itself for
+    /// the primary longer than anything else could make it.
+    fn pause(&mut self, server: u8, choice: u64, duration_ns: u64) -> bool {
+        let is_cut_off = choice >> 40 & 1 == 0 && self.servers.len() > 1;
+        let server = if is_cut_off { self.primary().unwrap_or(server) } else { server };
+        if !self.servers[server as usize].is_running() {
             return false;
         }
+        if is_cut_off {
+            let grace_ns = 2 * self.shared.plan.view_timeout_ns();
+            self.block(self.shared.network.rows_around(1 << server), Blocked::Lost, duration_ns + grace_ns);
+        }
+        let node = &mut self.servers[server as usize];
         node.is_paused = true;
         let boot = node.boot;
         self.shared.after(duration_ns, Event::Resume { server, boot });
