@@ -6,7 +6,7 @@ BIN := $(TARGET)/release
 RESULTS ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help build measured reproduce reproduce-full smoke test redis-tools simulator sim mutants bench lint torture
+.PHONY: help build measured reproduce reproduce-full compare smoke test redis-tools simulator sim mutants bench lint torture
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -22,6 +22,9 @@ reproduce: measured ## The main job: start real clusters of 1 to 5 servers, load
 
 reproduce-full: measured ## The same with 1 to 7 servers, more repeats and longer runs (about an hour and a half)
 	scripts/reproduce.sh full $(RESULTS) $(BIN)
+
+compare: measured ## Lockstep beside Redis and Valkey, whatever is installed, under the same loads in turns (about ten minutes)
+	$(BIN)/lockstep-loadgen compare --connections 64 --results $(RESULTS)
 
 smoke: measured ## A minute of what reproduce does, into a temporary folder
 	scripts/reproduce.sh smoke $$(mktemp -d) $(BIN)

@@ -17,7 +17,8 @@
 //! # What it is not
 //!
 //! No client library (that is `lockstep-client`; the driver here speaks the protocol on its own rings to cost less), no
-//! tester of correctness beyond checking the values that it reads, and no benchmark suite of other systems.
+//! tester of correctness beyond checking the values that it reads, and no benchmark suite of other systems (but what speaks
+//! RESP can be driven by the same loads, for [`compare`]).
 //!
 //! # The pipeline
 //!
@@ -29,6 +30,7 @@
 //! | [`cluster`] | starts and stops servers, and the proxy between them |
 //! | [`faults`] | kills, stops and cuts off servers on the clock of a run |
 //! | [`matrix`], [`sweep`], [`failover`] | many runs, or many faults, as one result |
+//! | [`compare`] | Lockstep beside Redis and Valkey under the same loads |
 //! | [`calibrate`] | the floor that no implementation can get below |
 //! | [`report`] | plots and the offline page |
 //! | [`cli`], [`commands`] | the command line, and what each command does |
@@ -42,6 +44,7 @@ pub mod calibrate;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
+pub mod compare;
 pub mod drive;
 pub mod failover;
 pub mod faults;

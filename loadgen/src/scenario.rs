@@ -85,6 +85,7 @@ mod tests {
             link_delay: Some(Duration::from_micros(500)),
             has_cuttable_links: false,
             disk_size: None,
+            has_resp: false,
             batching: Batching::default(),
             journal_size: None,
             format_arguments: Vec::new(),

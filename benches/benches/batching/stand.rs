@@ -80,6 +80,7 @@ impl Stand {
             link_delay: None,
             has_cuttable_links: false,
             disk_size: None,
+            has_resp: false,
             batching: setting.batching(),
             journal_size: Some(JOURNAL_SIZE),
             format_arguments: Vec::new(),

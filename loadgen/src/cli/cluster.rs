@@ -90,6 +90,7 @@ impl CommonClusterOptions {
             link_delay: self.link_delay.filter(|delay| !delay.is_zero()),
             has_cuttable_links: false,
             disk_size: None,
+            has_resp: false,
             batching: Batching {
                 max_ops: self.batch_max_ops,
                 max_bytes: self.batch_max_bytes,

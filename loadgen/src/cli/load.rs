@@ -165,7 +165,8 @@ impl LoadOptions {
         Ok(RunSpec {
             phase: Phase::Run,
             servers,
-            shards,
+            // A server passes on what belongs to another of its shards.
+            shards: if self.protocol == Protocol::Resp { 1 } else { shards },
             protocol: self.protocol,
             wait_replicas: self.wait_replicas,
             pacing,

@@ -49,6 +49,8 @@ pub enum Command {
     /// measured over all connections, the server is started again, and all is waited for to be in sync. In the end every
     /// acknowledged write is read back. Exit code 1: one was lost or doubled, or the gap is longer than --gap-max.
     Failover(FailoverCommand),
+    /// Start Lockstep, Redis and Valkey, whatever is installed, and measure them with the same loads in turns.
+    Compare(CompareCommand),
     /// Measure what this machine can do at best: round trip, synced write, and the floor that follows from them.
     Calibrate(CalibrateCommand),
     /// Make one offline HTML page of any set of results.
@@ -202,6 +204,37 @@ pub struct MatrixCommand {
     /// Where results go.
     #[command(flatten)]
     pub result: ResultOptions,
+}
+
+/// `compare`.
+#[derive(Debug, Args)]
+pub struct CompareCommand {
+    /// Offered rates of writes per second, comma-separated or as a range: see sweep.
+    #[arg(long, value_name = "RATES", default_value = "2k,5k,10k,20k,40k", value_parser = numbers::parse_rates)]
+    pub rates: numbers::Rates,
+    /// How often everything is measured; tables and ratios are of medians.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = parse_repeat)]
+    pub repeat: usize,
+    /// How long each load is measured.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// How long each load is sent before it is measured.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub warmup: Duration,
+    /// What to send.
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// Settings of the Lockstep cluster.
+    #[command(flatten)]
+    pub cluster: CommonClusterOptions,
+    /// Where results go.
+    #[command(flatten)]
+    pub result: ResultOptions,
+}
+
+fn parse_repeat(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=100).contains(count));
+    count.ok_or_else(|| format!("'{text}' is no number of repeats: use 1 to 100"))
 }
 
 /// `calibrate`.

@@ -9,8 +9,8 @@ mod ask;
 mod disk;
 mod faults;
 mod locate;
-mod ports;
-mod process;
+pub(crate) mod ports;
+pub(crate) mod process;
 pub mod proxy;
 mod spec;
 
@@ -108,6 +108,7 @@ struct Server {
     log: PathBuf,
     address: SocketAddr,
     admin: SocketAddr,
+    resp: Option<SocketAddr>,
 }
 
 /// A server's present process, and what has been done to it.
@@ -143,6 +144,7 @@ struct Place {
     log: PathBuf,
     ports: PortRange,
     admin: PortRange,
+    resp: Option<PortRange>,
 }
 
 impl Cluster {
@@ -173,11 +175,15 @@ impl Cluster {
         let mut places = places(spec, folder.path(), &disks)?;
         format_all(spec, &places, stop)?;
         let Connected { peers, proxy, links } = connect_places(spec, &places)?;
+        let resp: Vec<SocketAddr> = places.iter().filter_map(|place| Some(place.resp.as_ref()?.base())).collect();
         let mut cluster = Self { spec: spec.clone(), servers: Vec::new(), proxy, links, disks, folder };
         for (server, place) in places.iter_mut().enumerate() {
-            let arguments = cluster.start_arguments(place, &peers[server]);
+            let arguments = cluster.start_arguments(place, &peers[server], &resp);
             place.ports.release();
             place.admin.release();
+            if let Some(ports) = &mut place.resp {
+                ports.release();
+            }
             let process = ServerProcess::spawn(&spec.server_bin, &arguments, &place.log)
                 .map_err(system(format!("cannot start {}", spec.server_bin.display())))?;
             cluster.servers.push(Server {
@@ -186,6 +192,7 @@ impl Cluster {
                 log: place.log.clone(),
                 address: place.ports.base(),
                 admin: place.admin.base(),
+                resp: place.resp.as_ref().map(PortRange::base),
             });
         }
         let deadline = Instant::now() + SERVE_TIMEOUT;
@@ -195,12 +202,18 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn start_arguments(&self, place: &Place, peers: &[SocketAddr]) -> Vec<String> {
-        let peers: Vec<_> = peers.iter().map(SocketAddr::to_string).collect();
+    fn start_arguments(&self, place: &Place, peers: &[SocketAddr], resp: &[SocketAddr]) -> Vec<String> {
+        let list = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
         let mut arguments = vec!["start".to_owned()];
         arguments.extend(["--data-dir".to_owned(), place.data.to_string_lossy().into_owned()]);
-        arguments.extend(["--peers".to_owned(), peers.join(",")]);
+        arguments.extend(["--peers".to_owned(), list(peers)]);
         arguments.extend(["--admin".to_owned(), place.admin.base().to_string()]);
+        if let Some(own) = &place.resp {
+            arguments.extend(["--resp".to_owned(), own.base().to_string()]);
+            // Idle servers are clusters of one, and know only themselves.
+            let others = if peers.len() == 1 { list(&[own.base()]) } else { list(&resp[..self.spec.replicating]) };
+            arguments.extend(["--resp-peers".to_owned(), others]);
+        }
         // Every server would pin its first shard to the same CPU of this host.
         arguments.push("--no-pin".to_owned());
         arguments.extend(self.spec.start_options());
@@ -236,6 +249,11 @@ impl Cluster {
     /// Base addresses of the servers that make up the cluster under load, in the order of their ids.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.servers[..self.spec.replicating].iter().map(|server| server.address).collect()
+    }
+
+    /// Base addresses of the servers' Redis front doors, in the order of their ids; none without [`ClusterSpec::has_resp`].
+    pub fn resp_addresses(&self) -> Vec<SocketAddr> {
+        self.servers[..self.spec.replicating].iter().filter_map(|server| server.resp).collect()
     }
 
     /// Admin addresses of all servers, the idle ones last.
@@ -342,6 +360,7 @@ fn places(spec: &ClusterSpec, folder: &Path, disks: &[SmallDisk]) -> Result<Vec<
             log: folder.join(format!("server-{server}.log")),
             ports: PortRange::hold(spec.shards)?,
             admin: PortRange::hold(1)?,
+            resp: spec.has_resp.then(|| PortRange::hold(spec.shards)).transpose()?,
         })
     };
     (0..spec.servers).map(place).collect::<io::Result<_>>().map_err(system("cannot reserve ports"))

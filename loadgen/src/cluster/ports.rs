@@ -17,7 +17,7 @@ fn first_outgoing_port() -> u16 {
 
 /// A run of consecutive ports that are free, held until [`release`](Self::release) by listening on them.
 #[derive(Debug)]
-pub(super) struct PortRange {
+pub(crate) struct PortRange {
     base: u16,
     holds: Vec<TcpListener>,
 }
@@ -27,7 +27,7 @@ impl PortRange {
     ///
     /// They are drawn from below those that the system gives to outgoing connections: whoever looks for a server that has
     /// been killed could otherwise be given the very port that it wants back.
-    pub(super) fn hold(count: u16) -> io::Result<Self> {
+    pub(crate) fn hold(count: u16) -> io::Result<Self> {
         let ports = FIRST_PORT..first_outgoing_port().saturating_sub(count).max(FIRST_PORT + 1);
         for _ in 0..ATTEMPTS_MAX {
             let base = rand::random_range(ports.clone());
@@ -44,17 +44,17 @@ impl PortRange {
     }
 
     /// The first address of the range.
-    pub(super) fn base(&self) -> SocketAddr {
+    pub(crate) fn base(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.base).into()
     }
 
     /// Gives the ports free for somebody else to bind.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.holds.clear();
     }
 
     /// Hands the listeners over, in port order.
-    pub(super) fn into_listeners(self) -> Vec<TcpListener> {
+    pub(crate) fn into_listeners(self) -> Vec<TcpListener> {
         self.holds
     }
 }

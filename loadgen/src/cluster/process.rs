@@ -17,14 +17,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A running child whose output goes to a file. Dropping it kills it.
 #[derive(Debug)]
-pub(super) struct ServerProcess {
+pub(crate) struct ServerProcess {
     child: Child,
     log: PathBuf,
 }
 
 impl ServerProcess {
     /// Starts `program` with `arguments`; its output is appended to `log`.
-    pub(super) fn spawn(program: &Path, arguments: &[String], log: &Path) -> io::Result<Self> {
+    pub(crate) fn spawn(program: &Path, arguments: &[String], log: &Path) -> io::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
@@ -40,17 +40,17 @@ impl ServerProcess {
         Ok(Self { child: spawn_for_good(command)?, log: log.to_owned() })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Its exit status, if it has ended.
-    pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
     /// Waits until it has ended by itself; `None` when it has not by `deadline`.
-    pub(super) fn wait_until(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    pub(crate) fn wait_until(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(status));
@@ -63,7 +63,7 @@ impl ServerProcess {
     }
 
     /// Sends a signal, unless it has ended.
-    pub(super) fn signal(&mut self, signal: Signal) -> io::Result<()> {
+    pub(crate) fn signal(&mut self, signal: Signal) -> io::Result<()> {
         if self.child.try_wait()?.is_some() {
             return Ok(());
         }
@@ -73,13 +73,13 @@ impl ServerProcess {
     }
 
     /// Kills it and waits until it is gone.
-    pub(super) fn kill(&mut self) -> io::Result<()> {
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(drop)
     }
 
     /// The end of what it has written.
-    pub(super) fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let read = || -> io::Result<String> {
             let mut log = File::open(&self.log)?;
             let len = log.metadata()?.len();

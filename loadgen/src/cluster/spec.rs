@@ -92,6 +92,8 @@ pub struct ClusterSpec {
     pub has_cuttable_links: bool,
     /// Bytes of a small disk in memory for each server, so that it can be filled; `None`: data goes to the data root.
     pub disk_size: Option<u64>,
+    /// Whether the servers also speak RESP, on ports of its own.
+    pub has_resp: bool,
     /// Batching settings.
     pub batching: Batching,
     /// Bytes of each shard's journal; `None` for the server's default.
@@ -117,6 +119,7 @@ impl ClusterSpec {
         set("link-delay", self.link_delay.map_or_else(|| "none".to_owned(), delay));
         set("cuttable-links", self.has_cuttable_links.to_string());
         set("disk-size", self.disk_size.map_or_else(|| "not bounded".to_owned(), |size| size.to_string()));
+        set("resp", self.has_resp.to_string());
         let Batching { max_ops, max_bytes, linger, pipeline } = self.batching;
         let or_default = |value: Option<String>| value.unwrap_or_else(|| "default".to_owned());
         set("batch-max-ops", or_default(max_ops.map(|ops| ops.to_string())));

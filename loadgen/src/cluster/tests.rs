@@ -37,6 +37,7 @@ fn stand(servers: usize, start: &str) -> Stand {
         link_delay: None,
         has_cuttable_links: false,
         disk_size: None,
+        has_resp: false,
         batching: Batching { max_ops: Some(8), linger: Some(Duration::from_micros(50)), ..Batching::default() },
         journal_size: None,
         format_arguments: Vec::new(),

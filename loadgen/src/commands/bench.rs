@@ -13,7 +13,7 @@ use clap::error::ErrorKind;
 
 use crate::cli::{Cli, ClusterOptions, ResultOptions, TargetOptions, loading};
 use crate::cluster::{Cluster, ClusterSpec, Durability};
-use crate::drive::{DriveContext, RunSpec, StopFlag, drive, drive_audited};
+use crate::drive::{DriveContext, Protocol, RunSpec, StopFlag, drive, drive_audited};
 use crate::faults::{Fault, conduct, outcomes};
 use crate::record::{
     Checkout, EventLog, IntervalRow, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary, VerdictRules,
@@ -28,13 +28,34 @@ pub(super) enum Target {
     Own(Box<Cluster>),
     /// Somebody else's.
     Running(Vec<SocketAddr>),
+    /// One of several systems that are compared.
+    Peer(PeerView),
+}
+
+/// A system under load that is started and stopped elsewhere.
+#[derive(Debug, Clone)]
+pub(super) struct PeerView {
+    /// In words.
+    pub(super) words: String,
+    /// Where it takes requests.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// Its processes, for CPU accounting.
+    pub(super) processes: Vec<ProcessRef>,
 }
 
 impl Target {
     /// Starts the cluster that the options ask for, if they do.
-    pub(super) fn open(target: &TargetOptions, cluster: &ClusterOptions, stop: &StopFlag) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        target: &TargetOptions,
+        cluster: &ClusterOptions,
+        protocol: Protocol,
+        stop: &StopFlag,
+    ) -> anyhow::Result<Self> {
         match target.servers {
-            Some(servers) => Self::start(&cluster.spec(servers)?, stop),
+            Some(servers) => {
+                let spec = ClusterSpec { has_resp: protocol == Protocol::Resp, ..cluster.spec(servers)? };
+                Self::start(&spec, stop)
+            }
             None => Ok(Self::Running(target.targets.clone())),
         }
     }
@@ -46,8 +67,10 @@ impl Target {
 
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         match self {
+            Self::Own(cluster) if cluster.spec().has_resp => cluster.resp_addresses(),
             Self::Own(cluster) => cluster.addresses(),
             Self::Running(addresses) => addresses.clone(),
+            Self::Peer(peer) => peer.addresses.clone(),
         }
     }
 
@@ -55,6 +78,7 @@ impl Target {
     pub(super) fn words(&self) -> String {
         match self {
             Self::Own(cluster) => cluster_words(cluster.spec()),
+            Self::Peer(peer) => peer.words.clone(),
             Self::Running(addresses) => format!("a running cluster of {} at {}", addresses.len(), addresses[0]),
         }
     }
@@ -86,7 +110,7 @@ impl Target {
     pub(super) fn own(&self) -> Option<&Cluster> {
         match self {
             Self::Own(cluster) => Some(cluster),
-            Self::Running(_) => None,
+            Self::Running(_) | Self::Peer(_) => None,
         }
     }
 
@@ -229,7 +253,11 @@ where
 {
     progress.say(what);
     let mut processes = vec![ProcessRef::own("generator")];
-    processes.extend(target.own().map(Cluster::processes).unwrap_or_default());
+    match target {
+        Target::Own(cluster) => processes.extend(cluster.processes()),
+        Target::Peer(peer) => processes.extend(peer.processes.iter().cloned()),
+        Target::Running(_) => {}
+    }
     let events = EventLog::new();
     let over = StopFlag::default();
     let servers = target.servers().len();

@@ -12,7 +12,7 @@ use super::progress::{Progress, Steps, one_line};
 use super::stop::stop_on_signals;
 use crate::cli::MatrixCommand;
 use crate::cluster::ClusterSpec;
-use crate::drive::{RunSpec, StopFlag};
+use crate::drive::{Protocol, RunSpec, StopFlag};
 use crate::matrix::{Cell, CellRun, Matrix, MatrixPlan};
 use crate::record::{ResultFolder, Summary};
 use crate::report::plots_of_matrix;
@@ -115,7 +115,8 @@ fn is_unique<T: Ord + Clone>(values: &[T]) -> bool {
 
 fn cluster_of(command: &MatrixCommand, cell: &Cell) -> anyhow::Result<ClusterSpec> {
     let spec = command.cluster.spec(cell.servers, cell.ack, cell.fanout, cell.durability)?;
-    Ok(ClusterSpec { replicating: cell.replicating, ..spec })
+    let has_resp = command.load.protocol == Protocol::Resp;
+    Ok(ClusterSpec { replicating: cell.replicating, has_resp, ..spec })
 }
 
 struct Bench<'a> {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod calibrate;
+mod compare;
 mod failover;
 mod matrix;
 mod progress;
@@ -54,6 +55,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Matrix(command) => matrix::matrix(&command)?,
         Command::Failover(command) => failover::failover(&command)?,
         Command::Calibrate(command) => calibrate::calibrate(&command)?,
+        Command::Compare(command) => compare::compare(&command)?,
         Command::Report(command) => report::report(&command)?,
     };
     Ok(ending.into())

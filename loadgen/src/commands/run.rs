@@ -10,7 +10,7 @@ use super::progress::{Progress, Steps, table};
 use super::stop::stop_on_signals;
 use crate::cli::{LoadCommand, ResultOptions, RunCommand, loading};
 use crate::cluster::ClusterSpec;
-use crate::drive::{Pacing, RunSpec, StopFlag};
+use crate::drive::{Pacing, Protocol, RunSpec, StopFlag};
 use crate::faults::Fault;
 
 /// `run`.
@@ -29,8 +29,11 @@ pub(super) fn run(command: &RunCommand) -> anyhow::Result<Ending> {
         progress.say("starting servers");
     }
     let target = match target.servers {
-        Some(servers) if !faults.is_empty() => Target::start(&prepared(cluster.spec(servers)?, faults), &stop)?,
-        _ => Target::open(target, cluster, &stop)?,
+        Some(servers) if !faults.is_empty() => {
+            let spec = ClusterSpec { has_resp: load.protocol == Protocol::Resp, ..cluster.spec(servers)? };
+            Target::start(&prepared(spec, faults), &stop)?
+        }
+        _ => Target::open(target, cluster, load.protocol, &stop)?,
     };
     warn_of_memory_disk(&target, &progress);
     let spec = RunSpec { servers: target.addresses(), ..spec };
@@ -93,7 +96,7 @@ pub(super) fn load(command: &LoadCommand) -> anyhow::Result<Ending> {
     if target.servers.is_some() {
         progress.say("starting servers");
     }
-    let target = Target::open(target, cluster, &stop)?;
+    let target = Target::open(target, cluster, load.protocol, &stop)?;
     warn_of_memory_disk(&target, &progress);
     let spec = loading(&RunSpec { servers: target.addresses(), ..spec });
     let extras = Extras { is_audited: load.audit, ..Extras::default() };
@@ -114,7 +117,7 @@ fn finish(
             let spec = cluster.spec();
             format!("{kind}-n{}-{}-{}-{}", spec.servers, spec.fanout, spec.ack, spec.durability)
         }
-        Target::Running(_) => kind.to_owned(),
+        Target::Running(_) | Target::Peer(_) => kind.to_owned(),
     };
     let folder = result_folder(result, &name)?;
     measured.write(&folder, true)?;

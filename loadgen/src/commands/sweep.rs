@@ -25,7 +25,7 @@ pub(super) fn sweep(command: &SweepCommand) -> anyhow::Result<Ending> {
     if target.servers.is_some() {
         progress.say("starting servers");
     }
-    let target = Target::open(target, cluster, &stop)?;
+    let target = Target::open(target, cluster, load.protocol, &stop)?;
     warn_of_memory_disk(&target, &progress);
     let spec = RunSpec { servers: target.addresses(), ..spec };
     if matches!(target, Target::Own(_)) && !load.no_preload {

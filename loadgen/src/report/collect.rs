@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::calibrate::Calibration;
+use crate::compare::Comparison;
 use crate::failover::Failover;
 use crate::matrix::Matrix;
 use crate::record::{Meta, RunFolder, read_json};
@@ -19,6 +20,8 @@ pub struct Results {
     pub sweeps: Vec<(PathBuf, Option<Meta>, Sweep)>,
     /// Failover series, with their folders.
     pub failovers: Vec<(PathBuf, Option<Meta>, Failover)>,
+    /// Comparisons with other systems, with their folders.
+    pub comparisons: Vec<(PathBuf, Option<Meta>, Comparison)>,
     /// Calibrations, with their folders.
     pub calibrations: Vec<(PathBuf, Option<Meta>, Calibration)>,
     /// Single runs: those of matrices and sweeps are told with them.
@@ -55,6 +58,7 @@ impl Results {
         self.matrices.is_empty()
             && self.sweeps.is_empty()
             && self.failovers.is_empty()
+            && self.comparisons.is_empty()
             && self.calibrations.is_empty()
             && self.runs.is_empty()
     }
@@ -69,6 +73,8 @@ impl Results {
             self.sweeps.push((folder.to_owned(), meta, read_json(&folder.join("sweep.json"))?));
         } else if has("failover.json") {
             self.failovers.push((folder.to_owned(), meta, read_json(&folder.join("failover.json"))?));
+        } else if has("compare.json") {
+            self.comparisons.push((folder.to_owned(), meta, read_json(&folder.join("compare.json"))?));
         } else if has("calibrate.json") {
             self.calibrations.push((folder.to_owned(), meta, read_json(&folder.join("calibrate.json"))?));
         } else if has("summary.json") {

@@ -11,6 +11,7 @@ mod frame;
 mod labels;
 mod page;
 mod panel;
+mod plot_compare;
 mod plot_failover;
 mod plot_percentiles;
 mod plot_rate;
@@ -23,12 +24,15 @@ mod style;
 pub use collect::Results;
 pub use fit::LinearFit;
 pub use page::page;
+pub use plot_compare::{ComparedLine, ComparedPoint, compared_latencies};
 pub use plot_failover::failover_gaps;
 pub use plot_percentiles::{PercentileCurve, percentile_curves};
 pub use plot_rate::latency_against_rate;
 pub use plot_servers::{QUANTILES, ServerPoint, ServerSeries, Spread, latency_against_servers};
 pub use plot_time::{Shade, TimePoint, time_series};
-pub use plots_of::{Plot, PlotsError, plot_of_failover, plots_of_matrix, plots_of_run, plots_of_sweep};
+pub use plots_of::{
+    Plot, PlotsError, plot_of_failover, plots_of_comparison, plots_of_matrix, plots_of_run, plots_of_sweep,
+};
 pub(crate) use style::{rate_text, time_text};
 
 /// A plot could not be drawn.

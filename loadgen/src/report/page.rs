@@ -2,12 +2,18 @@
 
 use std::fmt::Write;
 
-use super::plots_of::{Plot, PlotsError, plot_of_failover, plots_of_matrix, plots_of_run, plots_of_sweep};
+use super::plots_of::{
+    Plot, PlotsError, plot_of_failover, plots_of_comparison, plots_of_matrix, plots_of_run, plots_of_sweep,
+};
 use super::style::{three_digits, time_text};
 use super::{LinearFit, QUANTILES, Results};
 use crate::failover::Failover;
 use crate::matrix::Matrix;
 use crate::record::{Meta, Summary};
+
+mod comparison;
+
+use comparison::comparison_section;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -47,6 +53,17 @@ pub fn page(results: &Results) -> Result<String, PlotsError> {
         let mut inner = String::new();
         figures(&mut inner, plots_of_run(folder, &failover.summary)?);
         details(&mut body, "The whole run over time", &inner);
+    }
+    for (folder, meta, comparison) in &results.comparisons {
+        let title = "Lockstep beside other systems that speak RESP";
+        heading(&mut body, title, &comparison.scenario, &folder_name(folder), meta.as_ref());
+        body += &comparison_section(comparison);
+        figures(&mut body, plots_of_comparison(comparison)?);
+        let rows = comparison
+            .runs
+            .iter()
+            .map(|run| (format!("{} · {} · {}", run.load, run.peer, run.repeat + 1), &run.summary));
+        details(&mut body, "All measurements", &runs_table(rows));
     }
     for (folder, meta, calibration) in &results.calibrations {
         heading(&mut body, "What this machine can do at best", "", &folder_name(folder), meta.as_ref());

@@ -4,8 +4,10 @@ use std::io;
 use std::path::Path;
 
 use super::read::{percentiles, time_points};
+use super::{ComparedLine, ComparedPoint, compared_latencies};
 use super::{PercentileCurve, PlotError, ServerSeries, TimePoint, latency_against_rate, latency_against_servers};
 use super::{Shade, failover_gaps, percentile_curves, time_series};
+use crate::compare::{Comparison, Kind};
 use crate::failover::Failover;
 use crate::matrix::Matrix;
 use crate::record::{FaultOutcome, Summary};
@@ -102,6 +104,35 @@ pub fn plots_of_sweep(sweep: &Sweep) -> Result<Vec<Plot>, PlotError> {
     let title = "Response time against the offered rate (hollow: void)";
     let svg = latency_against_rate(title, &sweep.scenario, &summaries)?;
     Ok(vec![Plot { name: "latency-rate.svg".to_owned(), svg }])
+}
+
+/// The latencies of all peers over the offered rate.
+///
+/// # Errors
+///
+/// When the drawing library refuses.
+pub fn plots_of_comparison(comparison: &Comparison) -> Result<Vec<Plot>, PlotError> {
+    let line = |(kind, _): &(Kind, String)| {
+        let mut points: Vec<ComparedPoint> = Vec::new();
+        for load in comparison.loads() {
+            let runs = || comparison.runs.iter().filter(|run| run.load == load && run.peer == *kind);
+            let Some(offered_per_s) = runs().find_map(|run| run.summary.offered_per_s) else { continue };
+            let middle = |pick: fn(&Summary) -> f64| comparison.of_load(load, *kind, pick).unwrap_or_default();
+            points.push(ComparedPoint {
+                offered_per_s,
+                p50_us: middle(|summary| summary.response.p50_us),
+                p99_us: middle(|summary| summary.response.p99_us),
+                // Of several repeats one that is valid is enough.
+                is_void: runs().all(|run| run.summary.verdict.is_void()),
+            });
+        }
+        points.sort_by(|left, right| left.offered_per_s.total_cmp(&right.offered_per_s));
+        ComparedLine { name: kind.to_string(), points }
+    };
+    let lines: Vec<_> = comparison.peers.iter().map(line).collect();
+    let title = "Response time of writes against the offered rate (hollow: void)";
+    let svg = compared_latencies(title, &comparison.scenario, &lines)?;
+    Ok(vec![Plot { name: "compare-latency-rate.svg".to_owned(), svg }])
 }
 
 /// Latency over servers: one plot per durability, and another one without the sequential lines where those are so high
