@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use lockstep_benches::requests::{KEY_SIZE, VALUE_SIZE};
 use lockstep_loadgen::cluster::{Ack, Cluster, ClusterSpec, Durability, Fanout, find_server};
-use lockstep_loadgen::drive::{DriveContext, Pacing, Phase, RunSpec, StopFlag, drive};
+use lockstep_loadgen::drive::{DriveContext, Pacing, Phase, Protocol, RunSpec, StopFlag, drive};
 use lockstep_loadgen::plan::{Arrivals, KeyDistribution, KeyLayout, ValueSizes, Workload};
 use lockstep_loadgen::record::EventLog;
 
@@ -96,6 +96,8 @@ impl Stand {
             phase: Phase::Run,
             servers: self.cluster.addresses(),
             shards: 1,
+            protocol: Protocol::Native,
+            wait_replicas: 0,
             pacing: Pacing::Saturate,
             arrivals: Arrivals::default(),
             duration: load.window,
