@@ -78,11 +78,12 @@ pub enum Action<'a> {
         /// Whether it may write.
         is_write: bool,
     },
-    /// Carry out the program, one step of a scan, in the shard of this slot. When that shard is done (its cursor is 0), the
-    /// answer's cursor becomes the first one of the next shard, if there is one.
+    /// Carry out the program, one step of a scan, in the shard of this slot.
     Scan {
         /// The slot to go on from.
         slot: u16,
+        /// The cursor to answer instead of 0, when that shard is done: the beginning of the next shard, if there is one.
+        next: Option<u64>,
     },
     /// Begin a transaction, end it, watch keys: see [`super::transaction`].
     Transaction(TransactionStep<'a>),

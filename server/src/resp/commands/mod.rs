@@ -3,3 +3,6 @@
 pub mod client;
 pub mod connection;
 pub mod help;
+pub mod keys;
+mod program;
+pub mod strings;

@@ -4,7 +4,9 @@
 //! that fit none, and the tables of `docs/redis.md`.
 
 mod connection;
+mod keys;
 pub mod spec;
+mod strings;
 pub mod syntax;
 
 use std::sync::LazyLock;
@@ -13,7 +15,7 @@ pub use self::spec::{Group, Spec, Support};
 use super::{arguments::Arguments, context::Run};
 
 /// The tables, one for each kind of command.
-static TABLES: [&[Spec]; 1] = [connection::COMMANDS];
+static TABLES: [&[Spec]; 3] = [connection::COMMANDS, keys::COMMANDS, strings::COMMANDS];
 
 /// Every command; subcommands are in their containers.
 pub fn all() -> impl Iterator<Item = &'static Spec> {
