@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Receive buffer of a new connection, in bytes; it grows as long as reads fill it.
-const RECEIVE_BYTES_MIN: usize = 16 << 10;
+pub(crate) const RECEIVE_BYTES_MIN: usize = 16 << 10;
 
 /// Receive buffer beyond which only a frame that does not fit makes it grow.
 const RECEIVE_BYTES_MAX: usize = 256 << 10;
@@ -108,13 +108,13 @@ async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>) {
     }
 }
 
-async fn send(stream: &Rc<TcpStream>, bytes: Vec<u8>) -> std::io::Result<()> {
+pub(crate) async fn send(stream: &Rc<TcpStream>, bytes: Vec<u8>) -> std::io::Result<()> {
     ring::send_all(stream.clone(), vec![Bytes::from(bytes)]).await
 }
 
 /// Closes so that what was sent last is not lost: a close with unread bytes would make the kernel reset the connection
 /// and throw the answer away.
-async fn close_gently(stream: &Rc<TcpStream>) {
+pub(crate) async fn close_gently(stream: &Rc<TcpStream>) {
     let _ = stream.shutdown(Shutdown::Write);
     let mut scratch = vec![0; 4096];
     for _ in 0..64 {
@@ -143,7 +143,7 @@ async fn read_hello(stream: &TcpStream) -> Option<(Hello, Vec<u8>)> {
 }
 
 /// Reads once, behind what `buffer` already holds. `None` when nothing more will come.
-async fn read_more(stream: &TcpStream, buffer: Vec<u8>) -> Option<Vec<u8>> {
+pub(crate) async fn read_more(stream: &TcpStream, buffer: Vec<u8>) -> Option<Vec<u8>> {
     debug_assert!(buffer.len() < buffer.capacity());
     let filled = buffer.len();
     let (result, slice) = stream.read(buffer.slice(filled..)).await;
@@ -155,7 +155,7 @@ async fn read_more(stream: &TcpStream, buffer: Vec<u8>) -> Option<Vec<u8>> {
 
 /// Drops the first `consumed` bytes and makes room for the next read: at least for `frame_size` bytes in all, and for more
 /// when the last read filled the buffer.
-fn make_room(buffer: &mut Vec<u8>, consumed: usize, frame_size: usize) {
+pub(crate) fn make_room(buffer: &mut Vec<u8>, consumed: usize, frame_size: usize) {
     let was_full = buffer.len() == buffer.capacity();
     buffer.drain(..consumed);
     let mut capacity = buffer.capacity();
@@ -237,7 +237,7 @@ async fn read_requests(
     }
 }
 
-async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, connection: &Rc<Connection>) {
+pub(crate) async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, connection: &Rc<Connection>) {
     let mut spare = Vec::new();
     while !connection.is_finished() {
         let replies = connection.replies.replace(spare);

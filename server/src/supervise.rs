@@ -30,7 +30,8 @@ use crate::{
     cli::StartOptions,
     journal::open::OpenedShard,
     metrics::{ShardMetrics, StatusCell},
-    shard::{Identity, ShardSetup},
+    resp::server::{Server, ShardView},
+    shard::{FrontSetup, Identity, ShardSetup},
 };
 
 /// How long shards may take to finish what is in flight once they are asked to stop.
@@ -48,6 +49,8 @@ const COMMANDS_MAX: usize = 8;
 pub struct Listeners {
     /// By shard.
     pub shards: Vec<TcpListener>,
+    /// Those of the Redis front door, by shard; none if it stays closed.
+    pub front: Vec<TcpListener>,
     /// The admin port, if there is to be one.
     pub admin: Option<TcpListener>,
 }
@@ -71,7 +74,13 @@ impl Listeners {
             let address = address.resolve(0).with_context(|| format!("cannot find {address}; check --admin"))?;
             admin::bind(address).map_err(|error| explain_bind(&error, address, "--admin"))
         });
-        Ok(Listeners { shards, admin: admin.transpose()? })
+        let mut front = Vec::new();
+        for (resp, shard) in options.resp.iter().flat_map(|resp| (0..identity.shards).map(move |shard| (resp, shard))) {
+            let address = resp.listen.resolve(shard);
+            let address = address.with_context(|| format!("cannot find {}; check --resp", resp.listen))?;
+            front.push(listen(address).map_err(|error| explain_bind(&error, address, "--resp"))?);
+        }
+        Ok(Listeners { shards, front, admin: admin.transpose()? })
     }
 }
 
@@ -167,9 +176,14 @@ pub fn serve(
         let (shutdown, is_stopping) = watch::channel(false);
         let (report, reports) = mpsc::unbounded_channel();
         let mut handles = Vec::with_capacity(listeners.shards.len());
+        let mut setups = Vec::with_capacity(listeners.shards.len());
         for (shard, (files, listener)) in (0..).zip(files.into_iter().zip(listeners.shards)) {
             let (setup, handle) = prepare(&options, identity, shard, files, listener, is_stopping.clone());
             handles.push(handle);
+            setups.push(setup);
+        }
+        open_front_door(&options, identity, &mut setups, listeners.front)?;
+        for setup in setups {
             spawn(setup, report.clone(), run_shard.clone())?;
         }
         drop(report);
@@ -198,8 +212,39 @@ fn prepare(
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let handle = ShardHandle { metrics: Arc::clone(&metrics), status: Arc::clone(&status), commands };
     let options = Arc::clone(options);
-    let setup = ShardSetup { options, shard, identity, files, metrics, status, listener, shutdown, commands: receiver };
+    let setup = ShardSetup {
+        options,
+        shard,
+        identity,
+        files,
+        metrics,
+        status,
+        listener,
+        front: None,
+        shutdown,
+        commands: receiver,
+    };
     (setup, handle)
+}
+
+/// Gives each shard its part of the Redis front door, if there is to be one.
+fn open_front_door(
+    options: &Arc<StartOptions>,
+    identity: Identity,
+    setups: &mut [ShardSetup],
+    listeners: Vec<TcpListener>,
+) -> anyhow::Result<()> {
+    if listeners.is_empty() {
+        return Ok(());
+    }
+    let shards =
+        setups.iter().map(|setup| ShardView::new(Arc::clone(&setup.metrics), Arc::clone(&setup.status))).collect();
+    let server = Server::new(Arc::clone(options), identity, shards).context("cannot open the Redis front door")?;
+    let server = Arc::new(server);
+    for (setup, listener) in setups.iter_mut().zip(listeners) {
+        setup.front = Some(FrontSetup { listener, server: Arc::clone(&server) });
+    }
+    Ok(())
 }
 
 type Report = (u16, anyhow::Result<()>);

@@ -47,7 +47,7 @@ fn fixture() -> Fixture {
     let folder = open_folder(&dir, &Expected::default()).expect("just formatted");
     // The system chooses ports that need not follow each other: nobody connects to them here.
     let shards = (0..IDENTITY.shards).map(|_| listen(loopback(0)).expect("a free port")).collect();
-    let listeners = Listeners { shards, admin: None };
+    let listeners = Listeners { shards, front: Vec::new(), admin: None };
     Fixture { options: Arc::new(options(loopback(1), None)), folder, listeners, _scratch: scratch }
 }
 

@@ -139,6 +139,14 @@ pub struct DevArgs {
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = parse_size)]
     pub journal_size: u64,
 
+    /// Serve Redis clients, too
+    #[arg(long)]
+    pub resp: bool,
+
+    /// Be a Redis Cluster to them, each shard a node
+    #[arg(long, requires = "resp")]
+    pub cluster_mode: bool,
+
     /// How the servers replicate, batch and bound themselves.
     #[command(flatten)]
     pub tuning: TuningArgs,

@@ -48,6 +48,11 @@ impl Member {
         format!("127.0.0.1:{}", self.ports.base)
     }
 
+    /// Where Redis clients find it, if they are served.
+    pub fn resp_address(&self) -> Option<String> {
+        self.ports.resp.map(|port| format!("127.0.0.1:{port}"))
+    }
+
     /// Formats the folder, or checks that it was formatted for this cluster.
     ///
     /// # Errors
@@ -75,10 +80,16 @@ impl Member {
     /// # Errors
     ///
     /// If the process cannot be started.
-    pub fn start(&mut self, args: &DevArgs, peers: &str, events: &Sender<Event>) -> anyhow::Result<()> {
+    pub fn start(
+        &mut self,
+        args: &DevArgs,
+        peers: &str,
+        resp_peers: &str,
+        events: &Sender<Event>,
+    ) -> anyhow::Result<()> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let mut child = Command::new(program)
-            .args(self.arguments(args, peers))
+            .args(self.arguments(args, peers, resp_peers))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -101,10 +112,17 @@ impl Member {
         Ok(())
     }
 
-    fn arguments(&self, args: &DevArgs, peers: &str) -> Vec<OsString> {
+    fn arguments(&self, args: &DevArgs, peers: &str, resp_peers: &str) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["start".into(), "--data-dir".into(), self.folder.clone().into()];
         arguments.push(format!("--peers={peers}").into());
         arguments.push(format!("--admin=127.0.0.1:{}", self.ports.admin).into());
+        if let Some(address) = self.resp_address() {
+            arguments.push(format!("--resp={address}").into());
+            arguments.push(format!("--resp-peers={resp_peers}").into());
+            if args.cluster_mode {
+                arguments.push("--cluster-mode".into());
+            }
+        }
         arguments.push("--stop-with-parent".into());
         let mut tuning = args.tuning.clone();
         // All servers would otherwise pile up on the first CPUs.

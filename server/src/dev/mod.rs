@@ -49,7 +49,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     let folder = Folder::open(args.data_dir.as_deref())?;
     let (sender, events) = channel();
     watch_signals(sender.clone())?;
-    let ports = ports::find(args.port, args.servers, args.shards).context("cannot find free ports on 127.0.0.1")?;
+    let ports =
+        ports::find(args.port, args.servers, args.shards, args.resp).context("cannot find free ports on 127.0.0.1")?;
     let mut members: Vec<Member> = (0..).zip(ports).map(|(id, ports)| Member::new(id, ports, &folder.path)).collect();
     if !folder.has_data() {
         let total = args.journal_size * u64::from(args.servers) * u64::from(args.shards);
@@ -60,8 +61,9 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     }
     let peers = members.iter().map(Member::address).collect::<Vec<_>>().join(",");
     introduce(args, &folder, &members, &peers)?;
+    let resp_peers = members.iter().filter_map(Member::resp_address).collect::<Vec<_>>().join(",");
     for member in &mut members {
-        member.start(args, &peers, &sender)?;
+        member.start(args, &peers, &resp_peers, &sender)?;
     }
     watch_health(members.iter().map(|member| member.ports).collect(), sender);
     let is_sound = supervise(&mut members, &events);
@@ -126,7 +128,12 @@ fn introduce(args: &DevArgs, folder: &Folder, members: &[Member], peers: &str) -
     writeln!(out, "cluster `{CLUSTER}`: {servers} with {shards}, data in {} ({kept})\n", folder.path.display())?;
     for member in members {
         let admin = format!("http://127.0.0.1:{}", member.ports.admin);
-        writeln!(out, "  server {}  {}  admin {admin}/status", member.id, member.address())?;
+        let resp = member.resp_address().map_or(String::new(), |address| format!("  redis {address}"));
+        writeln!(out, "  server {}  {}  admin {admin}/status{resp}", member.id, member.address())?;
+    }
+    if let Some(port) = members.first().and_then(|member| member.ports.resp) {
+        let mode = if args.cluster_mode { " -c" } else { "" };
+        writeln!(out, "\n  {bold}redis-cli{mode} -p {port}{plain}")?;
     }
     writeln!(out, "\n  {bold}lockstep --cluster {peers}{plain}\n\nCtrl-C stops it.\n")?;
     out.flush()

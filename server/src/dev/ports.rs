@@ -12,12 +12,14 @@ pub struct ServerPorts {
     pub base: u16,
     /// Port of the admin address.
     pub admin: u16,
+    /// Port of shard 0 for Redis clients, if they are served; the other shards follow.
+    pub resp: Option<u16>,
 }
 
 /// Attempts to be lucky with ports that the system chooses and that have to follow each other.
 const ATTEMPTS_MAX: usize = 200;
 
-/// Finds ports on 127.0.0.1 that are free now, for each of `servers` with `shards`.
+/// Finds ports on 127.0.0.1 that are free now, for each of `servers` with `shards`, and for Redis clients if `with_resp`.
 ///
 /// They are looked for from `first` upwards, or wherever the system likes if that is 0. They are free again when this
 /// returns: whoever is fast could take one before the server does, which then says so and ends.
@@ -25,15 +27,16 @@ const ATTEMPTS_MAX: usize = 200;
 /// # Errors
 ///
 /// If there are not enough free ports.
-pub fn find(first: u16, servers: u8, shards: u16) -> io::Result<Vec<ServerPorts>> {
+pub fn find(first: u16, servers: u8, shards: u16, with_resp: bool) -> io::Result<Vec<ServerPorts>> {
     // Kept until all are found, so that none is found twice.
     let mut held = Vec::new();
     let mut next = first;
     let mut found = Vec::with_capacity(servers as usize);
     for _ in 0..servers {
-        let block = if first == 0 { chosen_block(shards + 1)? } else { block_from(&mut next, shards + 1)? };
+        let size = if with_resp { 2 * shards + 1 } else { shards + 1 };
+        let block = if first == 0 { chosen_block(size)? } else { block_from(&mut next, size)? };
         let base = block[0].local_addr()?.port();
-        found.push(ServerPorts { base, admin: base + shards });
+        found.push(ServerPorts { base, admin: base + shards, resp: with_resp.then_some(base + shards + 1) });
         held.extend(block);
     }
     Ok(found)
@@ -82,12 +85,17 @@ mod tests {
 
     #[test]
     fn ports_chosen_by_the_system_do_not_overlap() {
-        let found = find(0, 3, 2).expect("free ports");
-        let mut ports: Vec<u16> =
-            found.iter().flat_map(|server| [server.base, server.base + 1, server.admin]).collect();
+        let found = find(0, 3, 2, true).expect("free ports");
+        let mut ports: Vec<u16> = found
+            .iter()
+            .flat_map(|server| {
+                let resp = server.resp.expect("asked for");
+                [server.base, server.base + 1, server.admin, resp, resp + 1]
+            })
+            .collect();
         ports.sort_unstable();
         ports.dedup();
-        assert_eq!(ports.len(), 9);
+        assert_eq!(ports.len(), 15);
     }
 
     #[test]
@@ -95,14 +103,14 @@ mod tests {
         let block = chosen_block(4).expect("free ports");
         let base = block[0].local_addr().expect("bound").port();
         let taken = block.into_iter().nth(1);
-        let found = find(base, 1, 1).expect("free ports");
+        let found = find(base, 1, 1, false).expect("free ports");
         assert!(found[0].base >= base + 2, "{found:?} with {} in use", base + 1);
         drop(taken);
     }
 
     #[test]
     fn running_out_of_ports_is_an_error_that_says_what_to_do() {
-        let error = find(65535, 1, 1).expect_err("only one port is left");
+        let error = find(65535, 1, 1, false).expect_err("only one port is left");
         assert!(error.to_string().contains("--port"), "{error}");
     }
 }

@@ -1,20 +1,32 @@
 //! The Redis front door: RESP2 and RESP3 on the same log and store.
 //!
-//! What it is
+//! # What it is
 //!
 //! - `parse` and `writer`: the protocol. `arguments`: a command where it arrived.
+//! - `connection` and `door`: one client's connection. `pending`: its answers in order. `mailbox`: other shards.
 //! - `registry`: every command there is. `commands`: what each does, as an [`context::Action`].
 //! - `pubsub`: who listens to what.
 //! - `client` and `server`: what a command may know.
+//!
+//! What becomes of an action, the way into the log, the read queue or another shard, is in `shard::front` and what stands
+//! beside it.
 
 pub mod arguments;
 pub mod client;
 pub mod commands;
+pub mod connection;
 pub mod context;
+pub mod door;
 pub mod flags;
+pub mod mailbox;
 pub mod numbers;
+pub mod parse;
+pub mod pending;
 pub mod pubsub;
+pub mod redirect;
 pub mod registry;
 pub mod server;
+pub mod shared;
 pub mod transaction;
+pub mod values;
 pub mod writer;

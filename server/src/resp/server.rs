@@ -9,7 +9,11 @@ use std::{
     time::Instant,
 };
 
-use super::{client::ClientShared, pubsub::PubSub};
+use super::{
+    client::ClientShared,
+    mailbox::{Mailbox, Notice},
+    pubsub::PubSub,
+};
 use crate::{
     cli::StartOptions,
     metrics::{ReportedStatus, ShardMetrics, StatusCell},
@@ -42,6 +46,8 @@ pub struct Server {
     pub pubsub: PubSub,
     /// CLIENT PAUSE.
     pub pause: Pause,
+    /// Where each shard gets its mail.
+    pub mailboxes: Vec<Mailbox>,
 }
 
 impl Server {
@@ -68,6 +74,7 @@ impl Server {
     /// Sees to it that a client's connection is closed.
     pub fn kill(&self, client: &ClientShared) {
         client.is_killed.store(true, Relaxed);
+        self.mailboxes[client.shard as usize].notify(Notice::Kill(client.connection));
     }
 
     /// Ends CLIENT PAUSE.

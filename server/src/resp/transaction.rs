@@ -1,6 +1,28 @@
 //! Transactions: MULTI, EXEC, DISCARD, WATCH, UNWATCH.
+//!
+//! Commands between MULTI and EXEC are kept as they arrived. EXEC turns them into one program, which is one entry of the log:
+//! it happens as a whole or not at all, also across a failover. Commands that do not concern the store are carried out when EXEC
+//! builds the program, and their answers stand in their places.
+//!
+//! WATCH remembers the version and the expiry of keys; in front of EXEC's program stand checks that they are still the same.
+//! A key that did not exist, came into being and was removed again between WATCH and EXEC counts as unchanged.
 
-use super::{arguments::Span, context::Spec};
+use std::ops::Range;
+
+use lockstep_proto::program::{Value, results};
+
+use super::{
+    arguments::{Arguments, Span},
+    context::Spec,
+    values::write_value,
+    writer::Writer,
+};
+
+/// Largest size of the commands of a transaction, in bytes.
+pub const QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// Largest number of commands of a transaction.
+pub const QUEUE_MAX: usize = 16_384;
 
 /// A client's transaction, and the keys that it watches.
 #[derive(Debug, Default)]
@@ -37,4 +59,75 @@ pub struct Watch {
     pub version: u64,
     /// Its expiry, in ns since 1970, 0 for none.
     pub expiry_ns: u64,
+}
+
+impl Transaction {
+    /// Keeps a command for EXEC. Whether there is room for it.
+    pub fn enqueue(&mut self, spec: &'static Spec, arguments: &Arguments<'_>) -> bool {
+        let bytes = arguments.iter().collect::<Vec<_>>().concat();
+        if self.queue.len() >= QUEUE_MAX || self.queue_bytes + bytes.len() > QUEUE_BYTES_MAX {
+            self.is_spoilt = true;
+            return false;
+        }
+        let mut end = 0;
+        let spans = arguments.iter().map(|argument| {
+            let begin = end;
+            end += argument.len() as u32;
+            (begin, end)
+        });
+        let spans = spans.collect();
+        self.queue_bytes += bytes.len();
+        self.queue.push(Queued { spec, bytes, spans });
+        true
+    }
+
+    /// Ends the transaction without carrying it out, and forgets what is watched.
+    pub fn discard(&mut self) {
+        *self = Transaction::default();
+    }
+}
+
+impl Queued {
+    /// The arguments.
+    pub fn arguments(&self) -> Arguments<'_> {
+        Arguments::new(&self.bytes, &self.spans)
+    }
+}
+
+/// What EXEC has to answer: for each command, its place among the program's results or what it has answered already.
+#[derive(Clone, Debug, Default)]
+pub struct Execution {
+    /// In order.
+    pub items: Vec<Item>,
+    /// The answers that are known.
+    pub literals: Vec<u8>,
+}
+
+/// The answer of one command of a transaction.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// The next result of the program.
+    Result,
+    /// These bytes of [`Execution::literals`].
+    Literal(Range<usize>),
+}
+
+impl Execution {
+    /// Writes EXEC's answer. `body` holds the results.
+    pub fn write(&self, out: &mut Writer<'_>, body: &[u8]) {
+        let mut values = results(body);
+        if values.clone().next() == Some(Value::Aborted) {
+            return out.null_array();
+        }
+        out.array(self.items.len());
+        for item in &self.items {
+            match item {
+                Item::Literal(range) => out.raw(&self.literals[range.clone()]),
+                Item::Result => match values.next() {
+                    Some(value) => write_value(out, &value),
+                    None => out.error("ERR internal error: the store gave too few results"),
+                },
+            }
+        }
+    }
 }

@@ -101,7 +101,7 @@ impl Core {
     }
 
     /// Begins a checkpoint of the state as it is now, unless one is being written.
-    fn cut(&mut self) {
+    pub(super) fn cut(&mut self) {
         let machine = &mut self.machine;
         if self.checkpointer.is_active || machine.applied <= self.disk.superblock().checkpoint.get() {
             return;

@@ -5,7 +5,13 @@ use std::{
     rc::Rc,
 };
 
-use crate::notify::LocalNotify;
+use lockstep_proto::{
+    Status,
+    reply::{ReplyParts, encode_reply},
+};
+
+use super::visitors::Visitor;
+use crate::{notify::LocalNotify, resp::door::Door};
 
 /// Replies that wait to be sent on one connection, in bytes, beyond which nothing more is read from it.
 pub const REPLIES_PAUSE_BYTES: usize = 1 << 20;
@@ -21,9 +27,22 @@ pub struct ConnectionRef {
     generation: u32,
 }
 
+/// What speaks over a connection.
+#[derive(Default)]
+enum Kind {
+    /// A client that speaks our own protocol.
+    #[default]
+    Native,
+    /// A client of the Redis front door.
+    Door(Box<RefCell<Door>>),
+    /// The clients of another shard.
+    Visitor(RefCell<Visitor>),
+}
+
 /// One client connection.
 #[derive(Default)]
 pub struct Connection {
+    kind: Kind,
     /// Replies that wait to be sent. The writing task takes the whole buffer and leaves an empty one.
     pub replies: RefCell<Vec<u8>>,
     /// Wakes the writing task.
@@ -38,13 +57,73 @@ pub struct Connection {
     pub unanswered: Cell<u64>,
     /// The op that will hold this connection's latest write: its reads wait for it.
     pub last_write_op: Cell<u64>,
+    /// Front door: wakes the reading task when something has been answered.
+    pub settled: LocalNotify,
+    /// Front door: what was sent last is why the connection is closed, and must arrive.
+    pub is_refused: Cell<bool>,
     is_dirty: Cell<bool>,
 }
 
 impl Connection {
     /// Whether the writing task has nothing more to wait for.
     pub fn is_finished(&self) -> bool {
-        self.is_broken.get() || (self.is_ending.get() && self.unanswered.get() == 0 && self.replies.borrow().is_empty())
+        let owes = || match &self.kind {
+            Kind::Door(door) => !door.borrow().pending.is_empty(),
+            _ => self.unanswered.get() != 0,
+        };
+        self.is_broken.get() || (self.is_ending.get() && !owes() && self.replies.borrow().is_empty())
+    }
+
+    /// The state of a front door's connection.
+    #[inline]
+    pub fn door(&self) -> Option<&RefCell<Door>> {
+        match &self.kind {
+            Kind::Door(door) => Some(door),
+            _ => None,
+        }
+    }
+
+    /// Whether a client speaks our own protocol over it.
+    #[inline]
+    pub fn is_native(&self) -> bool {
+        matches!(self.kind, Kind::Native)
+    }
+
+    /// The clients of another shard.
+    pub fn visitor(&self) -> Option<&RefCell<Visitor>> {
+        match &self.kind {
+            Kind::Visitor(visitor) => Some(visitor),
+            _ => None,
+        }
+    }
+
+    /// Takes in the answer of `shard`, the connection's own, to an accepted request.
+    #[inline]
+    pub fn answer(&self, parts: &ReplyParts, body: &[u8], shard: u16) {
+        match &self.kind {
+            Kind::Native => {
+                encode_reply(parts, body, &mut self.replies.borrow_mut());
+                self.answered();
+            }
+            Kind::Door(_) => self.door_answer(parts.sequence, shard, parts.status, parts.copies, body),
+            Kind::Visitor(visitor) => visitor.borrow_mut().answer(parts, body),
+        }
+    }
+
+    /// Takes in the answer of a shard to a request of a front door's client.
+    #[inline]
+    pub fn door_answer(&self, sequence: u64, shard: u16, status: Status, copies: u8, body: &[u8]) {
+        let Kind::Door(door) = &self.kind else { return };
+        door.borrow_mut().answer(sequence, shard, status, copies, body, &mut self.replies.borrow_mut());
+        self.settled.notify();
+    }
+
+    /// Closes the connection, whatever is still owed or unsent.
+    pub fn cut(&self) {
+        self.is_broken.set(true);
+        self.flush.notify();
+        self.settled.notify();
+        self.drained.notify();
     }
 
     /// Counts one accepted request as answered.
@@ -61,12 +140,14 @@ pub struct ConnectionTable {
     slots: Vec<(u32, Option<Rc<Connection>>)>,
     free: Vec<u32>,
     dirty: Vec<Rc<Connection>>,
+    /// Connections that are no client's.
+    visitors: usize,
 }
 
 impl ConnectionTable {
-    /// Number of open connections.
+    /// Number of open connections of clients.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - self.free.len() - self.visitors
     }
 
     /// Whether there is no connection.
@@ -76,14 +157,33 @@ impl ConnectionTable {
 
     /// Adds a connection.
     pub fn open(&mut self) -> (ConnectionRef, Rc<Connection>) {
-        let connection = Rc::new(Connection::default());
+        self.open_as(|_| Connection::default())
+    }
+
+    /// Adds a connection of the front door.
+    pub fn open_door(&mut self, door: impl FnOnce(ConnectionRef) -> Door) -> (ConnectionRef, Rc<Connection>) {
+        self.open_as(|name| {
+            let kind = Kind::Door(Box::new(RefCell::new(door(name))));
+            Connection { kind, ..Connection::default() }
+        })
+    }
+
+    /// Adds the clients of another shard.
+    pub fn open_visitor(&mut self) -> (ConnectionRef, Rc<Connection>) {
+        self.visitors += 1;
+        self.open_as(|_| Connection { kind: Kind::Visitor(RefCell::default()), ..Connection::default() })
+    }
+
+    fn open_as(&mut self, make: impl FnOnce(ConnectionRef) -> Connection) -> (ConnectionRef, Rc<Connection>) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
+        let name = ConnectionRef { index, generation: slot.0 };
+        let connection = Rc::new(make(name));
         slot.1 = Some(connection.clone());
-        (ConnectionRef { index, generation: slot.0 }, connection)
+        (name, connection)
     }
 
     /// Removes a connection. Answers to it are dropped from now on.

@@ -10,6 +10,8 @@ pub mod checkpoints;
 pub mod clock;
 pub mod connections;
 mod disk;
+mod front;
+mod front_admin;
 mod handover;
 pub mod memory_log;
 mod origins;
@@ -21,8 +23,10 @@ mod report;
 pub mod requests;
 mod setup;
 mod start;
+pub mod submit;
 mod transfer;
 pub mod turn;
+pub mod visitors;
 
 use std::{
     cell::{Cell, RefCell},
@@ -40,6 +44,7 @@ use lockstep_proto::{
 };
 use lockstep_replica::{Input, Replica, Role};
 
+pub use self::front::Taken;
 pub use self::setup::*;
 pub use self::start::run;
 use self::{
@@ -60,6 +65,7 @@ use crate::{
     cli::StartOptions,
     metrics::{ShardMetrics, StatusCell},
     notify::{LocalBroadcast, LocalNotify},
+    resp::door::Door,
     ring,
     stub::Machine,
 };
@@ -74,6 +80,8 @@ pub struct Shard {
     pub apply: LocalNotify,
     /// Wakes the connections that wait for room in the log.
     pub room: LocalBroadcast,
+    /// Wakes the task that takes in what other shards' clients have asked.
+    pub backlog: LocalNotify,
     /// Wakes the main task: the shard has failed.
     pub ended: LocalNotify,
     /// The cluster.
@@ -130,6 +138,13 @@ pub struct Core {
     metrics: Arc<ShardMetrics>,
     status: Arc<StatusCell>,
     failure: Option<anyhow::Error>,
+    /// What the Redis front door works with, if it is open.
+    desk: Option<Box<front::Desk>>,
+    /// The clients of each shard that have asked something of this one.
+    visitors: Vec<(ConnectionRef, Rc<Connection>)>,
+    backlog: visitors::Backlog,
+    waits: Vec<front_admin::Waiting>,
+    read_scratch: Vec<u8>,
 }
 
 /// The memory that batches are built in: pooled, aligned for direct I/O, padded with zeroes to whole sectors.
@@ -249,6 +264,20 @@ impl Shard {
         let opened = core.connections.open();
         self.metrics.client_connections.set(core.connections.len() as u64);
         opened
+    }
+
+    /// Adds a connection of the front door.
+    pub fn open_door(&self, door: impl FnOnce(ConnectionRef) -> Door) -> (ConnectionRef, Rc<Connection>) {
+        let core = &mut *self.core.borrow_mut();
+        self.metrics.accepted_connections.increment();
+        let opened = core.connections.open_door(door);
+        self.metrics.client_connections.set(core.connections.len() as u64);
+        opened
+    }
+
+    /// The time of day, in ns since 1970.
+    pub fn wall_ns(&self) -> u64 {
+        self.core.borrow_mut().clock.now().wall_ns
     }
 
     /// Removes a client's connection.

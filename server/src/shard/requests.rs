@@ -211,12 +211,20 @@ impl Core {
     pub(super) fn answer_reads(&mut self, now: Now) {
         let wall_ns = self.replica.read_time_ns(now.wall_ns).max(self.machine.timestamp_ns);
         let (machine, connections, metrics) = (&self.machine, &mut self.connections, &self.metrics);
+        let (scratch, shard) = (&mut self.read_scratch, self.shard);
         self.reads.answer_ready(machine.applied, |name, request, arrival_ns| {
             let Some(connection) = connections.get(name).cloned() else {
                 return;
             };
-            answer_read(&machine.store, metrics, wall_ns, request, &mut connection.replies.borrow_mut());
-            connection.answered();
+            if connection.is_native() {
+                answer_read(&machine.store, metrics, wall_ns, request, &mut connection.replies.borrow_mut());
+                connection.answered();
+            } else {
+                scratch.clear();
+                answer_read(&machine.store, metrics, wall_ns, request, scratch);
+                let (parts, body) = parts_of(request, scratch);
+                connection.answer(&parts, body, shard);
+            }
             connections.mark_dirty(&connection);
             metrics.read_latency.record(now.monotonic_ns.saturating_sub(arrival_ns));
         });
@@ -224,22 +232,47 @@ impl Core {
 
     /// Refuses everything that waits: this server is not the primary any more, or stops.
     pub(super) fn refuse_reads(&mut self, status: Status, text: &[u8]) {
-        let (connections, metrics) = (&mut self.connections, &self.metrics);
+        let (connections, metrics, shard) = (&mut self.connections, &self.metrics, self.shard);
         self.reads.drain(|name, request| {
             let Some(connection) = connections.get(name).cloned() else {
                 return;
             };
-            refuse(request, status, text, &mut connection.replies.borrow_mut());
-            connection.answered();
+            let parts = ReplyParts {
+                status,
+                operation: request.operation(),
+                copies: 0,
+                sequence: request.sequence(),
+                version: 0,
+            };
+            connection.answer(&parts, text, shard);
             connections.mark_dirty(&connection);
             metrics.count_requests(request.operation(), status, 1);
         });
     }
 }
 
+/// Takes the reply to a read, which is all that is in `reply`, apart.
+pub(super) fn parts_of<'a>(request: &Request<'_>, reply: &'a [u8]) -> (ReplyParts, &'a [u8]) {
+    let (header, body) = ReplyHeader::ref_from_prefix(reply).expect("a whole reply");
+    let parts = ReplyParts {
+        status: Status::from_wire(header.status).expect("replies have a status"),
+        operation: request.operation(),
+        copies: 0,
+        sequence: request.sequence(),
+        version: header.version.get(),
+    };
+    (parts, body)
+}
+
 /// Appends the answer to a read, unless so much waits on its connection already that its memory would have no bound: a
 /// request of some forty bytes can ask for megabytes.
-fn answer_read(store: &Store, metrics: &ShardMetrics, wall_ns: u64, request: &Request<'_>, replies: &mut Vec<u8>) {
+pub(super) fn answer_read(
+    store: &Store,
+    metrics: &ShardMetrics,
+    wall_ns: u64,
+    request: &Request<'_>,
+    replies: &mut Vec<u8>,
+) {
     let start = replies.len();
     if start > REPLIES_BYTES_MAX {
         refuse(request, Status::Busy, b"take the replies that wait before asking for more", replies);

@@ -11,6 +11,7 @@ use crate::{
     cli::StartOptions,
     journal::open::OpenedShard,
     metrics::{ShardMetrics, StatusCell},
+    resp::server::Server,
 };
 
 /// Everything a shard needs from outside of its thread.
@@ -30,11 +31,22 @@ pub struct ShardSetup {
     pub status: Arc<StatusCell>,
     /// Bound and listening already, in blocking mode, so that a port in use is reported before any thread is started.
     pub listener: TcpListener,
+    /// The Redis front door, if it is to be opened.
+    pub front: Option<FrontSetup>,
     /// Becomes true when the server has to stop: accept no more, finish what is in flight, return. A sender that has
     /// gone means the same.
     pub shutdown: watch::Receiver<bool>,
     /// Questions of the admin thread.
     pub commands: mpsc::Receiver<AdminCommand>,
+}
+
+/// What a shard needs for the Redis front door.
+#[derive(Debug)]
+pub struct FrontSetup {
+    /// Bound and listening, in blocking mode.
+    pub listener: TcpListener,
+    /// What all shards share.
+    pub server: Arc<Server>,
 }
 
 /// A question of the admin thread to a shard.

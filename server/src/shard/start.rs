@@ -14,13 +14,14 @@ use tokio_uring::net::TcpListener;
 use tracing::{info, warn};
 
 use super::{
-    AdminCommand, BatchBuffers, Core, Phase, Shard, ShardSetup,
+    AdminCommand, BatchBuffers, Core, FrontSetup, Phase, Shard, ShardSetup,
     checkpoints::Checkpointer,
     clock::Clock,
     peers::Peer,
     recover::{random_u64, recover, replica_config},
+    visitors,
 };
-use crate::{buffers::Pool, ring, socket, uring};
+use crate::{buffers::Pool, resp, ring, socket, uring};
 
 /// How long a stopping server waits for what is in flight.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ pub fn run(setup: ShardSetup) -> anyhow::Result<()> {
 
 fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
     let pool = Pool::new(POOL_IDLE_BYTES);
-    let ShardSetup { options, shard, identity, files, metrics, status, listener, shutdown, commands } = setup;
+    let ShardSetup { options, shard, identity, files, metrics, status, listener, front, shutdown, commands } = setup;
     let journal_size = files.superblock.journal_size.get();
     let every_bytes = options.checkpoint_every_bytes(journal_size).map_err(anyhow::Error::msg)?;
     let folder = files.dir.clone();
@@ -86,12 +87,18 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         status,
         failure: None,
+        desk: None,
+        visitors: Vec::new(),
+        backlog: Default::default(),
+        waits: Vec::new(),
+        read_scratch: Vec::new(),
     };
     let shard = Rc::new(Shard {
         core: RefCell::new(core),
         turn: Default::default(),
         apply: Default::default(),
         room: Default::default(),
+        backlog: Default::default(),
         ended: Default::default(),
         cluster: identity.cluster,
         shard,
@@ -105,13 +112,18 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         phase: Cell::new(Phase::Running),
         timer_deadline_ns: Cell::new(u64::MAX),
     });
+    if let Some(front) = &front {
+        front.listener.set_nonblocking(false)?;
+        shard.core.borrow_mut().open_front_door(front.server.clone(), random_u64()?);
+    }
     listener.set_nonblocking(false)?;
-    uring::start(serve(shard, listener, shutdown, commands)).context("cannot make a ring")?
+    uring::start(serve(shard, listener, front, shutdown, commands)).context("cannot make a ring")?
 }
 
 async fn serve(
     shard: Rc<Shard>,
     listener: std::net::TcpListener,
+    front: Option<FrontSetup>,
     mut shutdown: watch::Receiver<bool>,
     commands: mpsc::Receiver<AdminCommand>,
 ) -> anyhow::Result<()> {
@@ -126,6 +138,12 @@ async fn serve(
     }
     tokio_uring::spawn(socket::accept_loop(shard.clone(), TcpListener::from_std(listener)));
     info!(shard = shard.shard, address = %local_address, "listening");
+    if let Some(FrontSetup { listener, server }) = front {
+        info!(shard = shard.shard, address = %listener.local_addr()?, "listening for Redis clients");
+        tokio_uring::spawn(visitors::mail_loop(shard.clone(), server.clone()));
+        tokio_uring::spawn(visitors::backlog_loop(shard.clone()));
+        tokio_uring::spawn(resp::connection::accept_loop(shard.clone(), server, TcpListener::from_std(listener)));
+    }
     // The first turn lets a server that is alone become primary, and starts the timers.
     shard.turn.notify();
     tokio::select! {

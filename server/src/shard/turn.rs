@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use lockstep_proto::{Status, message::MessageHeader, reply::ReplyParts, reply::encode_reply};
+use lockstep_proto::{Status, message::MessageHeader, reply::ReplyParts};
 use lockstep_replica::{Input, Output, Role};
 use tracing::{error, info, warn};
 
@@ -53,6 +53,8 @@ pub fn turn(shard: &Rc<Shard>) {
     for peer in core.peers.iter().flatten() {
         peer.flush();
     }
+    core.share_role();
+    core.post_mail();
     core.connections.flush_dirty();
     core.look_after_checkpoint(shard, now);
     if !core.applies.is_empty() {
@@ -60,6 +62,11 @@ pub fn turn(shard: &Rc<Shard>) {
     }
     if has_room && shard.room.has_waiters() {
         shard.room.notify_all();
+    }
+    if !core.waits.is_empty()
+        && let Some(deadline_ns) = core.answer_waits(now)
+    {
+        shard.arm_timer(now.monotonic_ns, deadline_ns);
     }
     if let Some(deadline_ns) = core.replica.next_timeout_ns() {
         shard.arm_timer(now.monotonic_ns, deadline_ns);
@@ -181,6 +188,7 @@ impl Core {
         };
         let mut answers = Replies {
             connections: &mut self.connections,
+            shard: self.shard,
             metrics: &self.metrics,
             origins: &origins,
             last: None,
@@ -204,7 +212,7 @@ impl Core {
             self.metrics.view_changes.increment();
             self.metrics.view.set(view);
         }
-        self.replica_role = role;
+        let was_primary = std::mem::replace(&mut self.replica_role, role) == Role::Primary;
         if role == Role::Primary {
             self.apply_waiting();
             return;
@@ -212,10 +220,12 @@ impl Core {
         self.refuse_reads(Status::Unavailable, b"this server is no longer the primary");
         // How these writes end is not this server's to say any more, so their connections are cut without an answer.
         for name in self.origins.drain() {
-            if let Some(connection) = self.connections.get(name) {
-                connection.is_broken.set(true);
-                connection.flush.notify();
+            if let Some(connection) = self.connections.get(name).filter(|connection| connection.visitor().is_none()) {
+                connection.cut();
             }
+        }
+        if was_primary {
+            self.leave_front_door();
         }
     }
 }
@@ -223,6 +233,7 @@ impl Core {
 /// Writes the answers of a batch into the replies of the connections that asked.
 struct Replies<'a> {
     connections: &'a mut ConnectionTable,
+    shard: u16,
     metrics: &'a ShardMetrics,
     origins: &'a Origins,
     last: Option<(super::connections::ConnectionRef, Rc<Connection>)>,
@@ -244,8 +255,7 @@ impl Answers for Replies<'_> {
         let Some((_, connection)) = &self.last else {
             return;
         };
-        encode_reply(parts, body, &mut connection.replies.borrow_mut());
-        connection.answered();
+        connection.answer(parts, body, self.shard);
         self.bytes += 32 + body.len() as u64;
     }
 }

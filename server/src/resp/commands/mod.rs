@@ -6,3 +6,4 @@ pub mod help;
 pub mod keys;
 mod program;
 pub mod strings;
+pub mod transactions;

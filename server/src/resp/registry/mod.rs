@@ -8,6 +8,7 @@ mod keys;
 pub mod spec;
 mod strings;
 pub mod syntax;
+mod transactions;
 
 use std::sync::LazyLock;
 
@@ -15,7 +16,7 @@ pub use self::spec::{Group, Spec, Support};
 use super::{arguments::Arguments, context::Run};
 
 /// The tables, one for each kind of command.
-static TABLES: [&[Spec]; 3] = [connection::COMMANDS, keys::COMMANDS, strings::COMMANDS];
+static TABLES: [&[Spec]; 4] = [connection::COMMANDS, keys::COMMANDS, strings::COMMANDS, transactions::COMMANDS];
 
 /// Every command; subcommands are in their containers.
 pub fn all() -> impl Iterator<Item = &'static Spec> {

@@ -1,0 +1,109 @@
+//! What the front door keeps for one connection.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use lockstep_proto::Status;
+
+use super::{
+    client::{Client, ReplyMode},
+    parse::Parser,
+    pending::{Form, Heard, Pending, Place},
+    transaction::Watch,
+};
+
+use crate::shard::submit::Built;
+
+/// Requests of one connection that may be unanswered.
+pub const PENDING_MAX: usize = 16_384;
+
+/// The state of one connection of the front door.
+#[derive(Debug)]
+pub struct Door {
+    /// Who is connected.
+    pub client: Client,
+    /// Where the parser is in the bytes that have arrived.
+    pub parser: Parser,
+    /// The answers that are owed.
+    pub pending: Pending,
+    /// Reads that are not in the log and not answered.
+    pub reads: usize,
+    /// Requests in the log, here or in another shard, that are not answered.
+    pub writes: usize,
+    /// WATCHes that are not answered.
+    pub watching: usize,
+    /// EXEC's program, while there is no room for it: built once, because commands that do not concern the store were carried out then.
+    pub built: Option<Box<Built>>,
+    /// The connection is to be closed once what is owed is sent.
+    pub is_closing: bool,
+}
+
+impl Door {
+    /// The state of a new connection.
+    pub fn new(client: Client) -> Door {
+        Door {
+            client,
+            parser: Parser::default(),
+            pending: Pending::default(),
+            reads: 0,
+            writes: 0,
+            watching: 0,
+            built: None,
+            is_closing: false,
+        }
+    }
+
+    /// Adds a request that was accepted.
+    #[inline]
+    pub fn owe(&mut self, form: Form, is_write: bool) {
+        match is_write {
+            true => self.writes += 1,
+            false => self.reads += 1,
+        }
+        self.watching += usize::from(matches!(form, Form::Watch(_)));
+        let is_silent = self.is_silent();
+        self.pending.push(Place { form, version: self.client.version, is_silent, is_write });
+    }
+
+    /// Adds a place whose answer this server itself will give.
+    pub fn owe_hole(&mut self) {
+        let (is_silent, version) = (self.is_silent(), self.client.version);
+        self.pending.push(Place { form: Form::Hole, version, is_silent, is_write: false });
+    }
+
+    /// Whether the client does not want to hear the answer to the present command.
+    #[inline]
+    pub fn is_silent(&self) -> bool {
+        matches!(self.client.reply, ReplyMode::Off | ReplyMode::Skip)
+    }
+
+    /// Takes an answer of `shard` in; what can be sent now goes into `replies`.
+    #[inline]
+    pub fn answer(
+        &mut self,
+        sequence: u64,
+        shard: u16,
+        status: Status,
+        copies: u8,
+        body: &[u8],
+        replies: &mut Vec<u8>,
+    ) {
+        let Heard { stamps, is_watch, is_answered, is_write } =
+            self.pending.answer(sequence, shard, status, body, replies);
+        if is_write && status == Status::Ok {
+            self.client.last_write_copies = copies;
+        }
+        if !is_answered {
+            return;
+        }
+        match is_write {
+            true => self.writes -= 1,
+            false => self.reads -= 1,
+        }
+        if is_watch {
+            self.watching -= 1;
+            let watches = &mut self.client.transaction.watches;
+            watches.extend(stamps.into_iter().map(|(key, version, expiry_ns)| Watch { key, version, expiry_ns }));
+            self.client.shared.watches.store(watches.len() as u32, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Answers in the order of the requests, whatever order they are known in.
+//!
+//! Every request that is not answered at once has a place in its connection's queue, under a number that counts up and that
+//! the request carries through the log, the read queue or another shard. An answer that is first in the queue goes straight
+//! into the bytes to be sent; one that is not waits, formatted, in its place.
+
+use std::collections::VecDeque;
+
+use lockstep_proto::{
+    Status,
+    program::{Value, results},
+};
+
+use super::{
+    context::Join,
+    transaction::Execution,
+    values::{write_refusal, write_single, write_value},
+    writer::{Version, Writer},
+};
+
+/// How the answer to a request becomes an answer in the Redis protocol.
+#[derive(Debug)]
+pub enum Form {
+    /// It is one: these bytes wait for those before them.
+    Ready(Vec<u8>),
+    /// `+OK` after a put.
+    Put,
+    /// The value, or null, after a get.
+    Get,
+    /// The only result of a program.
+    Value,
+    /// What EXEC answers.
+    Execute(Box<Execution>),
+    /// The keys of a WATCH: their stamps are remembered, the answer is `+OK`.
+    Watch(Vec<Vec<u8>>),
+    /// The results of several shards.
+    Join(Box<Joining>),
+    /// One step of a scan in the shard whose last slot is before this one; with it, where the next shard's scan begins.
+    Scan(Option<u64>),
+    /// Nothing yet: something of this server is waited for.
+    Hole,
+}
+
+/// Results of several shards that become one answer.
+#[derive(Debug)]
+pub struct Joining {
+    /// How.
+    pub join: Join,
+    /// Shards that have not answered yet.
+    pub missing: usize,
+    /// What each has answered: shard, status, body. In the order of the shards once all are there.
+    pub parts: Vec<(u16, Status, Vec<u8>)>,
+    /// With [`Join::Gather`]: the shard of each key, in order.
+    pub order: Vec<u16>,
+    /// With [`Join::AnyOf`]: decides which.
+    pub draw: u64,
+}
+
+/// A request that is not answered yet, or whose answer waits for others.
+#[derive(Debug)]
+pub struct Place {
+    /// What becomes of its answer.
+    pub form: Form,
+    /// The version it is answered in.
+    pub version: Version,
+    /// Whether the client does not want to hear it.
+    pub is_silent: bool,
+    /// Whether it may write.
+    pub is_write: bool,
+}
+
+/// What an answer tells besides.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Keys that were stamped for WATCH: key, version, expiry in ns.
+    pub stamps: Vec<(Vec<u8>, u64, u64)>,
+    /// Whether it was a WATCH.
+    pub is_watch: bool,
+    /// Whether the place has got its answer: another shard's may still be missing.
+    pub is_answered: bool,
+    /// Whether it was a write.
+    pub is_write: bool,
+}
+
+/// The queue of one connection.
+#[derive(Debug)]
+pub struct Pending {
+    places: VecDeque<Place>,
+    /// Number of the first place.
+    first: u64,
+}
+
+impl Default for Pending {
+    fn default() -> Pending {
+        Pending { places: VecDeque::new(), first: 1 }
+    }
+}
+
+impl Pending {
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The number that the next place will have.
+    #[inline]
+    pub fn next(&self) -> u64 {
+        self.first + self.places.len() as u64
+    }
+
+    /// Adds a place at the end.
+    #[inline]
+    pub fn push(&mut self, place: Place) {
+        self.places.push_back(place);
+    }
+
+    /// Adds an answer that is known. It is first looked at whether the last place takes it too.
+    pub fn push_ready(&mut self, bytes: &[u8]) {
+        if let Some(Place { form: Form::Ready(ready), .. }) = self.places.back_mut() {
+            ready.extend_from_slice(bytes);
+            return;
+        }
+        let form = Form::Ready(bytes.to_vec());
+        self.places.push_back(Place { form, version: Version::Resp2, is_silent: false, is_write: false });
+    }
+
+    /// Takes an answer in. What can be sent now goes into `replies`. `shard` is the one that answers.
+    ///
+    /// # Panics
+    ///
+    /// If no request with this number waits: answers would go to the wrong request.
+    #[inline]
+    pub fn answer(&mut self, sequence: u64, shard: u16, status: Status, body: &[u8], replies: &mut Vec<u8>) -> Heard {
+        let index = sequence.wrapping_sub(self.first) as usize;
+        let place = self.places.get_mut(index).expect("an answer is for a request that waits");
+        let is_watch = matches!(place.form, Form::Watch(_));
+        let mut heard = Heard { is_answered: true, is_write: place.is_write, is_watch, ..Heard::default() };
+        if let Form::Join(joining) = &mut place.form {
+            assert!(joining.missing > 0, "a shard answers once");
+            joining.missing -= 1;
+            joining.parts.push((shard, status, body.to_vec()));
+            if joining.missing > 0 {
+                heard.is_answered = false;
+                return heard;
+            }
+        }
+        if index > 0 {
+            let mut bytes = Vec::new();
+            place.write(status, body, &mut bytes, &mut heard);
+            place.form = Form::Ready(bytes);
+            return heard;
+        }
+        place.write(status, body, replies, &mut heard);
+        self.places.pop_front();
+        self.first += 1;
+        if let Some(Place { form: Form::Ready(_), .. }) = self.places.front() {
+            self.take_ready(replies);
+        }
+        heard
+    }
+
+    /// Gives a hole its answer.
+    ///
+    /// # Panics
+    ///
+    /// If there is none with this number.
+    pub fn fill(&mut self, sequence: u64, bytes: &[u8], replies: &mut Vec<u8>) {
+        let index = sequence.wrapping_sub(self.first) as usize;
+        let place = self.places.get_mut(index).expect("a hole that waits");
+        assert!(matches!(place.form, Form::Hole));
+        place.form = Form::Ready(if place.is_silent { Vec::new() } else { bytes.to_vec() });
+        self.take_ready(replies);
+    }
+
+    /// The version that the place is answered in.
+    pub fn version_of(&self, sequence: u64) -> Version {
+        let index = sequence.wrapping_sub(self.first) as usize;
+        self.places.get(index).map_or(Version::Resp2, |place| place.version)
+    }
+
+    fn take_ready(&mut self, replies: &mut Vec<u8>) {
+        while let Some(Place { form: Form::Ready(bytes), .. }) = self.places.front() {
+            replies.extend_from_slice(bytes);
+            self.places.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+impl Place {
+    #[inline]
+    fn write(&mut self, status: Status, body: &[u8], replies: &mut Vec<u8>, heard: &mut Heard) {
+        let start = replies.len();
+        let mut out = Writer::new(replies, self.version);
+        match (&mut self.form, status) {
+            (Form::Join(joining), _) => joining.write(&mut out),
+            (Form::Put, Status::Ok) => out.ok(),
+            (Form::Get, Status::Ok) => out.bulk(body),
+            (Form::Get, Status::NotFound) => out.null(),
+            (Form::Value, Status::Ok) => write_single(&mut out, body),
+            (Form::Execute(execution), Status::Ok) => execution.write(&mut out, body),
+            (Form::Watch(keys), Status::Ok) => {
+                let stamps = std::mem::take(keys).into_iter().zip(results(body));
+                heard.stamps = stamps.filter_map(|(key, value)| stamp(key, &value)).collect();
+                out.ok();
+            }
+            (Form::Scan(next), Status::Ok) => write_scan(&mut out, body, *next),
+            (_, status) => write_refusal(&mut out, status, body),
+        }
+        if self.is_silent {
+            replies.truncate(start);
+        }
+    }
+}
+
+fn stamp(key: Vec<u8>, value: &Value<'_>) -> Option<(Vec<u8>, u64, u64)> {
+    let Value::Array(items) = value else { return None };
+    let mut numbers = items.iter().map(|item| match item {
+        Value::Integer(number) => Some(number as u64),
+        _ => None,
+    });
+    Some((key, numbers.next()??, numbers.next()??))
+}
+
+/// Writes the result of a scan's step. A shard that is done gives way to the next.
+fn write_scan(out: &mut Writer<'_>, body: &[u8], next: Option<u64>) {
+    let Some(Value::Array(items)) = results(body).next() else {
+        return write_single(out, body);
+    };
+    let parts: Vec<Value<'_>> = items.iter().collect();
+    match (&parts[..], next) {
+        ([Value::Bulk(b"0"), keys], Some(next)) => {
+            out.array(2);
+            out.bulk(next.to_string().as_bytes());
+            write_value(out, keys);
+        }
+        _ => write_single(out, body),
+    }
+}
+
+impl Joining {
+    fn write(&mut self, out: &mut Writer<'_>) {
+        self.parts.sort_by_key(|(shard, ..)| *shard);
+        if let Some((_, status, body)) = self.parts.iter().find(|(_, status, _)| *status != Status::Ok) {
+            return write_refusal(out, *status, body);
+        }
+        let values: Vec<Value<'_>> = self.parts.iter().filter_map(|(.., body)| results(body).next()).collect();
+        if let Some(error) = values.iter().find(|value| matches!(value, Value::Error(_))) {
+            return write_value(out, error);
+        }
+        let integers = values.iter().map(|value| if let Value::Integer(number) = value { *number } else { 0 });
+        let arrays =
+            || values.iter().filter_map(|value| if let Value::Array(items) = value { Some(items) } else { None });
+        match self.join {
+            Join::AllOk => out.ok(),
+            Join::Sum => out.integer(integers.sum()),
+            Join::Concat => {
+                out.array(arrays().map(|items| items.len()).sum());
+                arrays().flat_map(|items| items.iter()).for_each(|item| write_value(out, &item));
+            }
+            Join::Gather => {
+                let mut parts: Vec<_> = arrays().map(|items| items.iter()).collect();
+                out.array(self.order.len());
+                for shard in &self.order {
+                    let index = self.parts.iter().position(|(part, ..)| part == shard);
+                    match index.and_then(|index| parts.get_mut(index)?.next()) {
+                        Some(item) => write_value(out, &item),
+                        None => out.null(),
+                    }
+                }
+            }
+            Join::AnyOf => {
+                let found: Vec<_> = values.iter().filter(|value| **value != Value::Nil).collect();
+                match found.get(self.draw as usize % found.len().max(1)) {
+                    Some(value) => write_value(out, value),
+                    None => out.null(),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Requests of the front door on their way into the log, the read queue, or another shard.
+//!
+//! Requests of one connection take effect in the order in which they were given. A read that comes while writes of its
+//! connection are unanswered goes through the log behind them; a write that comes while reads are unanswered waits for them.
+
+use lockstep_proto::{
+    Operation,
+    limits::{REQUEST_BODY_SIZE_MAX, VALUE_SIZE_MAX},
+    program::Opcode,
+    request::{FLAG_STALE, Request, own_header},
+};
+use lockstep_replica::Refusal;
+use zerocopy::IntoBytes;
+
+use super::{
+    Core,
+    front::{Asker, CROSS_SLOT, Desk, Taken},
+    requests::{answer_read, parts_of},
+};
+use crate::resp::{
+    context::{Action, Context, TransactionStep},
+    mailbox::Ask,
+    pending::Form,
+    transaction::{Execution, Item},
+    values::{NO_PRIMARY, READ_ONLY},
+    writer::Writer,
+};
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Payload<'a> {
+    Get(&'a [u8]),
+    Put(&'a [u8], &'a [u8]),
+    Program(&'a [u8]),
+}
+
+/// A request for one shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Submission<'a> {
+    pub shard: u16,
+    pub payload: Payload<'a>,
+    pub is_write: bool,
+}
+
+impl Core {
+    /// Sends a request on its way. `None` when that is done, or it was refused; else what it waits for.
+    #[inline]
+    pub(super) fn submit(
+        &mut self,
+        desk: &mut Desk,
+        asker: &mut Asker<'_>,
+        submission: Submission<'_>,
+        form: Form,
+    ) -> Option<Taken> {
+        self.submit_all(desk, asker, &[submission], form)
+    }
+
+    /// Sends the requests of one command on their way, to a shard each.
+    pub(super) fn submit_all(
+        &mut self,
+        desk: &mut Desk,
+        asker: &mut Asker<'_>,
+        submissions: &[Submission<'_>],
+        mut form: Form,
+    ) -> Option<Taken> {
+        let is_write = submissions[0].is_write;
+        if is_write && asker.door.reads > 0 {
+            return Some(Taken::NeedsAnswers);
+        }
+        if let Some(size) =
+            submissions.iter().map(|submission| submission.payload.size()).find(|&size| size > REQUEST_BODY_SIZE_MAX)
+        {
+            asker.error(&format!("ERR the command is too large: {size} bytes of {REQUEST_BODY_SIZE_MAX} at most"));
+            return None;
+        }
+        let is_remote = |submission: &&Submission<'_>| submission.shard != self.shard;
+        let mailboxes = &desk.server.mailboxes;
+        if !submissions.iter().filter(is_remote).all(|submission| mailboxes[submission.shard as usize].has_room()) {
+            return Some(Taken::NeedsRoom);
+        }
+        let is_logged = is_write || asker.door.writes > 0;
+        let sequence = asker.door.pending.next();
+        if let Some(own) = submissions.iter().find(|submission| submission.shard == self.shard) {
+            if is_logged && matches!(form, Form::Get) {
+                form = Form::Value;
+            }
+            match self.submit_here(desk, asker, own, is_logged, sequence, &mut form) {
+                Submitted::Accepted => {}
+                Submitted::Answered => return None,
+                Submitted::Full => return Some(Taken::NeedsRoom),
+            }
+        }
+        for submission in submissions.iter().filter(|submission| submission.shard != self.shard) {
+            if is_logged && matches!(form, Form::Get) {
+                form = Form::Value;
+            }
+            let parcel = &mut desk.outbox[submission.shard as usize];
+            let flags = if asker.door.client.is_readonly && !is_logged { FLAG_STALE } else { 0 };
+            encode(&submission.payload, is_logged, flags, sequence, &mut parcel.ask_bytes);
+            let end = parcel.ask_bytes.len() as u32;
+            parcel.asks.push(Ask { connection: asker.name, sequence, end });
+        }
+        asker.door.owe(form, is_logged);
+        None
+    }
+
+    #[inline]
+    fn submit_here(
+        &mut self,
+        desk: &mut Desk,
+        asker: &mut Asker<'_>,
+        submission: &Submission<'_>,
+        is_logged: bool,
+        sequence: u64,
+        form: &mut Form,
+    ) -> Submitted {
+        let is_stale =
+            !is_logged && asker.door.client.is_readonly && self.replica_role != lockstep_replica::Role::Primary;
+        desk.frame.clear();
+        encode(&submission.payload, is_logged, if is_stale { FLAG_STALE } else { 0 }, sequence, &mut desk.frame);
+        if is_stale {
+            let wall_ns = asker.now.wall_ns.max(self.machine.timestamp_ns);
+            let (request, _) = Request::parse_trusted(&desk.frame).expect("it was just made");
+            let taken = std::mem::replace(form, Form::Hole);
+            asker.door.owe(taken, false);
+            desk.scratch.clear();
+            answer_read(&self.machine.store, &self.metrics, wall_ns, &request, &mut desk.scratch);
+            let (parts, body) = parts_of(&request, &desk.scratch);
+            let replies = &mut asker.connection.replies.borrow_mut();
+            asker.door.answer(sequence, self.shard, parts.status, 0, body, replies);
+            return Submitted::Answered;
+        }
+        let now_ns = asker.now.monotonic_ns;
+        let refusal = if is_logged {
+            if self.journal_is_full() {
+                return self.no_room();
+            }
+            match self.replica.offer(now_ns, &desk.frame) {
+                Ok(op) => {
+                    self.origins.push(op, asker.name, now_ns);
+                    asker.connection.last_write_op.set(op);
+                    return Submitted::Accepted;
+                }
+                Err(refusal) => refusal,
+            }
+        } else {
+            if !self.reads.has_room() {
+                return self.no_room();
+            }
+            match self.replica.read_ticket() {
+                Ok(ticket) => {
+                    self.reads.push(ticket, asker.name, &desk.frame, asker.connection.last_write_op.get(), now_ns);
+                    return Submitted::Accepted;
+                }
+                Err(refusal) => refusal,
+            }
+        };
+        match refusal {
+            Refusal::Busy => return self.no_room(),
+            Refusal::NotPrimary { .. } => asker.error(READ_ONLY),
+            Refusal::Recovering => asker.error(NO_PRIMARY),
+        }
+        Submitted::Answered
+    }
+
+    fn no_room(&mut self) -> Submitted {
+        self.metrics.busy.increment();
+        Submitted::Full
+    }
+
+    /// EXEC: the queued commands as one program.
+    pub(super) fn execute(&mut self, desk: &mut Desk, asker: &mut Asker<'_>, draw: u64) -> Option<Taken> {
+        if asker.door.client.transaction.is_spoilt {
+            asker.door.client.transaction.discard();
+            asker.door.client.share_transaction();
+            asker.error("EXECABORT Transaction discarded because of previous errors.");
+            return None;
+        }
+        let built = match asker.door.built.take() {
+            Some(built) => built,
+            None => {
+                if asker.door.reads > 0 {
+                    return Some(Taken::NeedsAnswers);
+                }
+                match self.build(desk, asker, draw) {
+                    Ok(built) => built,
+                    Err(text) => {
+                        asker.door.client.transaction.discard();
+                        asker.door.client.share_transaction();
+                        asker.error(text);
+                        return None;
+                    }
+                }
+            }
+        };
+        if built.program.is_empty() {
+            asker.reply(|out| built.execution.write(out, &[]));
+        } else {
+            let submission = Submission {
+                shard: built.shard,
+                payload: Payload::Program(built.program.as_bytes()),
+                is_write: built.program.is_write(),
+            };
+            let form = Form::Execute(Box::new(built.execution.clone()));
+            if let Some(taken) = self.submit(desk, asker, submission, form) {
+                asker.door.built = Some(built);
+                return Some(taken);
+            }
+        }
+        asker.door.client.transaction.discard();
+        asker.door.client.share_transaction();
+        asker.door.is_closing |= built.closes;
+        None
+    }
+
+    /// Makes EXEC's program, and carries out what does not concern the store.
+    fn build(&mut self, desk: &mut Desk, asker: &mut Asker<'_>, draw: u64) -> Result<Box<Built>, &'static str> {
+        use lockstep_proto::slot::{shard_of_key, shard_of_slot};
+        let shards = self.identity.shards;
+        let transaction = std::mem::take(&mut asker.door.client.transaction);
+        let mut built = Box::<Built>::default();
+        let mut shard = None;
+        let mut is_one_shard = true;
+        let mut belongs = |other: u16| is_one_shard &= *shard.get_or_insert(other) == other;
+        for watch in &transaction.watches {
+            belongs(shard_of_key(&watch.key, shards));
+            let (version, expiry_ns) = (watch.version.to_le_bytes(), watch.expiry_ns.to_le_bytes());
+            built.program.command(Opcode::Check, &[&watch.key, &version, &expiry_ns]);
+        }
+        let mut error = None;
+        for queued in &transaction.queue {
+            let arguments = queued.arguments();
+            let start = built.execution.literals.len();
+            let version = asker.door.client.version;
+            let mut context = Context {
+                client: &mut asker.door.client,
+                server: &desk.server,
+                out: Writer::new(&mut built.execution.literals, version),
+                program: &mut built.program,
+                shard: self.shard,
+                is_in_exec: true,
+                wall_ns: asker.now.wall_ns,
+                draw,
+            };
+            let action = (queued.spec.run)(&mut context, &arguments);
+            match action {
+                Action::Done => {}
+                Action::Close => built.closes = true,
+                Action::Get { key } => {
+                    belongs(shard_of_key(key, shards));
+                    built.program.command(Opcode::Get, &[key]);
+                }
+                Action::Put { key, value } => {
+                    belongs(shard_of_key(key, shards));
+                    built.program.command(Opcode::Set, &[key, value]);
+                }
+                Action::Run { slot, .. } | Action::Scan { slot, .. } => belongs(shard_of_slot(slot, shards)),
+                Action::Split { opcode, keys, .. } => {
+                    keys.iter().for_each(|key| belongs(shard_of_key(key, shards)));
+                    built.program.command_of(opcode, keys.iter());
+                }
+                // All shards are more than one.
+                Action::Everywhere { .. } if shards > 1 => error = Some(CROSS_SLOT),
+                Action::Everywhere { .. } => belongs(0),
+                Action::Transaction(TransactionStep::Unwatch) => built.execution.literals.extend_from_slice(b"+OK\r\n"),
+                Action::Transaction(_) | Action::Admin(_) => {
+                    built.execution.literals.extend_from_slice(b"-ERR Command not allowed inside a transaction\r\n")
+                }
+            }
+            let end = built.execution.literals.len();
+            built.execution.items.push(if end > start { Item::Literal(start..end) } else { Item::Result });
+        }
+        asker.door.client.transaction = transaction;
+        if let Some(error) = error.or((!is_one_shard).then_some(CROSS_SLOT)) {
+            return Err(error);
+        }
+        let watches = &asker.door.client.transaction.watches;
+        if built.program.count() == watches.len()
+            && let Some(watch) = watches.first()
+        {
+            // Checks alone are no program.
+            built.program.command(Opcode::Exists, &[&watch.key]);
+        }
+        built.shard = shard.unwrap_or(self.shard);
+        Ok(built)
+    }
+}
+
+/// EXEC's program and what is to be done with its results.
+#[derive(Debug, Default)]
+pub struct Built {
+    program: lockstep_proto::program::Builder,
+    execution: Execution,
+    shard: u16,
+    closes: bool,
+}
+
+enum Submitted {
+    /// It will be answered.
+    Accepted,
+    /// It was answered or refused.
+    Answered,
+    /// There is no room for it now.
+    Full,
+}
+
+impl Payload<'_> {
+    fn size(&self) -> usize {
+        match self {
+            Payload::Get(key) => key.len(),
+            Payload::Put(key, value) => key.len() + value.len(),
+            Payload::Program(program) => program.len(),
+        }
+    }
+}
+
+/// Appends a request's frame.
+#[inline]
+fn encode(payload: &Payload<'_>, is_logged: bool, flags: u8, sequence: u64, out: &mut Vec<u8>) {
+    match *payload {
+        Payload::Put(key, value) => {
+            debug_assert!(value.len() <= VALUE_SIZE_MAX);
+            out.extend_from_slice(own_header(Operation::Put, 0, sequence, key.len(), value.len()).as_bytes());
+            out.extend_from_slice(key);
+            out.extend_from_slice(value);
+        }
+        Payload::Get(key) if !is_logged => {
+            out.extend_from_slice(own_header(Operation::Get, flags, sequence, key.len(), 0).as_bytes());
+            out.extend_from_slice(key);
+        }
+        Payload::Get(key) => {
+            let mut program = lockstep_proto::program::Builder::new();
+            program.command(Opcode::Get, &[key]);
+            encode(&Payload::Program(program.as_bytes()), true, 0, sequence, out);
+        }
+        Payload::Program(program) => {
+            let operation = if is_logged { Operation::Transact } else { Operation::Query };
+            out.extend_from_slice(own_header(operation, flags, sequence, 0, program.len()).as_bytes());
+            out.extend_from_slice(program);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_submitted_is_taken_out_of_the_log_as_it_was_meant() {
+        for (payload, is_logged, operation) in [
+            (Payload::Get(b"k"), false, Operation::Get),
+            (Payload::Get(b"k"), true, Operation::Transact),
+            (Payload::Put(b"k", b"v"), true, Operation::Put),
+        ] {
+            let mut frame = Vec::new();
+            encode(&payload, is_logged, 0, 7, &mut frame);
+            let (request, rest) = Request::parse_trusted(&frame).expect("sound");
+            assert!(rest.is_empty());
+            assert_eq!((request.operation(), request.sequence(), request.session()), (operation, 7, 0));
+            assert_eq!(request.is_sessionless(), is_logged);
+        }
+    }
+}
