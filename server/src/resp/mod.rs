@@ -6,6 +6,7 @@
 //! - `connection` and `door`: one client's connection. `pending`: its answers in order. `mailbox`: other shards.
 //! - `registry`: every command there is. `commands`: what each does, as an [`context::Action`].
 //! - `pubsub`: who listens to what.
+//! - `stats`: what is counted. `topology`: servers and shards as clients are told of them.
 //! - `client` and `server`: what a command may know.
 //!
 //! What becomes of an action, the way into the log, the read queue or another shard, is in `shard::front` and what stands
@@ -27,6 +28,8 @@ pub mod redirect;
 pub mod registry;
 pub mod server;
 pub mod shared;
+pub mod stats;
+pub mod topology;
 pub mod transaction;
 pub mod values;
 pub mod writer;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -13,9 +14,10 @@ use super::{
     client::ClientShared,
     mailbox::{Mailbox, Notice},
     pubsub::PubSub,
+    stats::{CommandCounts, ShardStats, Stats, Totals},
 };
 use crate::{
-    cli::StartOptions,
+    cli::{RespOptions, StartOptions},
     metrics::{ReportedStatus, ShardMetrics, StatusCell},
     shard::Identity,
 };
@@ -48,12 +50,55 @@ pub struct Server {
     pub pause: Pause,
     /// Where each shard gets its mail.
     pub mailboxes: Vec<Mailbox>,
+    /// What is counted over all shards.
+    pub stats: Stats,
 }
 
 impl Server {
     /// Whether each shard is a node of a Redis Cluster.
     pub fn is_cluster(&self) -> bool {
         self.options.resp.as_ref().is_some_and(|resp| resp.is_cluster)
+    }
+
+    /// How the front door is set; there is one where there are clients.
+    pub fn resp(&self) -> Option<&RespOptions> {
+        self.options.resp.as_ref()
+    }
+
+    /// Name under which SENTINEL knows the cluster.
+    pub fn master_name(&self) -> &str {
+        self.resp().map_or("", |resp| resp.master_name.as_str())
+    }
+
+    /// The port that a client of `shard` is connected to.
+    pub fn own_port(&self, shard: u16) -> u16 {
+        self.resp().map_or(0, |resp| resp.listen.port().saturating_add(shard))
+    }
+
+    /// The shards that a client of `shard` takes for the whole: its own in cluster mode, where it is a node, and else all.
+    pub fn visible_shards(&self, shard: u16) -> Range<u16> {
+        if self.is_cluster() { shard..shard + 1 } else { 0..self.identity.shards }
+    }
+
+    fn visible_stats(&self, shard: u16) -> impl Iterator<Item = (u16, &ShardStats)> {
+        self.visible_shards(shard).map(|shard| (shard, &self.shards[shard as usize].stats))
+    }
+
+    /// What is counted of a command in the shards that a client of `shard` sees.
+    pub fn command_counts(&self, shard: u16, number: u16) -> CommandCounts {
+        self.stats.command(self.visible_stats(shard), number)
+    }
+
+    /// What else is counted there.
+    pub fn totals(&self, shard: u16) -> Totals {
+        self.stats.totals(self.visible_stats(shard))
+    }
+
+    /// When the oldest of the last checkpoints there was finished, in s since 1970; the server's start before the first.
+    pub fn last_checkpoint_seconds(&self, shard: u16) -> u64 {
+        let started_s = self.started_ns / 1_000_000_000;
+        let shards = self.visible_shards(shard).map(|shard| &self.shards[shard as usize]);
+        shards.map(|shard| shard.checkpoint_seconds(started_s)).min().unwrap_or(started_s)
     }
 
     /// Whether clients have to authenticate.
@@ -92,6 +137,14 @@ pub struct ShardView {
     pub status: Arc<StatusCell>,
     /// The view it is in, and its role there, as of now: view * 4 + role (0 backup, 1 primary, 2 recovering).
     pub role: AtomicU64,
+    /// What it counts of the front door's commands.
+    pub stats: ShardStats,
+    /// Number of its keys, as of the end of its last turn.
+    pub keys: AtomicU64,
+    /// Number of those that expire.
+    pub expires: AtomicU64,
+    /// Op of its last checkpoint, and when that was first seen, in s since 1970.
+    pub checkpoint: Mutex<(u64, u64)>,
 }
 
 impl ShardView {
@@ -110,6 +163,21 @@ impl ShardView {
     /// The view.
     pub fn view(&self) -> u64 {
         self.role.load(Relaxed) >> 2
+    }
+
+    /// When its last checkpoint was finished, in s since 1970; `started_s` before the first since the start.
+    fn checkpoint_seconds(&self, started_s: u64) -> u64 {
+        let checkpoint = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        checkpoint.1.max(started_s)
+    }
+
+    /// Notes which checkpoint the shard has. To be called with each status that it publishes.
+    pub fn observe_checkpoint(&self, op: u64, wall_ns: u64) {
+        let mut checkpoint = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        if checkpoint.0 != op {
+            // The first one seen was there when the server started.
+            *checkpoint = (op, if checkpoint.0 == 0 { 0 } else { wall_ns / 1_000_000_000 });
+        }
     }
 
     /// Its status as published last.

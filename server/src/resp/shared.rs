@@ -17,6 +17,7 @@ use super::{
     mailbox::{Mailbox, Notice},
     pubsub::{Delivery, PubSub, Topic},
     server::{Clients, Pause, Server, Settings, ShardView},
+    stats::{ShardStats, Stats},
 };
 use crate::{
     cli::StartOptions,
@@ -52,6 +53,7 @@ impl Server {
             clients: Clients::default(),
             pubsub: PubSub::default(),
             pause: Pause::default(),
+            stats: Stats::default(),
             mailboxes,
             options,
         })
@@ -78,7 +80,15 @@ impl Server {
 impl ShardView {
     /// A shard that has not joined its cluster yet.
     pub fn new(metrics: Arc<ShardMetrics>, status: Arc<StatusCell>) -> ShardView {
-        ShardView { metrics, status, role: AtomicU64::new(2) }
+        ShardView {
+            metrics,
+            status,
+            role: AtomicU64::new(2),
+            stats: ShardStats::default(),
+            keys: AtomicU64::new(0),
+            expires: AtomicU64::new(0),
+            checkpoint: Mutex::default(),
+        }
     }
 }
 

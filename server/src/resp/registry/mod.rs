@@ -3,8 +3,11 @@
 //! Everything that is said about commands comes from these tables: what runs, what `COMMAND` answers, the errors about calls
 //! that fit none, and the tables of `docs/redis.md`.
 
+mod channels;
+mod cluster;
 mod connection;
 mod keys;
+mod server;
 pub mod spec;
 mod strings;
 pub mod syntax;
@@ -16,11 +19,31 @@ pub use self::spec::{Group, Spec, Support};
 use super::{arguments::Arguments, context::Run};
 
 /// The tables, one for each kind of command.
-static TABLES: [&[Spec]; 4] = [connection::COMMANDS, keys::COMMANDS, strings::COMMANDS, transactions::COMMANDS];
+static TABLES: [&[Spec]; 7] = [
+    connection::COMMANDS,
+    strings::COMMANDS,
+    keys::COMMANDS,
+    transactions::COMMANDS,
+    channels::COMMANDS,
+    server::COMMANDS,
+    cluster::COMMANDS,
+];
 
 /// Every command; subcommands are in their containers.
-pub fn all() -> impl Iterator<Item = &'static Spec> {
-    TABLES.iter().flat_map(|table| table.iter())
+pub fn all() -> &'static [Spec] {
+    REGISTRY.specs
+}
+
+/// Number of commands and subcommands: each has a number below it.
+pub fn count() -> usize {
+    REGISTRY.count
+}
+
+/// The tables, with their commands numbered, and where a name is.
+struct Registry {
+    specs: &'static [Spec],
+    count: usize,
+    index: Box<[Option<&'static Spec>]>,
 }
 
 /// Places in the index: several times as many as there are commands, so that a look-up seldom meets another one.
@@ -29,9 +52,21 @@ const INDEX_SIZE: usize = 1024;
 /// Longest name of a command, in bytes.
 const NAME_SIZE_MAX: usize = 24;
 
-static INDEX: LazyLock<Box<[Option<&'static Spec>]>> = LazyLock::new(|| {
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    let mut count = 0;
+    let mut number = |spec: &Spec| {
+        count += 1;
+        Spec { number: count - 1, ..*spec }
+    };
+    let numbered = TABLES.iter().flat_map(|table| table.iter()).map(|spec| {
+        let spec = number(spec);
+        // They live as long as the program does.
+        let subcommands: Vec<Spec> = spec.subcommands.iter().map(&mut number).collect();
+        Spec { subcommands: subcommands.leak(), ..spec }
+    });
+    let specs: &'static [Spec] = numbered.collect::<Vec<Spec>>().leak();
     let mut index = vec![None; INDEX_SIZE].into_boxed_slice();
-    for spec in all() {
+    for spec in specs {
         assert!(spec.name.len() <= NAME_SIZE_MAX, "{} is too long", spec.name);
         let mut place = place_of(spec.name.as_bytes());
         while index[place].is_some() {
@@ -39,7 +74,7 @@ static INDEX: LazyLock<Box<[Option<&'static Spec>]>> = LazyLock::new(|| {
         }
         index[place] = Some(spec);
     }
-    index
+    Registry { specs, count: count as usize, index }
 });
 
 /// Where the look-up of a name begins, whatever its case.
@@ -55,7 +90,7 @@ pub fn find(name: &[u8]) -> Option<&'static Spec> {
     if name.len() > NAME_SIZE_MAX {
         return None;
     }
-    let index = &*INDEX;
+    let index = &REGISTRY.index;
     let mut place = place_of(name);
     while let Some(spec) = index[place] {
         if spec.name.as_bytes().eq_ignore_ascii_case(name) {
@@ -150,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_text_is_there_and_well_formed() {
-        for spec in all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)) {
+        for spec in all().iter().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)) {
             assert!(spec.summary.ends_with('.') && !spec.summary.contains('|'), "{}", spec.full_name());
             let arguments = syntax::parse(spec.syntax);
             assert!(!arguments.is_empty() || spec.syntax.is_empty());

@@ -107,6 +107,8 @@ pub struct Spec {
     pub support: Support,
     /// Runs it.
     pub run: Run,
+    /// Counts up over all commands and subcommands, once they are in the registry.
+    pub number: u16,
     /// What a container contains.
     pub subcommands: &'static [Spec],
 }
@@ -128,6 +130,7 @@ impl Spec {
             tips: &[],
             support: Support::Full,
             run,
+            number: 0,
             subcommands: &[],
         }
     }
