@@ -7,6 +7,7 @@ mod golden;
 mod hello;
 mod items;
 mod message;
+mod program;
 mod reply;
 mod request;
 mod stream;
