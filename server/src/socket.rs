@@ -257,6 +257,9 @@ pub(crate) async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, con
             spare = Vec::new();
         }
         connection.drained.notify();
+        if connection.has_deferred() {
+            shard.resume_reads(connection);
+        }
     }
 }
 

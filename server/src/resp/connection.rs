@@ -120,6 +120,7 @@ async fn read_commands(
                 // The log is full: nothing more is read from this socket until there is room again.
                 Taken::NeedsRoom => shard.room.notified().await,
                 Taken::NeedsAnswers => connection.settled.notified().await,
+                Taken::NeedsSending => connection.drained.notified().await,
                 Taken::Paused => ring::sleep(PAUSE_STEP).await,
                 Taken::Closed => return,
             }

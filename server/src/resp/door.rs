@@ -16,6 +16,15 @@ use crate::shard::submit::Built;
 /// Requests of one connection that may be unanswered.
 pub const PENDING_MAX: usize = 16_384;
 
+/// Programs of one connection that may be in the log and unanswered: each can answer megabytes.
+pub const PROGRAMS_MAX: usize = 128;
+
+/// Answers that wait for a client to take them, in bytes, beyond which its reads are put off.
+pub const DEFER_BYTES: usize = 4 << 20;
+
+/// Answers that wait for a client to take them, in bytes, beyond which its connection is closed.
+pub const OUTPUT_BYTES_MAX: usize = 512 << 20;
+
 /// The state of one connection of the front door.
 #[derive(Debug)]
 pub struct Door {
@@ -33,6 +42,8 @@ pub struct Door {
     pub watching: usize,
     /// EXEC's program, while there is no room for it: built once, because commands that do not concern the store were carried out then.
     pub built: Option<Box<Built>>,
+    /// Reads whose answers nobody takes at present: their requests, to be asked again when there is room.
+    pub deferred: Vec<u8>,
     /// The connection is to be closed once what is owed is sent.
     pub is_closing: bool,
 }
@@ -48,6 +59,7 @@ impl Door {
             writes: 0,
             watching: 0,
             built: None,
+            deferred: Vec::new(),
             is_closing: false,
         }
     }
@@ -68,6 +80,12 @@ impl Door {
     pub fn owe_hole(&mut self) {
         let (is_silent, version) = (self.is_silent(), self.client.version);
         self.pending.push(Place { form: Form::Hole, version, is_silent, is_write: false });
+    }
+
+    /// Whether no more reads are to be answered before some answers are sent, of which `replies` bytes wait.
+    #[inline]
+    pub fn is_deferring(&self, replies: usize) -> bool {
+        replies + self.pending.ready_bytes() > DEFER_BYTES || !self.deferred.is_empty()
     }
 
     /// Whether the client does not want to hear the answer to the present command.

@@ -88,11 +88,13 @@ pub struct Pending {
     places: VecDeque<Place>,
     /// Number of the first place.
     first: u64,
+    /// Bytes of the answers that wait in their places.
+    ready_bytes: usize,
 }
 
 impl Default for Pending {
     fn default() -> Pending {
-        Pending { places: VecDeque::new(), first: 1 }
+        Pending { places: VecDeque::new(), first: 1, ready_bytes: 0 }
     }
 }
 
@@ -106,6 +108,12 @@ impl Pending {
     /// How many wait.
     pub fn len(&self) -> usize {
         self.places.len()
+    }
+
+    /// Bytes of the answers that wait for others.
+    #[inline]
+    pub fn ready_bytes(&self) -> usize {
+        self.ready_bytes
     }
 
     /// The number that the next place will have.
@@ -122,6 +130,7 @@ impl Pending {
 
     /// Adds an answer that is known. It is first looked at whether the last place takes it too.
     pub fn push_ready(&mut self, bytes: &[u8]) {
+        self.ready_bytes += bytes.len();
         if let Some(Place { form: Form::Ready(ready), .. }) = self.places.back_mut() {
             ready.extend_from_slice(bytes);
             return;
@@ -153,6 +162,7 @@ impl Pending {
         if index > 0 {
             let mut bytes = Vec::new();
             place.write(status, body, &mut bytes, &mut heard);
+            self.ready_bytes += bytes.len();
             place.form = Form::Ready(bytes);
             return heard;
         }
@@ -174,7 +184,9 @@ impl Pending {
         let index = sequence.wrapping_sub(self.first) as usize;
         let place = self.places.get_mut(index).expect("a hole that waits");
         assert!(matches!(place.form, Form::Hole));
-        place.form = Form::Ready(if place.is_silent { Vec::new() } else { bytes.to_vec() });
+        let bytes = if place.is_silent { Vec::new() } else { bytes.to_vec() };
+        self.ready_bytes += bytes.len();
+        place.form = Form::Ready(bytes);
         self.take_ready(replies);
     }
 
@@ -187,6 +199,7 @@ impl Pending {
     fn take_ready(&mut self, replies: &mut Vec<u8>) {
         while let Some(Place { form: Form::Ready(bytes), .. }) = self.places.front() {
             replies.extend_from_slice(bytes);
+            self.ready_bytes -= bytes.len();
             self.places.pop_front();
             self.first += 1;
         }

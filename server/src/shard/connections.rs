@@ -8,10 +8,15 @@ use std::{
 use lockstep_proto::{
     Status,
     reply::{ReplyParts, encode_reply},
+    request::Request,
 };
+use zerocopy::IntoBytes;
 
 use super::visitors::Visitor;
-use crate::{notify::LocalNotify, resp::door::Door};
+use crate::{
+    notify::LocalNotify,
+    resp::door::{Door, OUTPUT_BYTES_MAX},
+};
 
 /// Replies that wait to be sent on one connection, in bytes, beyond which nothing more is read from it.
 pub const REPLIES_PAUSE_BYTES: usize = 1 << 20;
@@ -114,8 +119,30 @@ impl Connection {
     #[inline]
     pub fn door_answer(&self, sequence: u64, shard: u16, status: Status, copies: u8, body: &[u8]) {
         let Kind::Door(door) = &self.kind else { return };
-        door.borrow_mut().answer(sequence, shard, status, copies, body, &mut self.replies.borrow_mut());
+        let mut replies = self.replies.borrow_mut();
+        door.borrow_mut().answer(sequence, shard, status, copies, body, &mut replies);
         self.settled.notify();
+        if replies.len() > OUTPUT_BYTES_MAX {
+            self.cut();
+        }
+    }
+
+    /// Puts a read off if its client does not take its answers. Whether it did.
+    pub fn defer(&self, request: &Request<'_>) -> bool {
+        let Kind::Door(door) = &self.kind else { return false };
+        let mut door = door.borrow_mut();
+        if !door.is_deferring(self.replies.borrow().len()) {
+            return false;
+        }
+        door.deferred.extend_from_slice(request.header().as_bytes());
+        door.deferred.extend_from_slice(request.key());
+        door.deferred.extend_from_slice(request.arguments());
+        true
+    }
+
+    /// Whether reads were put off.
+    pub fn has_deferred(&self) -> bool {
+        self.door().is_some_and(|door| !door.borrow().deferred.is_empty())
     }
 
     /// Closes the connection, whatever is still owed or unsent.

@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use lockstep_proto::{
     limits::KEY_SIZE_MAX,
     program::{Builder, Opcode},
+    request::Request,
     slot::{shard_of_key, shard_of_slot, slot_of},
 };
 use lockstep_replica::Role;
@@ -12,7 +13,7 @@ use lockstep_replica::Role;
 use super::{
     Core, Shard,
     clock::Now,
-    connections::{Connection, ConnectionRef},
+    connections::{Connection, ConnectionRef, REPLIES_PAUSE_BYTES},
     submit::{Payload, Submission},
 };
 use crate::resp::{
@@ -42,6 +43,8 @@ pub enum Taken {
     NeedsRoom,
     /// The next command has to wait until some of those before it are answered.
     NeedsAnswers,
+    /// The next command has to wait until answers have been sent.
+    NeedsSending,
     /// Clients are paused.
     Paused,
     /// Nothing more is read from this connection.
@@ -141,6 +144,28 @@ impl Shard {
     }
 }
 
+impl Shard {
+    /// Asks the reads of a connection again that were put off, now that answers have been sent.
+    pub fn resume_reads(&self, connection: &Rc<Connection>) {
+        let Some(door) = connection.door() else { return };
+        let core = &mut *self.core.borrow_mut();
+        let door = &mut *door.borrow_mut();
+        let deferred = std::mem::take(&mut door.deferred);
+        let Ok(ticket) = core.replica.read_ticket() else {
+            // Not the primary any more, or about to be: a read may as well be asked again elsewhere.
+            return connection.cut();
+        };
+        let now_ns = core.clock.now().monotonic_ns;
+        let mut rest = &deferred[..];
+        while let Some((request, after)) = Request::parse_trusted(rest) {
+            let (frame, op_min) = (&rest[..request.size()], connection.last_write_op.get());
+            core.reads.push(ticket, door.client.shared.connection, frame, op_min, now_ns);
+            rest = after;
+        }
+        self.turn.notify();
+    }
+}
+
 impl Core {
     fn take_commands(&mut self, desk: &mut Desk, asker: &mut Asker<'_>, bytes: &[u8]) -> (usize, Taken) {
         // Away from the door while a command in its spans is looked at.
@@ -177,8 +202,11 @@ impl Core {
     /// Takes one command. `None` when that is done, else what it waits for.
     #[inline]
     fn take_command(&mut self, desk: &mut Desk, asker: &mut Asker<'_>, arguments: &Arguments<'_>) -> Option<Taken> {
-        if asker.door.pending.len() >= PENDING_MAX {
+        if asker.door.pending.len() >= PENDING_MAX || asker.door.pending.ready_bytes() > REPLIES_PAUSE_BYTES {
             return Some(Taken::NeedsAnswers);
+        }
+        if asker.connection.replies.borrow().len() > REPLIES_PAUSE_BYTES {
+            return Some(Taken::NeedsSending);
         }
         let is_skipped = asker.door.client.reply == ReplyMode::SkipNext;
         if is_skipped {

@@ -219,7 +219,7 @@ impl Core {
             if connection.is_native() {
                 answer_read(&machine.store, metrics, wall_ns, request, &mut connection.replies.borrow_mut());
                 connection.answered();
-            } else {
+            } else if !connection.defer(request) {
                 scratch.clear();
                 answer_read(&machine.store, metrics, wall_ns, request, scratch);
                 let (parts, body) = parts_of(request, scratch);

@@ -5,8 +5,8 @@
 
 use lockstep_proto::{
     Operation,
-    limits::{REQUEST_BODY_SIZE_MAX, VALUE_SIZE_MAX},
-    program::Opcode,
+    limits::{KEY_SIZE_MAX, REQUEST_BODY_SIZE_MAX, VALUE_SIZE_MAX},
+    program::{self, Opcode},
     request::{FLAG_STALE, Request, own_header},
 };
 use lockstep_replica::Refusal;
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::resp::{
     context::{Action, Context, TransactionStep},
+    door::PROGRAMS_MAX,
     mailbox::Ask,
     pending::Form,
     transaction::{Execution, Item},
@@ -64,6 +65,7 @@ impl Core {
         mut form: Form,
     ) -> Option<Taken> {
         let is_write = submissions[0].is_write;
+        let is_logged = is_write || asker.door.writes > 0;
         if is_write && asker.door.reads > 0 {
             return Some(Taken::NeedsAnswers);
         }
@@ -73,27 +75,37 @@ impl Core {
             asker.error(&format!("ERR the command is too large: {size} bytes of {REQUEST_BODY_SIZE_MAX} at most"));
             return None;
         }
+        // A frame that is not sound must never get into the log: no server could apply it.
+        if !submissions.iter().all(|submission| submission.payload.is_sound(is_logged)) {
+            asker.error("ERR a key or value is too large, or the command cannot be carried out by this server");
+            return None;
+        }
+        if is_logged && !matches!(form, Form::Put) && asker.door.writes >= PROGRAMS_MAX {
+            return Some(Taken::NeedsAnswers);
+        }
         let is_remote = |submission: &&Submission<'_>| submission.shard != self.shard;
+        // What other shards answer cannot be put off.
+        if asker.door.reads >= PROGRAMS_MAX && submissions.iter().any(|submission| is_remote(&submission)) {
+            return Some(Taken::NeedsAnswers);
+        }
         let mailboxes = &desk.server.mailboxes;
         if !submissions.iter().filter(is_remote).all(|submission| mailboxes[submission.shard as usize].has_room()) {
             return Some(Taken::NeedsRoom);
         }
-        let is_logged = is_write || asker.door.writes > 0;
+        if is_logged && matches!(form, Form::Get) {
+            form = Form::Value;
+        }
         let sequence = asker.door.pending.next();
+        let mut is_stale = false;
         if let Some(own) = submissions.iter().find(|submission| submission.shard == self.shard) {
-            if is_logged && matches!(form, Form::Get) {
-                form = Form::Value;
-            }
-            match self.submit_here(desk, asker, own, is_logged, sequence, &mut form) {
+            match self.submit_here(desk, asker, own, is_logged, sequence) {
                 Submitted::Accepted => {}
+                Submitted::Stale => is_stale = true,
                 Submitted::Answered => return None,
                 Submitted::Full => return Some(Taken::NeedsRoom),
             }
         }
         for submission in submissions.iter().filter(|submission| submission.shard != self.shard) {
-            if is_logged && matches!(form, Form::Get) {
-                form = Form::Value;
-            }
             let parcel = &mut desk.outbox[submission.shard as usize];
             let flags = if asker.door.client.is_readonly && !is_logged { FLAG_STALE } else { 0 };
             encode(&submission.payload, is_logged, flags, sequence, &mut parcel.ask_bytes);
@@ -101,7 +113,21 @@ impl Core {
             parcel.asks.push(Ask { connection: asker.name, sequence, end });
         }
         asker.door.owe(form, is_logged);
+        if is_stale {
+            self.answer_stale(desk, asker, sequence);
+        }
         None
+    }
+
+    /// Answers the desk's request at once, from what this server has, however old.
+    fn answer_stale(&self, desk: &mut Desk, asker: &mut Asker<'_>, sequence: u64) {
+        let wall_ns = asker.now.wall_ns.max(self.machine.timestamp_ns);
+        let (request, _) = Request::parse_trusted(&desk.frame).expect("it was just made");
+        desk.scratch.clear();
+        answer_read(&self.machine.store, &self.metrics, wall_ns, &request, &mut desk.scratch);
+        let (parts, body) = parts_of(&request, &desk.scratch);
+        let replies = &mut asker.connection.replies.borrow_mut();
+        asker.door.answer(sequence, self.shard, parts.status, 0, body, replies);
     }
 
     #[inline]
@@ -112,23 +138,13 @@ impl Core {
         submission: &Submission<'_>,
         is_logged: bool,
         sequence: u64,
-        form: &mut Form,
     ) -> Submitted {
         let is_stale =
             !is_logged && asker.door.client.is_readonly && self.replica_role != lockstep_replica::Role::Primary;
         desk.frame.clear();
         encode(&submission.payload, is_logged, if is_stale { FLAG_STALE } else { 0 }, sequence, &mut desk.frame);
         if is_stale {
-            let wall_ns = asker.now.wall_ns.max(self.machine.timestamp_ns);
-            let (request, _) = Request::parse_trusted(&desk.frame).expect("it was just made");
-            let taken = std::mem::replace(form, Form::Hole);
-            asker.door.owe(taken, false);
-            desk.scratch.clear();
-            answer_read(&self.machine.store, &self.metrics, wall_ns, &request, &mut desk.scratch);
-            let (parts, body) = parts_of(&request, &desk.scratch);
-            let replies = &mut asker.connection.replies.borrow_mut();
-            asker.door.answer(sequence, self.shard, parts.status, 0, body, replies);
-            return Submitted::Answered;
+            return Submitted::Stale;
         }
         let now_ns = asker.now.monotonic_ns;
         let refusal = if is_logged {
@@ -298,13 +314,26 @@ pub struct Built {
 enum Submitted {
     /// It will be answered.
     Accepted,
-    /// It was answered or refused.
+    /// It is to be answered at once, from what is here.
+    Stale,
+    /// It was refused.
     Answered,
     /// There is no room for it now.
     Full,
 }
 
 impl Payload<'_> {
+    /// Whether the request's frame will be one that is taken out of the log again.
+    #[inline]
+    fn is_sound(&self, is_logged: bool) -> bool {
+        let is_key = |key: &[u8]| (1..=KEY_SIZE_MAX).contains(&key.len());
+        match self {
+            Payload::Get(key) => is_key(key),
+            Payload::Put(key, value) => is_key(key) && value.len() <= VALUE_SIZE_MAX,
+            Payload::Program(program) => program::check(program, !is_logged).is_ok(),
+        }
+    }
+
     fn size(&self) -> usize {
         match self {
             Payload::Get(key) => key.len(),
@@ -319,7 +348,6 @@ impl Payload<'_> {
 fn encode(payload: &Payload<'_>, is_logged: bool, flags: u8, sequence: u64, out: &mut Vec<u8>) {
     match *payload {
         Payload::Put(key, value) => {
-            debug_assert!(value.len() <= VALUE_SIZE_MAX);
             out.extend_from_slice(own_header(Operation::Put, 0, sequence, key.len(), value.len()).as_bytes());
             out.extend_from_slice(key);
             out.extend_from_slice(value);
