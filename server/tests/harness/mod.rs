@@ -82,17 +82,31 @@ pub struct Spec {
     pub journal_size: String,
     /// Whether servers reach each other through links that a test can cut.
     pub has_links: bool,
+    /// Whether the servers also speak RESP.
+    pub has_resp: bool,
 }
 
 impl Spec {
     /// A cluster with one shard and default settings.
     pub fn of(servers: u8) -> Spec {
-        Spec { servers, shards: 1, options: Vec::new(), journal_size: "16MiB".to_string(), has_links: false }
+        Spec {
+            servers,
+            shards: 1,
+            options: Vec::new(),
+            journal_size: "16MiB".to_string(),
+            has_links: false,
+            has_resp: false,
+        }
     }
 
     /// Puts links between the servers that a test can cut: see [`Cluster::links`].
     pub fn with_links(self) -> Spec {
         Spec { has_links: true, ..self }
+    }
+
+    /// Has the servers speak RESP too: see [`Server::resp`].
+    pub fn with_resp(self) -> Spec {
+        Spec { has_resp: true, ..self }
     }
 
     /// Adds options of `lockstep-server start`.
@@ -112,6 +126,8 @@ pub struct Server {
     pub port: u16,
     /// Port of its admin endpoints.
     pub admin: u16,
+    /// Port of its first shard's Redis front door, which is open with [`Spec::with_resp`].
+    pub resp: u16,
     /// Its data folder.
     pub folder: PathBuf,
     process: Option<Child>,
@@ -139,6 +155,7 @@ impl Cluster {
                     host: host.clone(),
                     port: free_ports(&host, spec.shards),
                     admin: free_ports(&host, 1),
+                    resp: if spec.has_resp { free_ports(&host, spec.shards) } else { 0 },
                     folder: folder.path().join(format!("server-{id}")),
                     process: None,
                 };
@@ -205,6 +222,11 @@ impl Cluster {
         command.arg("start").arg("--data-dir").arg(&server.folder).args(["--peers", &peers]);
         // Clients go to the servers themselves: a link that is cut is one between servers.
         command.args(["--advertise", &self.addresses()]);
+        if self.spec.has_resp {
+            let all: Vec<String> =
+                self.servers.iter().map(|server| format!("{}:{}", server.host, server.resp)).collect();
+            command.args(["--resp", &all[id as usize], "--resp-peers", &all.join(",")]);
+        }
         command.args(["--admin", &format!("{}:{}", server.host, server.admin), "--no-pin"]).args(&self.spec.options);
         command
     }
