@@ -48,6 +48,14 @@ impl Store {
         finish_reply(&parts, start, out);
     }
 
+    /// A key's value as of `now_ns`, in nanoseconds since 1970, in place: what a get answers, for who needs no reply frame.
+    #[inline]
+    pub fn value(&self, now_ns: u64, key: &[u8]) -> (Status, &[u8]) {
+        let mut value: &[u8] = &[];
+        let (status, _) = self.read_entry(now_ns, key, |entry| value = entry.value());
+        (status, value)
+    }
+
     /// Asks for the memory that `requests` will touch, so that answering them one after the other does not wait for
     /// it. Worth it from about four reads on; of more than [`READS_AHEAD`](crate::READS_AHEAD), the rest is left out.
     pub fn prefetch_reads(&self, requests: &[Request<'_>]) {

@@ -219,7 +219,15 @@ impl Core {
             if connection.is_native() {
                 answer_read(&machine.store, metrics, wall_ns, request, &mut connection.replies.borrow_mut());
                 connection.answered();
-            } else if !connection.defer(request) {
+            } else if connection.defer(request) {
+                return;
+            } else if request.operation() == Operation::Get {
+                let (status, value) = machine.store.value(wall_ns, request.key());
+                metrics.count_requests(Operation::Get, status, 1);
+                let sequence = request.sequence();
+                let parts = ReplyParts { status, operation: Operation::Get, copies: 0, sequence, version: 0 };
+                connection.answer(&parts, value, shard);
+            } else {
                 scratch.clear();
                 answer_read(&machine.store, metrics, wall_ns, request, scratch);
                 let (parts, body) = parts_of(request, scratch);
