@@ -205,3 +205,93 @@ pub fn refuse(request: &Request<'_>, status: Status, text: &[u8], out: &mut Vec<
         ReplyParts { status, operation: request.operation(), copies: 0, sequence: request.sequence(), version: 0 };
     encode_reply(&parts, text, out);
 }
+
+#[cfg(test)]
+mod tests {
+    use lockstep_proto::{
+        message::Command,
+        program::{Builder, Opcode, Value, results},
+        request::{RequestParts, encode_request, own_header},
+    };
+    use lockstep_store::StoreConfig;
+    use zerocopy::{
+        IntoBytes,
+        little_endian::{U32, U64, U128},
+    };
+
+    use super::*;
+
+    /// The answers, by index.
+    #[derive(Default)]
+    struct Heard(Vec<(usize, Status, u64, Vec<u8>)>);
+
+    impl Answers for Heard {
+        fn answer(&mut self, index: usize, parts: &ReplyParts, body: &[u8]) {
+            self.0.push((index, parts.status, parts.sequence, body.to_vec()));
+        }
+    }
+
+    fn machine() -> Machine {
+        let store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 });
+        Machine::new(store, Sessions::new(4), 0, 0, 0, 1)
+    }
+
+    fn apply(machine: &mut Machine, requests: &[Vec<u8>]) -> Vec<(usize, Status, u64, Vec<u8>)> {
+        let body = requests.concat();
+        let mut header = MessageHeader::new(Command::Prepare, 1, 0, 0, 1);
+        header.op = U64::new(machine.applied + 1);
+        header.parent = U128::new(machine.checksum);
+        header.revision = U64::new(machine.revision);
+        header.request_count = U32::new(requests.len() as u32);
+        header.timestamp_ns = U64::new(1000);
+        header.seal(&body);
+        header.check_requests(&body).expect("a backup takes it");
+        let mut heard = Heard::default();
+        machine.apply(&[header.as_bytes(), &body].concat(), 2, &mut heard);
+        heard.0.sort();
+        heard.0
+    }
+
+    fn own(operation: Operation, sequence: u64, key: &[u8], rest: &[u8]) -> Vec<u8> {
+        [own_header(operation, 0, sequence, key.len(), rest.len()).as_bytes(), key, rest].concat()
+    }
+
+    #[test]
+    fn what_has_no_session_is_carried_out_each_time_and_leaves_no_trace_among_the_sessions() {
+        let mut machine = machine();
+        let before = machine.sessions.content_hash();
+        let mut program = Builder::new();
+        program.command(Opcode::Increment, &[b"n", &1u64.to_le_bytes()]);
+        program.command(Opcode::Get, &[b"k"]);
+        let transact = own(Operation::Transact, 9, b"", program.as_bytes());
+        // The same frame, number and all, three times in one prepare, with a put of the same connection number between.
+        let put = own(Operation::Put, 9, b"k", b"v");
+        let answers = apply(&mut machine, &[transact.clone(), put, transact.clone(), transact]);
+        assert_eq!(answers.iter().map(|(index, ..)| *index).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert!(answers.iter().all(|(_, status, sequence, _)| (*status, *sequence) == (Status::Ok, 9)));
+        let results = |index: usize| results(&answers[index].3).collect::<Vec<_>>();
+        assert_eq!(results(0), [Value::Integer(1), Value::Nil]);
+        assert_eq!(results(2), [Value::Integer(2), Value::Bulk(b"v")]);
+        assert_eq!(results(3), [Value::Integer(3), Value::Bulk(b"v")]);
+        assert!(answers[1].3.is_empty());
+        assert_eq!(machine.sessions.content_hash(), before);
+        assert_eq!(machine.revision, 5);
+        // The same again with a session counts once.
+        let mut register = Vec::new();
+        let parts = |operation, session, key: &'static [u8], arguments: &'static [u8]| RequestParts {
+            operation,
+            flags: 0,
+            session,
+            sequence: 9,
+            key,
+            arguments,
+            value: &[],
+        };
+        encode_request(&parts(Operation::Register, 0, b"", b""), &mut register);
+        let mut increment = Vec::new();
+        encode_request(&parts(Operation::Increment, 5, b"n", &[1, 0, 0, 0, 0, 0, 0, 0]), &mut increment);
+        let answers = apply(&mut machine, &[register, increment.clone(), increment]);
+        assert_eq!(answers[1].3, 4u64.to_le_bytes());
+        assert_eq!(answers[2].3, 4u64.to_le_bytes());
+    }
+}

@@ -298,3 +298,95 @@ impl Joining {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lockstep_proto::program::ResultWriter;
+
+    use super::*;
+
+    fn place(form: Form) -> Place {
+        Place { form, version: Version::Resp2, is_silent: false, is_write: true }
+    }
+
+    fn body(write: impl FnOnce(&mut ResultWriter<'_>)) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = ResultWriter::new(&mut bytes, 1000, 1);
+        write(&mut writer);
+        writer.end_command();
+        bytes
+    }
+
+    #[test]
+    fn answers_are_sent_in_the_order_of_the_requests() {
+        let mut pending = Pending::default();
+        let mut replies = Vec::new();
+        pending.push(place(Form::Put));
+        pending.push(place(Form::Get));
+        pending.push_ready(b"+PONG\r\n");
+        pending.push_ready(b"+PONG\r\n");
+        pending.push(Place { is_silent: true, ..place(Form::Value) });
+        pending.push(place(Form::Hole));
+        assert_eq!((pending.len(), pending.next()), (5, 6), "answers that are known share a place");
+        assert!(pending.answer(2, 0, Status::Ok, b"value", &mut replies).is_answered);
+        pending.fill(5, b":1\r\n", &mut replies);
+        assert!(replies.is_empty() && pending.ready_bytes() > 0);
+        pending.answer(1, 0, Status::Ok, b"", &mut replies);
+        assert_eq!(replies, b"+OK\r\n$5\r\nvalue\r\n+PONG\r\n+PONG\r\n");
+        pending.answer(4, 0, Status::Ok, &body(|out| out.integer(7)), &mut replies);
+        assert!(replies.ends_with(b"+PONG\r\n:1\r\n"), "the silent one is left out");
+        assert!(pending.is_empty() && pending.ready_bytes() == 0);
+        assert_eq!(pending.next(), 6);
+    }
+
+    #[test]
+    #[should_panic(expected = "an answer is for a request that waits")]
+    fn an_answer_that_nobody_waits_for_is_not_given_to_somebody_else() {
+        let mut pending = Pending::default();
+        pending.push(place(Form::Put));
+        pending.answer(1, 0, Status::Ok, b"", &mut Vec::new());
+        pending.push(place(Form::Put));
+        pending.answer(1, 0, Status::Ok, b"", &mut Vec::new());
+    }
+
+    fn joined(join: Join, order: Vec<u16>, parts: [(u16, Status, Vec<u8>); 2]) -> String {
+        let mut pending = Pending::default();
+        let mut replies = Vec::new();
+        let joining = Joining { join, missing: 2, parts: Vec::new(), order, draw: 1 };
+        pending.push(place(Form::Join(Box::new(joining))));
+        let [(first, first_status, first_body), (second, second_status, second_body)] = parts;
+        assert!(!pending.answer(1, first, first_status, &first_body, &mut replies).is_answered);
+        assert!(replies.is_empty());
+        assert!(pending.answer(1, second, second_status, &second_body, &mut replies).is_answered);
+        String::from_utf8(replies).expect("text")
+    }
+
+    #[test]
+    fn the_results_of_several_shards_become_one_answer() {
+        let number = |shard, number| (shard, Status::Ok, body(|out| out.integer(number)));
+        let array = |shard, texts: &[&str]| {
+            let texts: Vec<Vec<u8>> = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+            let bytes = body(|out| {
+                let start = out.begin_array();
+                texts.iter().for_each(|text| out.bulk(text));
+                out.end_array(start, texts.len());
+            });
+            (shard, Status::Ok, bytes)
+        };
+        assert_eq!(joined(Join::Sum, Vec::new(), [number(1, 3), number(0, 4)]), ":7\r\n");
+        let gathered = joined(Join::Gather, vec![1, 0, 1], [array(1, &["a", "c"]), array(0, &["b"])]);
+        assert_eq!(gathered, "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n");
+        let concatenated = joined(Join::Concat, Vec::new(), [array(1, &["z"]), array(0, &["a"])]);
+        assert_eq!(concatenated, "*2\r\n$1\r\na\r\n$1\r\nz\r\n");
+        let done = |shard| (shard, Status::Ok, body(ResultWriter::ok));
+        let nothing = |shard| (shard, Status::Ok, body(ResultWriter::nil));
+        assert_eq!(joined(Join::AllOk, Vec::new(), [done(1), done(0)]), "+OK\r\n");
+        assert_eq!(
+            joined(Join::AnyOf, Vec::new(), [nothing(1), (0, Status::Ok, body(|out| out.bulk(b"k")))]),
+            "$1\r\nk\r\n"
+        );
+        assert_eq!(joined(Join::AnyOf, Vec::new(), [nothing(1), nothing(0)]), "$-1\r\n");
+        let refused = joined(Join::Sum, Vec::new(), [number(1, 3), (0, Status::NotPrimary, Vec::new())]);
+        assert!(refused.starts_with("-READONLY"), "{refused}");
+    }
+}

@@ -164,6 +164,18 @@ impl Connection {
         }
     }
 
+    /// The next reply, if it comes within `patience`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, and why.
+    pub fn receive_within(&mut self, patience: Duration) -> Answer {
+        let _ = self.stream.set_read_timeout(Some(patience));
+        let answer = self.receive();
+        let _ = self.stream.set_read_timeout(Some(PATIENCE));
+        answer
+    }
+
     /// Sends one command and reads one reply.
     ///
     /// # Errors
