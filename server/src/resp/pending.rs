@@ -378,8 +378,8 @@ mod tests {
         assert_eq!(gathered, "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n");
         let concatenated = joined(Join::Concat, Vec::new(), [array(1, &["z"]), array(0, &["a"])]);
         assert_eq!(concatenated, "*2\r\n$1\r\na\r\n$1\r\nz\r\n");
-        let done = |shard| (shard, Status::Ok, body(ResultWriter::ok));
-        let nothing = |shard| (shard, Status::Ok, body(ResultWriter::nil));
+        let done = |shard| (shard, Status::Ok, body(|out| out.ok()));
+        let nothing = |shard| (shard, Status::Ok, body(|out| out.nil()));
         assert_eq!(joined(Join::AllOk, Vec::new(), [done(1), done(0)]), "+OK\r\n");
         assert_eq!(
             joined(Join::AnyOf, Vec::new(), [nothing(1), (0, Status::Ok, body(|out| out.bulk(b"k")))]),
