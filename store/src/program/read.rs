@@ -113,8 +113,8 @@ fn time_to_live(now_ns: u64, command: &Command<'_>, found: Option<Entry<'_>>) ->
     }
     let expiry_ms = expiry::to_ms(expiry_ns);
     let ms = if command.has(ABSOLUTE) { expiry_ms } else { (expiry_ms - expiry::now_ms(now_ns)).max(0) };
-    // Redis adds before it divides, and so does not mind that the sum may leave the range.
-    if command.has(SECONDS) { ms.wrapping_add(500) / 1000 } else { ms }
+    // The sum may leave the range of signed numbers, as it may in Redis.
+    if command.has(SECONDS) { ((ms as u64 + 500) / 1000) as i64 } else { ms }
 }
 
 /// How Redis would hold the value.

@@ -247,7 +247,7 @@ impl Model {
                 (_, None) => -1,
                 (_, Some(expiry_ms)) => {
                     let ms = if flags & flags::ABSOLUTE != 0 { expiry_ms } else { expiry_ms - self.now_ms };
-                    if flags & flags::SECONDS != 0 { ((i128::from(ms) + 500) as i64) / 1000 } else { ms }
+                    if flags & flags::SECONDS != 0 { ((i128::from(ms) + 500) / 1000) as i64 } else { ms }
                 }
             }),
             Opcode::Encoding => found.map_or(Answer::Nil, |object| bulk(encoding(&object))),

@@ -386,3 +386,61 @@ pub fn delifeq<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Acti
     }
     run(context, Opcode::DeleteIfEqual, 0, &[key, value])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::arguments::Span;
+
+    /// Flags and the text of the expiry, if the options make sense.
+    fn read(options: &str, is_set: bool) -> Option<(u8, Option<String>)> {
+        let mut spans: Vec<Span> = Vec::new();
+        let mut begin = 0;
+        for word in options.split(' ') {
+            spans.push((begin, begin + word.len() as u32));
+            begin += word.len() as u32 + 1;
+        }
+        let arguments = Arguments::new(options.as_bytes(), &spans);
+        let options = Options::read(&arguments, 1, is_set)?;
+        let text = options.expiry.map(|expiry| String::from_utf8_lossy(expiry.text).into_owned());
+        Some((options.flags, text))
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_make_no_sense_and_the_last_of_equal_ones_counts() {
+        assert_eq!(read("set nx get", true), Some((NX | GET, None)));
+        assert_eq!(read("set NX nX", true), Some((NX, None)));
+        assert_eq!(read("set EX 1 ex 2", true), Some((0, Some("2".to_owned()))));
+        assert_eq!(read("set ifeq nx xx", true), None);
+        assert_eq!(read("set ifeq nx get", true), Some((IF_EQUAL | GET, None)));
+        assert_eq!(read("getex persist persist", false), Some((PERSIST, None)));
+        for options in
+            ["nx xx", "xx nx", "ex", "ex 1 px 2", "keepttl ex 1", "ex 1 keepttl", "persist", "nx ifeq v", "ifeq", "foo"]
+        {
+            assert_eq!(read(&format!("set {options}"), true), None, "{options}");
+        }
+        for options in ["nx", "get", "keepttl", "ifeq v", "persist ex 1", "pxat 1 persist", "ex"] {
+            assert_eq!(read(&format!("getex {options}"), false), None, "{options}");
+        }
+    }
+
+    #[test]
+    fn an_expiry_is_refused_that_is_not_positive_or_cannot_be_said() {
+        let resolve = |text: &str, unit, is_absolute| {
+            Expiry { text: text.as_bytes(), unit, is_absolute }.resolve(1_000_000_000 * NS_PER_MS)
+        };
+        let max = i64::MAX.to_string();
+        assert_eq!(resolve("7", Unit::Seconds, false), Ok((RELATIVE, 7000)));
+        assert_eq!(resolve("7", Unit::Milliseconds, true), Ok((ABSOLUTE, 7)));
+        assert_eq!(resolve(&max, Unit::Milliseconds, true), Ok((ABSOLUTE, i64::MAX)));
+        for (text, unit, is_absolute) in [
+            ("0", Unit::Seconds, true),
+            ("-1", Unit::Milliseconds, false),
+            ("9223372036854776", Unit::Seconds, true),
+            (&max, Unit::Milliseconds, false),
+        ] {
+            assert_eq!(resolve(text, unit, is_absolute), Err(ExpiryError::OutOfRange), "{text}");
+        }
+        assert_eq!(resolve("1.0", Unit::Seconds, false), Err(ExpiryError::NotAnInteger));
+    }
+}

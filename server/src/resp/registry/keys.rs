@@ -65,7 +65,8 @@ pub const COMMANDS: &[Spec] = &[
         .differs("Each shard deletes its keys at a moment of its own; `ASYNC` is the same as `SYNC`."),
     spec("keys", 2, READONLY | CAT_DANGEROUS, "1.0.0", keys)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
-        .about("pattern", "Lists the keys that match a pattern."),
+        .about("pattern", "Lists the keys that match a pattern.")
+        .differs("An error if a shard has more than 4 MiB of them: use `SCAN`."),
     Spec::new("object", -2, 0, Group::Generic, "2.2.3", object).about("", "Looks into keys.").contains(&[
         spec("encoding", 3, READONLY, "2.2.3", object_encoding)
             .of("object")
@@ -106,7 +107,10 @@ pub const COMMANDS: &[Spec] = &[
         .differs(ONE_SHARD),
     spec("scan", -2, READONLY, "2.8.0", scan)
         .tips(&["nondeterministic_output", "request_policy:special"])
-        .about("cursor [MATCH pattern] [COUNT count] [TYPE type]", "Lists the keys piece by piece."),
+        .about("cursor [MATCH pattern] [COUNT count] [TYPE type]", "Lists the keys piece by piece.")
+        .differs(
+            "One step stays within a shard, and returns no more than `COUNT`; a cursor holds on every server, also after a failover.",
+        ),
     spec("touch", -2, READONLY | FAST, "3.2.1", touch)
         .keys(1, -1, 1, READ)
         .tips(SUM)

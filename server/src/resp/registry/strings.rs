@@ -50,7 +50,7 @@ pub const COMMANDS: &[Spec] = &[
         .tips(MULTI_SHARD)
         .about("key ...", "Tells the values of several keys.")
         .differs(
-            "Keys of several shards are read at one moment per shard, not at one moment for all: shards do not wait for each other.",
+            "Keys of several shards are read at one moment per shard, not at one moment for all: shards do not wait for each other. An error if a shard's values are more than 4 MiB.",
         ),
     spec("mset", -3, WRITE | DENYOOM, "1.0.1", mset)
         .keys(1, -1, 2, &["OW update"])
