@@ -116,6 +116,12 @@ impl Client {
         self.arm(shared);
     }
 
+    /// Turns to this server, whoever the primary is.
+    pub fn go_to(&mut self, server: u8) {
+        self.server = server;
+        self.connection += 1;
+    }
+
     /// From now on nothing goes wrong: it asks for a little more and never gives up.
     pub fn heal(&mut self, shared: &mut Shared) {
         self.left = 2;
@@ -234,8 +240,8 @@ impl Client {
         }
         if self.pending.is_empty() && self.dice.chance(shared.plan.workload.hop) {
             // A server that takes itself for the primary and is not must be asked to be found out.
-            self.server = self.dice.below(u64::from(self.servers)) as u8;
-            self.connection += 1;
+            let server = self.dice.below(u64::from(self.servers)) as u8;
+            self.go_to(server);
         }
         self.left -= 1;
         self.issue_ns = shared.now_ns + self.dice.delay(&shared.plan.workload.think_ns);

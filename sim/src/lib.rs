@@ -34,6 +34,7 @@ pub mod scenario;
 pub mod schedule;
 pub mod shared;
 pub mod shrink;
+pub mod stories;
 pub mod trace;
 pub mod transcript;
 pub mod world;

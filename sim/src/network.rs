@@ -1,9 +1,11 @@
 //! The links between servers, and the connections on them.
 
 use bytes::Bytes;
+use lockstep_proto::message::MessageHeader;
 
 use crate::{
     dice::Dice,
+    facts::header_of,
     plan::{Fault, Plan},
     schedule::Event,
     shared::Shared,
@@ -53,7 +55,24 @@ pub struct Network {
     connections_total: u32,
     /// The last connection of each client, and when something sent on it last arrives.
     clients: [(u32, u64); 16],
+    delays: Delays,
     dice: Dice,
+}
+
+/// From whom, to whom, and which messages.
+type Delay = (u8, u8, Box<dyn Fn(&MessageHeader) -> bool>);
+
+/// Messages that a test keeps back, and those that were kept.
+#[derive(Default)]
+struct Delays {
+    what: Vec<Delay>,
+    kept: Vec<(u8, u8, Bytes)>,
+}
+
+impl std::fmt::Debug for Delays {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} messages kept back", self.kept.len())
+    }
 }
 
 impl Network {
@@ -66,6 +85,7 @@ impl Network {
             blocks_total: 0,
             connections_total: 0,
             clients: [(0, 0); 16],
+            delays: Delays::default(),
             dice: Dice::new(plan.seed, "network"),
         }
     }
@@ -120,6 +140,26 @@ impl Network {
         }
     }
 
+    /// Keeps messages back from now on: those from one server to another that are `what`.
+    pub fn delay(&mut self, from: u8, to: u8, what: impl Fn(&MessageHeader) -> bool + 'static) {
+        self.delays.what.push((from, to, Box::new(what)));
+    }
+
+    /// Keeps nothing back any more.
+    pub fn delay_nothing(&mut self) {
+        self.delays.what.clear();
+    }
+
+    /// Drops what was kept back and is not `what`.
+    pub fn retain_kept(&mut self, what: impl Fn(&MessageHeader) -> bool) {
+        self.delays.kept.retain(|(_, _, message)| what(header_of(message)));
+    }
+
+    /// Takes out all that was kept back, from whom and to whom, in the order in which it was sent.
+    pub fn take_kept(&mut self) -> Vec<(u8, u8, Bytes)> {
+        std::mem::take(&mut self.delays.kept)
+    }
+
     /// When a client's request arrives that would arrive at `at_ns` alone: those of one connection stay in order.
     pub fn client_arrival(&mut self, client: u8, connection: u32, at_ns: u64) -> u64 {
         let (last, last_ns) = &mut self.clients[client as usize];
@@ -159,6 +199,11 @@ impl Shared {
         let Link { connection, boot, .. } = *self.network.link(from, to);
         if connection == 0 {
             return;
+        }
+        let delays = &mut self.network.delays;
+        let is_kept = |(of, whom, what): &Delay| (*of, *whom) == (from, to) && what(header_of(&message));
+        if delays.what.iter().any(is_kept) {
+            return delays.kept.push((from, to, message));
         }
         let (is_fifo, loss, repeat) = {
             let plan = &self.plan.network;

@@ -6,9 +6,12 @@ use std::{
     sync::Once,
 };
 
+use lockstep_proto::mutant::Mutant;
+
 use crate::{
     facts::{Check, Failure},
     plan::Plan,
+    stories::Story,
     world::{Outcome, World},
 };
 
@@ -60,13 +63,24 @@ pub fn run_plan(plan: Plan, is_traced: bool) -> Run {
     Run { outcome, lines: world.shared.trace.take_lines() }
 }
 
+/// Lets a scenario happen, with a wrong variant of the code or without. Returns what it panicked with, if it did.
+pub fn run_story(story: &Story, mutant: Option<Mutant>) -> Option<String> {
+    install_hook();
+    choose_mutant(mutant);
+    IS_CAUGHT.set(true);
+    let result = catch_unwind(story.tell);
+    IS_CAUGHT.set(false);
+    choose_mutant(None);
+    result.err().map(|_| PANIC.take().unwrap_or_default())
+}
+
 /// Carries out the plan of a seed.
 pub fn run_seed(seed: u64) -> Run {
     run_plan(Plan::of(seed), false)
 }
 
 /// Makes runs of this thread use a deliberately wrong variant of the code. Does nothing without the feature `mutants`.
-pub fn choose_mutant(mutant: Option<lockstep_proto::mutant::Mutant>) {
+pub fn choose_mutant(mutant: Option<Mutant>) {
     #[cfg(feature = "mutants")]
     lockstep_proto::mutant::choose(mutant);
     #[cfg(not(feature = "mutants"))]

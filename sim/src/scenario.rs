@@ -1,13 +1,16 @@
-//! The words that tests of one situation are written in: `cluster.replica(1).stop()`, `cluster.corrupt(1, Prepare(2))`.
+//! The words that tests of one situation are written in: `cluster.replica(1).stop()`, `cluster.replica(1).corrupt(Prepare(2))`.
 //!
 //! A [`Cluster`] is a [`World`] in which nothing goes wrong but what the test does. Time passes only when it says so.
 
-use lockstep_replica::{AckPolicy, Role};
+use lockstep_proto::message::MessageHeader;
+use lockstep_replica::{AckPolicy, ReplicaStatus, Role};
 
 use crate::{
+    disk::Tearing,
     facts::Failure,
     network::Blocked,
     plan::{MS, Plan},
+    schedule::Event,
     world::World,
 };
 
@@ -96,6 +99,42 @@ impl Cluster {
         }
     }
 
+    /// Lets the first client write so often, and waits until it is answered.
+    ///
+    /// # Panics
+    ///
+    /// If it is not answered in time.
+    pub fn expect_writes(&mut self, count: u32) {
+        self.ask_to_write(count);
+        self.wait_for("the writes are answered", |world| world.clients[0].is_done());
+    }
+
+    /// Lets the first client write so often.
+    pub fn ask_to_write(&mut self, count: u32) {
+        self.world.shared.plan.workload.weights = ONLY_PUT;
+        self.world.clients[0].ask_for(&mut self.world.shared, count);
+    }
+
+    /// Lets the second client ask this server for a value, whoever the primary is.
+    pub fn ask_to_read_from(&mut self, server: u8) {
+        self.world.shared.plan.workload.weights = ONLY_GET;
+        self.world.clients[1].go_to(server);
+        self.world.clients[1].ask_for(&mut self.world.shared, 1);
+    }
+
+    /// Waits until something is so, and looks after each single thing that happens.
+    ///
+    /// # Panics
+    ///
+    /// If it is not within 20 s.
+    pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&World) -> bool) {
+        let end_ns = self.world.shared.now_ns + 20_000 * MS;
+        while !is_so(&self.world) {
+            assert!(self.world.shared.now_ns < end_ns && self.world.step(), "never: {what}\n{}", self.world.describe());
+            self.check();
+        }
+    }
+
     /// Waits until something is so.
     ///
     /// # Panics
@@ -108,7 +147,7 @@ impl Cluster {
             }
             self.pass_ms(5);
         }
-        panic!("never: {what}\n{}\n{}", self.world.shared.trace.take_lines().join("\n"), self.world.describe());
+        panic!("never: {what}\n{}\n{}", self.world.describe(), self.world.shared.trace.take_lines().join("\n"));
     }
 
     /// Waits until every server that is up is a whole member of one view and has applied everything.
@@ -135,6 +174,42 @@ impl Cluster {
         self.world.block(rows, Blocked::Lost, u64::MAX / 4);
     }
 
+    /// Nothing that one server sends reaches the other, until [`Cluster::join`].
+    pub fn cut(&mut self, from: u8, to: u8) {
+        let rows = self.world.shared.network.rows(1 << from, 1 << to);
+        self.world.block(rows, Blocked::Lost, u64::MAX / 4);
+    }
+
+    /// Two servers do not reach each other, until [`Cluster::join`].
+    pub fn cut_between(&mut self, left: u8, right: u8) {
+        self.cut(left, right);
+        self.cut(right, left);
+    }
+
+    /// Messages from one server to another that are `what` are kept back from now on.
+    pub fn delay(&mut self, from: u8, to: u8, what: impl Fn(&MessageHeader) -> bool + 'static) {
+        self.world.shared.network.delay(from, to, what);
+    }
+
+    /// Nothing is kept back any more. What was kept and is `what` arrives now, late; the rest never does.
+    ///
+    /// Returns how many messages are on their way.
+    pub fn delay_no_more(&mut self, what: impl Fn(&MessageHeader) -> bool) -> usize {
+        self.delay_only(what);
+        let kept = self.world.shared.network.take_kept();
+        let count = kept.len();
+        for (from, to, message) in kept {
+            self.world.shared.after(0, Event::Deliver { from, to, boot: 0, connection: 0, message });
+        }
+        count
+    }
+
+    /// Of what was kept back, keeps what is `what`, and drops the rest; nothing else is kept back any more.
+    pub fn delay_only(&mut self, what: impl Fn(&MessageHeader) -> bool) {
+        self.world.shared.network.delay_nothing();
+        self.world.shared.network.retain_kept(what);
+    }
+
     /// Frees all links.
     pub fn join(&mut self) {
         for block in self.world.shared.network.blocks() {
@@ -145,7 +220,7 @@ impl Cluster {
     fn check(&mut self) {
         if let Some(Failure { check, text, .. }) = self.world.shared.facts.failure() {
             let text = format!("{check:?}: {text}");
-            panic!("{}\n{text}", self.world.shared.trace.take_lines().join("\n"));
+            panic!("{text}\n{}", self.world.shared.trace.take_lines().join("\n"));
         }
     }
 }
@@ -181,6 +256,32 @@ impl ReplicaHandle<'_> {
     pub fn stall_disk_ms(&mut self, ms: u64) {
         let until_ns = self.world.shared.now_ns + ms * MS;
         self.world.servers[self.server as usize].disk.stalled_until_ns = until_ns;
+    }
+
+    /// The prepare of this op does not get onto its disk, until [`ReplicaHandle::hold_nothing`].
+    pub fn hold_write(&mut self, op: u64) {
+        self.world.servers[self.server as usize].disk.held_op = Some(op);
+    }
+
+    /// Every prepare gets onto its disk.
+    pub fn hold_nothing(&mut self) {
+        self.world.servers[self.server as usize].disk.held_op = None;
+    }
+
+    /// Ends the process without warning; what was being written is damaged.
+    pub fn stop_with_torn_writes(&mut self) {
+        self.world.shared.plan.disk.tearing = Tearing { survive: 0, damages: true };
+        self.stop();
+        self.world.shared.plan.disk.tearing = CLEAN_CRASH;
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Panics
+    ///
+    /// If it is down.
+    pub fn status(&self) -> ReplicaStatus {
+        self.world.servers[self.server as usize].process.as_deref().expect("it is up").status()
     }
 
     /// Flips a bit on its disk.
@@ -231,6 +332,12 @@ impl ReplicaHandle<'_> {
     }
 }
 
+/// What was being written when a server of a [`Cluster`] ends is lost, and leaves what was there before.
+const CLEAN_CRASH: Tearing = Tearing { survive: 0, damages: false };
+
+const ONLY_PUT: [u8; 9] = [0, 1, 0, 0, 0, 0, 0, 0, 0];
+const ONLY_GET: [u8; 9] = [1, 0, 0, 0, 0, 0, 0, 0, 0];
+
 impl Plan {
     /// A cluster in which nothing goes wrong by itself, and clients that ask for nothing until they are told to.
     pub fn calm(servers: u8) -> Plan {
@@ -241,7 +348,9 @@ impl Plan {
         plan.faults = Vec::new();
         plan.heal_at_ns = u64::MAX / 4;
         plan.healed = u8::MAX;
-        (plan.network.loss, plan.network.repeat) = (0, 0);
+        (plan.network.loss, plan.network.repeat, plan.network.is_fifo) = (0, 0, true);
+        plan.network.delay_ns = 20_000..=100_000;
+        plan.disk.tearing = CLEAN_CRASH;
         (plan.clock_rates, plan.clock_offsets_ns) = ([1000; 7], [0; 7]);
         plan.pipeline_max = 2;
         plan.batch_ops_max = 4;
@@ -256,6 +365,7 @@ impl Plan {
         plan.workload.hop = 0;
         plan.workload.think_ns = MS..=2 * MS;
         plan.workload.attempts_max = u32::MAX;
+        plan.workload.keys = 1;
         plan.workload.weights = [2, 4, 1, 1, 1, 0, 0, 0, 0];
         plan
     }

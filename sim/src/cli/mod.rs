@@ -84,6 +84,9 @@ pub struct MutantArguments {
     /// Only this one, by its name.
     #[arg(long)]
     only: Option<String>,
+    /// Hunt by seeds only, also what scenarios are meant for.
+    #[arg(long)]
+    no_stories: bool,
     /// Do not run the same seeds on the unmodified code afterwards.
     #[arg(long)]
     no_control: bool,

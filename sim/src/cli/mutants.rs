@@ -10,7 +10,11 @@ use comfy_table::{Table, presets};
 use lockstep_proto::mutant::Mutant;
 
 use super::{MutantArguments, run::Batch};
-use crate::{facts::Check, run::Run};
+use crate::{
+    facts::Check,
+    run::{Run, run_story},
+    stories::{STORIES, Story},
+};
 
 /// How a variant was found.
 struct Kill {
@@ -36,34 +40,42 @@ pub fn mutants(arguments: &MutantArguments) -> anyhow::Result<bool> {
             let found = Mutant::ALL.iter().find(|mutant| mutant.name().eq_ignore_ascii_case(name));
             vec![*found.with_context(|| format!("there is no variant {name}"))?]
         }
-        None if arguments.quick => QUICK.to_vec(),
-        None => Mutant::ALL.iter().copied().filter(|mutant| !RARE.contains(mutant)).collect(),
+        None if arguments.quick => {
+            let told = STORIES.iter().map(|story| story.mutant);
+            QUICK.iter().copied().chain(told.filter(|_| !arguments.no_stories)).collect()
+        }
+        None => Mutant::ALL.to_vec(),
     };
     let start = Instant::now();
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["variant", "found by", "after seeds", "what was seen"]);
+    table.set_header(["variant", "found by", "after", "what was seen"]);
     let (mut survivors, mut seeds_used) = (Vec::new(), 0);
     for mutant in chosen {
-        let kill = hunt(mutant, arguments);
-        let (check, seeds, text) = match &kill {
-            Some(kill) => (format!("{:?}", kill.check), (kill.seed + 1).to_string(), first_words(&kill.text)),
-            None => ("NOT FOUND".to_string(), format!("> {}", arguments.seeds_max), mutant.wrong().to_string()),
+        let story = STORIES.iter().find(|story| story.mutant == mutant).filter(|_| !arguments.no_stories);
+        let (row, seeds) = match story {
+            Some(story) => (run_story(story, Some(mutant)).map(|text| told(story, &text)), 0),
+            None => {
+                let kill = hunt(mutant, arguments);
+                let seeds = kill.as_ref().map_or(arguments.seeds_max, |kill| kill.seed + 1);
+                (
+                    kill.map(|kill| [format!("{:?}", kill.check), format!("{seeds} seeds"), first_words(&kill.text)]),
+                    seeds,
+                )
+            }
         };
-        eprintln!("{}: {check} after {seeds} seeds", mutant.name());
-        table.add_row([mutant.name().to_string(), check, seeds, text]);
-        seeds_used = seeds_used.max(kill.as_ref().map_or(arguments.seeds_max, |kill| kill.seed + 1));
-        if kill.is_none() {
+        seeds_used = seeds_used.max(seeds);
+        let [check, after, text] = row.unwrap_or_else(|| {
             survivors.push(mutant.name());
-        }
+            let tried = story.map_or(format!("{seeds} seeds"), |story| format!("scenario {}", story.name));
+            ["NOT FOUND".to_string(), tried, mutant.wrong().to_string()]
+        });
+        eprintln!("{}: {check} after {after}", mutant.name());
+        table.add_row([mutant.name().to_string(), check, after, text]);
     }
     println!("{table}");
     let is_clean = arguments.no_control || control(arguments, seeds_used);
     println!("{} s in all", start.elapsed().as_secs());
-    if arguments.only.is_none() {
-        let rare: Vec<&str> = RARE.iter().map(|mutant| mutant.name()).collect();
-        println!("not hunted, too rare for chance alone: {}", rare.join(", "));
-    }
     if !survivors.is_empty() {
         println!("not found: {}", survivors.join(", "));
     }
@@ -85,8 +97,24 @@ fn hunt(mutant: Mutant, arguments: &MutantArguments) -> Option<Kill> {
     kill.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same seeds on the unmodified code. Returns whether none fails.
+/// How a scenario has failed: with the check that it names first, if it was a check of the simulator.
+fn told(story: &Story, text: &str) -> [String; 3] {
+    let line = text.lines().next().unwrap_or_default();
+    let (check, seen) = match line.split_once(": ") {
+        Some((check, seen)) if check.chars().all(char::is_alphanumeric) => (check, seen),
+        _ => ("Assertion", line),
+    };
+    [check.to_string(), format!("scenario {}", story.name), first_words(seen)]
+}
+
+/// The same seeds, and all scenarios, on the unmodified code. Returns whether none fails.
 fn control(arguments: &MutantArguments, seeds: u64) -> bool {
+    for story in STORIES {
+        if let Some(text) = run_story(story, None) {
+            println!("the unmodified code fails, too: scenario {}: {}", story.name, first_words(&text));
+            return false;
+        }
+    }
     let batch = Batch::new(0..seeds, None);
     let failed = Mutex::new(Vec::new());
     batch.run(arguments.jobs, None, &|seed, run: Run| {
@@ -96,7 +124,7 @@ fn control(arguments: &MutantArguments, seeds: u64) -> bool {
     });
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     if failed.is_empty() {
-        println!("the unmodified code: {seeds} seeds clean");
+        println!("the unmodified code: {seeds} seeds and {} scenarios clean", STORIES.len());
     } else {
         println!("the unmodified code fails, too: seeds {failed:?}");
     }
@@ -108,7 +136,7 @@ fn first_words(text: &str) -> String {
     line.chars().take(90).collect()
 }
 
-/// The variants that are found quickest.
+/// The variants that seeds find quickest; scenarios take no time.
 const QUICK: &[Mutant] = &[
     Mutant::AckBeforeDurable,
     Mutant::ViewFenceSkipped,
@@ -131,16 +159,4 @@ const QUICK: &[Mutant] = &[
     Mutant::ExpiryIgnored,
     Mutant::CompareAndSetBlind,
     Mutant::CheckpointNotAtCut,
-];
-
-/// Variants that need a chain of events which chance alone does not bring about within 2,000 seeds. They are hunted only by
-/// name.
-const RARE: &[Mutant] = &[
-    Mutant::RoundOfOldViewConfirmed,
-    Mutant::UnverifiedTrusted,
-    Mutant::ParentUnchecked,
-    Mutant::ApplyUnverified,
-    Mutant::StaleIncarnationCounts,
-    Mutant::RecoverFromOne,
-    Mutant::GhostsNotErased,
 ];

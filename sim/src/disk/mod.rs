@@ -14,6 +14,7 @@ use lockstep_server::journal::file::BlockFile;
 pub use self::file::{SimFile, Survival, Tearing};
 use crate::{
     dice::Dice,
+    facts::header_of,
     plan::{DiskPlan, Fault},
 };
 
@@ -118,6 +119,8 @@ pub struct SimDisk {
     pub slow_until_ns: u64,
     /// Checkpoints find no room until then.
     pub full_until_ns: u64,
+    /// A prepare of this op does not get onto the disk.
+    pub held_op: Option<u64>,
     /// The next write fails.
     pub fails_next_write: bool,
     /// The next journal write goes elsewhere: so many bytes away.
@@ -139,6 +142,7 @@ impl SimDisk {
             stalled_until_ns: 0,
             slow_until_ns: 0,
             full_until_ns: 0,
+            held_op: None,
             fails_next_write: false,
             misdirects_write_by: None,
             misdirects_read_by: None,
@@ -166,6 +170,23 @@ impl SimDisk {
     pub fn latency_ns(&self, now_ns: u64, plan: &DiskPlan, dice: &mut Dice) -> u64 {
         let latency_ns = dice.delay(&plan.latency_ns);
         if now_ns < self.slow_until_ns { 10 * latency_ns } else { latency_ns }
+    }
+
+    /// Whether work that was asked for is a prepare that does not get onto the disk.
+    pub fn is_held(&self, id: u64) -> bool {
+        let Some(op) = self.held_op else { return false };
+        match self.in_flight.get(&id) {
+            Some(Work::Write { place: Place::Journal, bytes, .. }) => header_of(bytes).op.get() == op,
+            _ => false,
+        }
+    }
+
+    /// Where in the superblock file something is being written, in bytes.
+    pub fn superblock_write(&self) -> Option<u64> {
+        self.in_flight.values().find_map(|work| match work {
+            Work::Write { place: Place::Superblock, offset, .. } => Some(*offset),
+            _ => None,
+        })
     }
 
     /// Does work that was asked for. `None` if a crash came between.
@@ -268,6 +289,7 @@ impl SimDisk {
 
     /// Nothing goes wrong any more.
     pub fn heal(&mut self) {
+        self.held_op = None;
         self.stalled_until_ns = 0;
         self.slow_until_ns = 0;
         self.full_until_ns = 0;

@@ -20,6 +20,9 @@ use crate::{
 /// How long a turn may wait for more to arrive, in ns.
 const TURN_DELAY_NS: u64 = 20_000;
 
+/// How often it is looked at whether a prepare that is held may get onto the disk, in ns.
+const HELD_NS: u64 = 100_000;
+
 impl Server {
     /// Gives the replica an input; a turn follows.
     pub(super) fn step(&mut self, shared: &mut Shared, input: Input) {
@@ -239,6 +242,10 @@ impl Server {
         if shared.now_ns < self.disk.stalled_until_ns {
             let (server, boot) = (self.id, self.boot);
             return shared.schedule.at(self.disk.stalled_until_ns, Event::Disk { server, boot, id });
+        }
+        if self.disk.is_held(id) {
+            let (server, boot) = (self.id, self.boot);
+            return shared.after(HELD_NS, Event::Disk { server, boot, id });
         }
         let Some(done) = self.disk.complete(shared.now_ns, id) else { return };
         let server = self.id;

@@ -1,5 +1,7 @@
 //! Single situations, each a test with a sentence for a name. Every check of the simulator holds in all of them.
 
+mod stories;
+
 use lockstep_replica::{AckPolicy, Role};
 use lockstep_sim::scenario::{Checkpoint, Cluster, Prepare, SuperblockCopy};
 
@@ -49,23 +51,60 @@ fn without_a_quorum_nobody_is_answered_until_it_is_back() {
     cluster.expect_converged();
 }
 
-#[test]
-fn a_server_that_was_cut_off_alone_disturbs_nobody_when_it_is_back() {
+/// Cuts a backup off in some way, and sees that neither then nor later anybody leaves the view.
+fn expect_undisturbed(cut: impl FnOnce(&mut Cluster, u8)) {
     let mut cluster = Cluster::new(3);
     cluster.expect_answers(5);
     let primary = cluster.primary();
-    let other = (primary + 1) % 3;
-    let view = |cluster: &Cluster, server: u8| {
-        cluster.world.servers[server as usize].process.as_deref().map(|process| process.status().view)
-    };
-    let before = view(&cluster, primary);
-    cluster.cut_off(&[other]);
+    let view = cluster.replica(primary).status().view;
+    cut(&mut cluster, (primary + 1) % 3);
     cluster.pass_ms(3000);
+    cluster.expect_answers(5);
+    cluster.replica(primary).expect_status(Role::Primary);
     cluster.join();
     cluster.expect_answers(5);
     cluster.expect_converged();
-    assert_eq!(cluster.primary(), primary);
-    assert_eq!(view(&cluster, primary), before);
+    assert_eq!(cluster.replica(primary).status().view, view);
+    cluster.replica(primary).expect_status(Role::Primary);
+}
+
+#[test]
+fn a_server_that_was_cut_off_alone_disturbs_nobody() {
+    expect_undisturbed(|cluster, server| cluster.cut_off(&[server]));
+}
+
+#[test]
+fn a_server_that_hears_nobody_disturbs_nobody() {
+    expect_undisturbed(|cluster, server| {
+        (0..3).filter(|&other| other != server).for_each(|other| cluster.cut(other, server))
+    });
+}
+
+#[test]
+fn a_server_that_nobody_hears_disturbs_nobody() {
+    expect_undisturbed(|cluster, server| {
+        (0..3).filter(|&other| other != server).for_each(|other| cluster.cut(server, other))
+    });
+}
+
+#[test]
+fn a_backup_that_does_not_hear_only_the_primary_disturbs_nobody() {
+    expect_undisturbed(|cluster, server| {
+        let primary = cluster.primary();
+        cluster.cut(primary, server);
+    });
+}
+
+#[test]
+fn a_primary_that_nobody_hears_gives_way() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(5);
+    let old = cluster.primary();
+    (0..3).filter(|&other| other != old).for_each(|other| cluster.cut(old, other));
+    cluster.wait_for("another primary", |world| world.primary().is_some_and(|primary| primary != old));
+    cluster.expect_answers(5);
+    cluster.join();
+    cluster.expect_converged();
 }
 
 #[test]
@@ -131,6 +170,65 @@ fn a_rotten_prepare_is_fetched_from_the_others() {
     cluster.expect_converged();
     assert_eq!(cluster.replica(backup).vouch_op(), 0);
     cluster.expect_answers(5);
+}
+
+#[test]
+fn a_torn_tail_is_fetched_from_the_others() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_writes(5);
+    cluster.expect_converged();
+    let backup = (cluster.primary() + 1) % 3;
+    let next = cluster.replica(backup).status().op + 1;
+    cluster.replica(backup).hold_write(next);
+    cluster.expect_writes(3);
+    cluster.replica(backup).stop_with_torn_writes();
+    cluster.replica(backup).hold_nothing();
+    cluster.replica(backup).start();
+    assert_eq!(cluster.replica(backup).status().op, next - 1, "what came behind the torn prepare is not counted");
+    assert_eq!(cluster.replica(backup).vouch_op(), 0, "nothing of it had been acknowledged");
+    cluster.expect_converged();
+    cluster.expect_answers(5);
+}
+
+/// Rot at different ops on some servers, found when all start again after a power cut.
+fn power_cut_after_rot(rotten: &[(u8, u64)]) {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_writes(20);
+    cluster.expect_converged();
+    let primary = cluster.primary();
+    for &(step, op) in rotten {
+        cluster.replica((primary + step) % 3).corrupt(Prepare(op));
+    }
+    for server in 0..3 {
+        cluster.replica(server).stop();
+    }
+    for server in 0..3 {
+        cluster.replica(server).start();
+    }
+    cluster.expect_answers(5);
+    cluster.expect_converged();
+    for server in 0..3 {
+        assert_eq!(cluster.replica(server).vouch_op(), 0);
+    }
+}
+
+#[test]
+fn rot_in_the_middle_of_the_primary_is_fetched_from_the_others() {
+    power_cut_after_rot(&[(0, 3)]);
+}
+
+#[test]
+fn rot_at_different_ops_of_two_servers_is_fetched_from_the_third() {
+    power_cut_after_rot(&[(1, 3), (2, 7)]);
+    power_cut_after_rot(&[(0, 7), (2, 3)]);
+}
+
+/// Each op is still whole somewhere. But the start of a server erases what is beyond its rot, and no server is left that can
+/// vouch for the log: they say so, and do not go on with less.
+#[test]
+#[should_panic(expected = "too many servers have lost what they had acknowledged")]
+fn rot_on_all_servers_at_once_is_said_and_nothing_is_given_up_silently() {
+    power_cut_after_rot(&[(0, 3), (1, 5), (2, 7)]);
 }
 
 #[test]

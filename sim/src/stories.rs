@@ -1,0 +1,208 @@
+//! Scenarios in which one rule of the protocol or of the disk formats, and nothing else, keeps something from being lost:
+//! chains of events that chance alone brings about too rarely. Each is a test, and kills the variant of the code that breaks
+//! its rule.
+
+use lockstep_proto::{
+    message::{Command, MessageHeader},
+    mutant::Mutant,
+};
+use lockstep_replica::Role;
+use lockstep_server::journal::superblock;
+
+use crate::scenario::Cluster;
+
+/// A scenario, and the variant that it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Story {
+    /// The wrong variant that it finds.
+    pub mutant: Mutant,
+    /// Its name.
+    pub name: &'static str,
+    /// What happens. Panics if a check fails.
+    pub tell: fn(),
+}
+
+macro_rules! stories {
+    ( $( $mutant:ident => $tell:ident, )+ ) => {
+        /// Every scenario of this kind.
+        pub const STORIES: &[Story] =
+            &[ $( Story { mutant: Mutant::$mutant, name: stringify!($tell), tell: $tell }, )+ ];
+    };
+}
+
+stories! {
+    RoundOfOldViewConfirmed => a_primary_that_wakes_up_reads_nothing_stale,
+    StaleIncarnationCounts => a_promise_from_before_a_wipe_counts_no_more,
+    RecoverFromOne => a_wiped_server_does_not_believe_a_single_answer,
+    UnverifiedTrusted => a_stray_prepare_is_not_taken_for_the_log,
+    ParentUnchecked => a_stray_prepare_is_not_taken_for_the_log,
+    ApplyUnverified => a_stray_prepare_is_not_taken_for_the_log,
+    GhostsNotErased => what_lies_beyond_a_torn_prepare_does_not_come_back,
+    SuperblockNotRepaired => a_superblock_that_was_cut_off_is_completed_before_it_is_acted_on,
+}
+
+/// Three servers that have the same; the primary, and the two that come after it.
+fn three() -> (Cluster, [u8; 3]) {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(3);
+    cluster.expect_converged();
+    let primary = cluster.primary();
+    (cluster, [primary, (primary + 1) % 3, (primary + 2) % 3])
+}
+
+fn is(command: Command) -> impl Fn(&MessageHeader) -> bool {
+    move |header| header.command() == Some(command)
+}
+
+/// The old primary sleeps while the others go on without it. When it wakes up it reaches only the one who does not tell it.
+pub fn a_primary_that_wakes_up_reads_nothing_stale() {
+    let (mut cluster, [old, next, _]) = three();
+    cluster.cut_between(old, next);
+    cluster.replica(old).pause();
+    cluster.wait_for("another primary", |world| world.primary() == Some(next));
+    cluster.expect_writes(3);
+    cluster.replica(old).resume();
+    cluster.ask_to_read_from(old);
+    cluster.pass_ms(1000);
+    cluster.join();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
+
+/// A server has promised to help the next view begin, and is wiped before its promise arrives. It then votes in the view
+/// before.
+pub fn a_promise_from_before_a_wipe_counts_no_more() {
+    let (mut cluster, [primary, candidate, wiped]) = three();
+    let view = cluster.replica(primary).status().view;
+    cluster.delay(wiped, candidate, |_| true);
+    cluster.replica(primary).pause();
+    cluster.wait_until("a promise", move |world| {
+        world.servers[wiped as usize].process.as_deref().is_some_and(|process| process.superblock().view.get() > view)
+    });
+    cluster.pass_ms(1);
+    cluster.replica(wiped).wipe();
+    // From now on only the promise is late.
+    cluster.delay_only(is(Command::DoViewChange));
+    cluster.replica(primary).resume();
+    cluster.replica(wiped).start();
+    cluster.expect_converged();
+    assert_eq!(cluster.replica(wiped).status().view, view, "nobody else knows of the next view");
+    cluster.cut_off(&[candidate]);
+    cluster.expect_writes(3);
+    assert!(cluster.delay_no_more(|_| true) > 0);
+    cluster.pass_ms(100);
+    cluster.join();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
+
+/// A server votes in a view, is wiped, and hears at first only from the one that has missed that view.
+pub fn a_wiped_server_does_not_believe_a_single_answer() {
+    let (mut cluster, [late, primary, wiped]) = three();
+    cluster.cut_off(&[late]);
+    cluster.wait_for("another primary", |world| world.primary() == Some(primary));
+    cluster.expect_writes(3);
+    cluster.replica(wiped).wipe();
+    cluster.join();
+    cluster.cut_between(primary, wiped);
+    cluster.cut_between(primary, late);
+    cluster.delay(late, wiped, |header| header.command() != Some(Command::RecoveryResponse));
+    cluster.delay(wiped, late, |header| header.command() != Some(Command::Recovery));
+    cluster.replica(wiped).start();
+    cluster.pass_ms(100);
+    // The late one learns how the view began, but not what it has committed since.
+    cluster.join();
+    cluster.cut_between(primary, wiped);
+    cluster.delay(primary, late, is(Command::Prepare));
+    cluster.wait_for("the late server is a member of the view", |world| {
+        world.servers[late as usize].process.as_deref().is_some_and(|process| process.role() == Role::Backup)
+    });
+    cluster.replica(primary).stop();
+    cluster.delay_no_more(|_| false);
+    cluster.pass_ms(2000);
+    cluster.join();
+    cluster.replica(primary).start();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
+
+/// An op that its primary had sent to one backup, and then lost, arrives there two views later, when the view is being joined.
+pub fn a_stray_prepare_is_not_taken_for_the_log() {
+    let (mut cluster, [first, second, late]) = three();
+    let status = cluster.replica(first).status();
+    let (view, op) = (status.view, status.op + 1);
+    cluster.delay(first, second, is(Command::Prepare));
+    cluster.delay(first, late, is(Command::Prepare));
+    cluster.replica(first).hold_write(op);
+    cluster.ask_to_write(1);
+    cluster.pass_ms(20);
+    cluster.replica(late).pause();
+    cluster.replica(first).stop();
+    cluster.replica(first).hold_nothing();
+    cluster.delay_only(move |header| header.view.get() == view);
+    cluster.replica(first).start();
+    cluster.wait_for("another primary", |world| world.primary() == Some(second));
+    cluster.expect_writes(3);
+    cluster.replica(second).hand_over(Some(first));
+    cluster.wait_for("the first primary again", |world| world.primary() == Some(first));
+    cluster.delay(first, late, is(Command::Prepare));
+    cluster.replica(late).resume();
+    cluster.wait_for("the late server joins", move |world| {
+        world.servers[late as usize].process.as_deref().is_some_and(|process| process.status().view > view + 1)
+    });
+    cluster.pass_ms(50);
+    assert!(cluster.delay_no_more(|header| header.view.get() == view) > 0);
+    cluster.expect_converged();
+    cluster.expect_answers(3);
+}
+
+/// A prepare is torn, and the one behind it whole. The torn one comes back; the other one was given up.
+pub fn what_lies_beyond_a_torn_prepare_does_not_come_back() {
+    let (mut cluster, [first, second, torn]) = three();
+    let op = cluster.replica(first).status().op + 1;
+    cluster.replica(torn).hold_write(op);
+    cluster.replica(first).hold_write(op + 1);
+    cluster.delay(first, second, move |header| is(Command::Prepare)(header) && header.op.get() > op);
+    cluster.expect_writes(1);
+    cluster.ask_to_write(1);
+    cluster.pass_ms(20);
+    cluster.replica(torn).stop();
+    cluster.replica(first).stop();
+    cluster.delay_no_more(|_| false);
+    cluster.replica(torn).hold_nothing();
+    cluster.replica(first).hold_nothing();
+    cluster.delay(second, torn, move |header| is(Command::Prepare)(header) && header.op.get() > op);
+    cluster.replica(first).start();
+    cluster.wait_for("the second primary", |world| world.primary() == Some(second));
+    cluster.expect_writes(1);
+    cluster.replica(torn).start();
+    cluster.wait_for("a member with the op that was torn", move |world| {
+        let process = world.servers[torn as usize].process.as_deref();
+        process.is_some_and(|process| process.role() == Role::Backup && process.status().durable == op)
+    });
+    cluster.replica(torn).stop();
+    cluster.replica(torn).start();
+    cluster.pass_ms(20);
+    cluster.delay_no_more(|_| false);
+    cluster.expect_answers(3);
+    cluster.expect_converged();
+}
+
+/// A crash leaves half of a new superblock, which counts and is acted on; and the next crash damages just that half.
+pub fn a_superblock_that_was_cut_off_is_completed_before_it_is_acted_on() {
+    let (mut cluster, [first, second, torn]) = three();
+    cluster.replica(first).hand_over(Some(second));
+    cluster.wait_until("half of a superblock", move |world| {
+        superblock::read(&world.servers[torn as usize].disk.superblock).is_ok_and(|reading| !reading.is_complete())
+    });
+    cluster.replica(torn).stop();
+    cluster.replica(torn).start();
+    // It has told the others of its view by now.
+    cluster.wait_until("the first half of the next one", move |world| {
+        world.servers[torn as usize].disk.superblock_write() == Some(0)
+    });
+    cluster.replica(torn).stop_with_torn_writes();
+    cluster.replica(torn).start();
+    cluster.expect_answers(3);
+    cluster.expect_converged();
+}
