@@ -68,7 +68,8 @@ impl<P: BatchPool> Replica<P> {
         if self.is_recovering {
             self.begin_recovery();
         } else if self.config.primary_of(self.view) == self.config.replica {
-            if mutant::is(Mutant::RestartedPrimaryGoesOn) && self.log_view == self.view && self.vouch_op == 0 {
+            let is_whole = self.view > 0 && self.log_view == self.view && self.vouch_op == 0;
+            if mutant::is(Mutant::RestartedPrimaryGoesOn) && is_whole {
                 return self.become_primary();
             }
             // What it has acknowledged may not be on its disk.
