@@ -97,6 +97,8 @@ fn expiry_options(context: &mut Context<'_>, options: &Arguments<'_>) -> Option<
         let names = [("nx", NX), ("xx", XX), ("gt", GT), ("lt", LT)];
         let Some((_, flag)) = names.into_iter().find(|(name, _)| is_option(option, name)) else {
             let end = option.iter().position(|&byte| byte == 0).unwrap_or(option.len());
+            // Redis takes line breaks off the end of an error; those inside it become spaces.
+            let end = option[..end].iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
             context.out.error_bytes(&[b"ERR Unsupported option ", &option[..end]].concat());
             return None;
         };
