@@ -11,6 +11,11 @@
 //! | `arguments`, `grammar` | what random sequences are made of |
 //! | `sequence` | runs one on a server |
 //! | `agreement` | what has to be equal, and what need not be, with reasons |
+//! | `streams` | bytes that are no commands, publishing and listening, clients that do not want to be answered |
+//! | `clients`, `clients.py` | redis-py, redis-rs, redis-cli and redis-benchmark through a kill of the primary |
+//! | `load` | the load generator speaks RESP |
+//! | `found` | differences that were found once |
+//! | `ours` | our servers beside Redis |
 //! | `differential` | runs sequences on two servers, and shrinks one that shows a difference |
 
 #[path = "../harness/mod.rs"]
@@ -18,9 +23,14 @@ mod harness;
 
 mod agreement;
 mod arguments;
+mod clients;
 mod differential;
+mod found;
 mod grammar;
+mod load;
+mod ours;
 mod peer;
 mod sequence;
+mod streams;
 mod tools;
 mod wire;

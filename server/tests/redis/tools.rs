@@ -32,3 +32,11 @@ pub fn skip(test: &str, missing: &str) {
     // A terminal that is gone does not need to know.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
+
+/// The Python that has redis-py.
+pub fn python() -> Option<PathBuf> {
+    let interpreter = folder().join("python/bin/python");
+    let mut check = std::process::Command::new(&interpreter);
+    let has_client = check.args(["-c", "import redis"]).status().is_ok_and(|status| status.success());
+    has_client.then_some(interpreter)
+}

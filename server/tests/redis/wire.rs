@@ -169,6 +169,7 @@ impl Connection {
     /// # Errors
     ///
     /// When there is none, and why.
+    #[allow(dead_code, reason = "the tests of the front door use it")]
     pub fn receive_within(&mut self, patience: Duration) -> Answer {
         let _ = self.stream.set_read_timeout(Some(patience));
         let answer = self.receive();
