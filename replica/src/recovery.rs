@@ -63,6 +63,10 @@ impl<P: BatchPool> Replica<P> {
     pub(crate) fn on_recovery(&mut self, header: &MessageHeader) {
         let from = header.replica as usize;
         let incarnation = header.incarnations[from].get();
+        if incarnation < self.durable.incarnations[from] && self.may_speak() {
+            // A late message of the server as it was before, which ignores this; or its clock was set back, and it must be told.
+            return self.send_recovery_response(header.replica, header.nonce.get());
+        }
         if incarnation < self.incarnations[from] {
             return;
         }
@@ -86,12 +90,16 @@ impl<P: BatchPool> Replica<P> {
                 continue;
             }
             if let Some(nonce) = self.recoveries[from].take() {
-                let mut header = self.header(Command::RecoveryResponse);
-                header.nonce = U64::new(nonce);
-                header.incarnations = self.incarnations.map(U64::new);
-                self.send(replica, header);
+                self.send_recovery_response(replica, nonce);
             }
         }
+    }
+
+    fn send_recovery_response(&mut self, replica: u8, nonce: u64) {
+        let mut header = self.header(Command::RecoveryResponse);
+        header.nonce = U64::new(nonce);
+        header.incarnations = self.incarnations.map(U64::new);
+        self.send(replica, header);
     }
 
     pub(crate) fn on_recovery_response(&mut self, header: &MessageHeader) {
@@ -99,6 +107,14 @@ impl<P: BatchPool> Replica<P> {
         let Phase::Recovering(recovering) = &mut self.phase else { return };
         if header.nonce.get() != nonce || recovering.has_persisted {
             return;
+        }
+        let me = self.config.replica as usize;
+        if header.incarnations[me].get() > self.incarnations[me] {
+            return self.fatal(
+                "the other servers know this server with a later data folder than this one: the clock was set back between two \
+                 runs of `recover`; set it right and make the folder with `recover` again"
+                    .to_string(),
+            );
         }
         recovering.views[header.replica as usize] = Some(header.view.get());
         let count = recovering.views.iter().flatten().count();

@@ -320,11 +320,8 @@ impl<P: BatchPool> Replica<P> {
         if !is_recovery && header.view.get() == 0 && self.is_reformatted(header) {
             return false;
         }
-        if incarnation < known && !mutant::is(Mutant::StaleIncarnationCounts) {
-            // Said before its disk was wiped.
-            return false;
-        }
-        true
+        // What it said before its disk was wiped does not count. But a question may be of now, by a clock that was set back.
+        incarnation >= known || command == Command::Recovery || mutant::is(Mutant::StaleIncarnationCounts)
     }
 
     pub(crate) fn is_server(&self, replica: u8) -> bool {
