@@ -11,7 +11,7 @@ use std::{
 };
 
 use harness::{
-    Cluster, Spec, server_binary, wait_for,
+    Cluster, Spec, get, server_binary, wait_for,
     workload::{Workload, audit},
 };
 use serde_json::Value;
@@ -77,6 +77,25 @@ fn a_killed_primary_is_replaced_and_comes_back_as_a_backup() {
     let histories = workload.finish();
     audit(&cluster.addresses(), &histories);
     cluster.wait_for_equal_state();
+}
+
+/// It went on saying "200 primary" while nothing could be committed any more.
+#[test]
+fn a_primary_without_a_quorum_says_that_it_does_not_serve() {
+    let mut cluster = Cluster::start(Spec::of(3));
+    let alone = primary(&cluster);
+    for id in (0..3).filter(|id| *id != alone) {
+        cluster.kill(id);
+    }
+    let reason = wait_for("the primary to know", || {
+        let (code, body) = get(&cluster.servers[alone as usize], "/healthz")?;
+        (code == 503).then_some(body)
+    });
+    assert!(reason.contains("waiting for enough other servers"), "{reason}");
+    for id in (0..3).filter(|id| *id != alone) {
+        cluster.start_server(id);
+    }
+    cluster.wait_until_healthy();
 }
 
 #[test]

@@ -54,7 +54,10 @@ use crate::buffers::{AlignedBuffer, BUFFER_SIZE_MAX, Pool};
 #[derive(Debug, Error)]
 pub enum RecoveryError {
     /// The disk failed.
-    #[error("cannot {what} the journal at byte {offset}: {source}")]
+    #[error(
+        "cannot {what} the journal at byte {offset}: {source}; try again, or if the disk is lost, make a folder on another one \
+         with `lockstep-server recover`, which the other servers fill"
+    )]
     Io {
         /// Reading or repairing.
         what: &'static str,

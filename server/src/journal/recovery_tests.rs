@@ -440,12 +440,14 @@ fn another_version_is_not_ours_to_read() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_read_is_named_with_the_place() {
+fn a_disk_that_cannot_be_read_is_named_with_the_place_and_what_to_do() {
     let mut journal = Journal::new(8, 3);
     journal.put(1);
     journal.file.fail_reads_of(5000);
     let error = journal.recover().expect_err("the disk fails");
-    assert!(error.to_string().starts_with("cannot read the journal at byte 0: Input/output error"), "{error}");
+    let error = error.to_string();
+    assert!(error.starts_with("cannot read the journal at byte 0: Input/output error"), "{error}");
+    assert!(error.contains("`lockstep-server recover`") && !error.contains('\n'), "{error}");
 }
 
 #[test]
