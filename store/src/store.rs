@@ -126,6 +126,11 @@ impl Store {
         self.len() == 0
     }
 
+    /// Size of all entries together: header, key and value of each, in bytes. A checkpoint is about as large.
+    pub fn entry_bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Memory in use.
     pub fn memory_bytes(&self) -> MemoryUse {
         MemoryUse {

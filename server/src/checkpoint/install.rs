@@ -71,6 +71,41 @@ pub fn create_temporary(shard_dir: &Path, op: u64) -> io::Result<DirectFile> {
     DirectFiles.create(&path)
 }
 
+/// Takes the name of the complete checkpoint at `op` away, which another one has replaced: its file has that of one that was
+/// never completed, and is to be written over. Returns false if it has been removed by somebody else.
+///
+/// # Errors
+///
+/// What the disk says.
+pub fn retire(shard_dir: &Path, op: u64) -> io::Result<bool> {
+    match fs::rename(checkpoint_path(shard_dir, op), temporary_path(shard_dir, op)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+/// Gives the file of the retired or never completed checkpoint at `spare_op` to the one at `op` that is about to be written.
+/// Returns false if it has been removed by somebody else.
+///
+/// # Errors
+///
+/// What the disk says.
+pub fn reuse(shard_dir: &Path, spare_op: u64, op: u64) -> io::Result<bool> {
+    match fs::rename(temporary_path(shard_dir, spare_op), temporary_path(shard_dir, op)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+/// Removes what was written of the checkpoint at `op`, if there is anything.
+///
+/// # Errors
+///
+/// What the disk says.
+pub fn remove_temporary(shard_dir: &Path, op: u64) -> io::Result<()> {
+    remove_if_there(&temporary_path(shard_dir, op))
+}
+
 /// Gives a complete and synced checkpoint its final name, durably. After this, the superblock may point to it.
 ///
 /// # Errors

@@ -15,6 +15,7 @@
 pub mod install;
 pub mod layout;
 pub mod reader;
+pub mod removal;
 pub mod writer;
 
 #[cfg(test)]

@@ -25,12 +25,15 @@ use super::{
     clock::Now,
     disk::{self, SuperblockChange},
     header_of,
+    pace::Pace,
+    spare::{self, Spare},
     transfer::KeptCheckpoint,
 };
 use crate::{
     checkpoint::{
-        install::{create_temporary, install, remove_older},
+        install::install,
         layout::Section,
+        removal,
         writer::{CheckpointMeta, CheckpointWrite, CheckpointWriter, FinishedCheckpoint},
     },
     journal::file::{BlockFile, DirectFile},
@@ -42,9 +45,8 @@ use crate::{
 /// Bytes that store and sessions give out between two turns: some tens of microseconds of work.
 const STEP_BYTES: usize = 64 << 10;
 
-/// How fast a checkpoint is written while the journal has room, in bytes per second: so slow that neither the disk nor the
-/// event loop notices much of it.
-const CALM_BYTES_PER_S: u64 = 64 << 20;
+/// Bytes in one write to the disk. A write of the journal may have to wait for one of these.
+const WRITE_BYTES: usize = 128 << 10;
 
 /// When the next checkpoint is due, and what is being written.
 pub struct Checkpointer {
@@ -60,8 +62,12 @@ pub struct Checkpointer {
     /// The one that is being written is of a state that has been replaced.
     is_given_up: bool,
     is_over: Rc<LocalNotify>,
+    /// A backup needs a checkpoint at this op or a later one.
+    wanted_op: u64,
     /// The checkpoint in force.
     pub(super) current: Option<KeptCheckpoint>,
+    /// The file that the next one is written to.
+    pub(super) spare: Option<Spare>,
 }
 
 impl Checkpointer {
@@ -77,7 +83,9 @@ impl Checkpointer {
             is_active: false,
             is_given_up: false,
             is_over: Rc::default(),
+            wanted_op: 0,
             current,
+            spare: None,
         }
     }
 
@@ -134,6 +142,11 @@ impl Core {
                 self.replica.step(now.monotonic_ns, now.wall_ns, Input::CheckpointDue);
             }
         }
+        // A backup waits for it, and an idle primary would never be due.
+        let (wanted, applied) = (self.checkpointer.wanted_op, self.machine.applied);
+        if (self.disk.superblock().checkpoint.get() + 1..=applied).contains(&wanted) && !shard.is_stopping() {
+            self.cut();
+        }
         let Some(writer) = self.checkpointer.cut.take() else { return };
         let shard = shard.clone();
         tokio_uring::spawn(async move {
@@ -170,6 +183,12 @@ impl Core {
         }
     }
 
+    /// A backup needs ops from `op` on, which the log does not hold any more. A checkpoint is of use to it if it is at `op` or
+    /// later: if the one in force is not, the next one must not be long in coming.
+    pub(super) fn want_checkpoint_at(&mut self, op: u64) {
+        self.checkpointer.wanted_op = self.checkpointer.wanted_op.max(op);
+    }
+
     /// The superblock points to a checkpoint of this server.
     pub(super) fn checkpoint_is_durable(&mut self, now: Now, finished: &FinishedCheckpoint) {
         let input = Input::CheckpointDurable { op: finished.meta.op, state_hash: finished.state_hash };
@@ -183,68 +202,23 @@ impl Core {
     }
 }
 
-/// How fast a checkpoint is written. Slowly, as long as the journal has plenty of room; as fast as it goes once that fills up.
-struct Pace {
-    start: Instant,
-    used_at_start: u64,
-    bytes: u64,
-}
-
-impl Pace {
-    /// Lets everything that has arrived meanwhile go first, and the disk rest.
-    async fn rest(&mut self, shard: &Rc<Shard>, step_bytes: usize) {
-        self.bytes += step_bytes as u64;
-        let bytes_per_s = {
-            let disk = &shard.core.borrow().disk;
-            let room = disk.size().saturating_sub(self.used_at_start);
-            match disk.used_bytes().saturating_sub(self.used_at_start) {
-                _ if disk.is_full() => None,
-                grown if grown * 4 < room => Some(CALM_BYTES_PER_S),
-                grown if grown * 2 < room => Some(4 * CALM_BYTES_PER_S),
-                _ => None,
-            }
-        };
-        let due = bytes_per_s.map(|rate| Duration::from_nanos(self.bytes.saturating_mul(1_000_000_000) / rate));
-        match due.and_then(|due| due.checked_sub(self.start.elapsed())) {
-            Some(early) => ring::sleep(early).await,
-            None => drop(tokio_uring::no_op().await),
-        }
-    }
-}
-
 /// Writes a checkpoint and brings it into force; `None` if it was given up.
-async fn write_checkpoint(
-    shard: &Rc<Shard>,
-    mut writer: CheckpointWriter,
-) -> anyhow::Result<Option<FinishedCheckpoint>> {
-    let (folder, is_over, used_at_start) = {
+async fn write_checkpoint(shard: &Rc<Shard>, writer: CheckpointWriter) -> anyhow::Result<Option<FinishedCheckpoint>> {
+    let (folder, is_over, mut pace) = {
         let core = shard.core.borrow();
-        (core.checkpointer.folder.clone(), core.checkpointer.is_over.clone(), core.disk.used_bytes())
+        (core.checkpointer.folder.clone(), core.checkpointer.is_over.clone(), Pace::new(&core))
     };
     let op = writer.meta().op;
-    let mut pace = Pace { start: Instant::now(), used_at_start, bytes: 0 };
-    let Some((sessions, sessions_hash)) = take_sessions(shard, &mut pace).await else { return Ok(None) };
-    let file = blocking(folder.clone(), move |folder| create_temporary(&folder, op)).await?;
-    let file = Rc::new(file);
-    let Some(store_hash) = write_store(shard, &mut writer, &file, &mut pace).await? else { return Ok(None) };
-    for piece in sessions {
-        writer.push(Section::Sessions, &piece);
-        while let Some(write) = writer.next_write() {
-            let size = write.bytes.len();
-            write_piece(&file, write).await?;
-            pace.rest(shard, size).await;
-        }
-    }
-    let (writes, finished) = writer.finish(state_hash(store_hash, sessions_hash));
-    for write in writes {
-        write_piece(&file, write).await?;
-    }
-    wait_until_durable(shard, op).await;
-    if shard.core.borrow().checkpointer.is_given_up {
-        return Ok(None);
-    }
+    let Some(sessions) = take_sessions(shard, &mut pace).await else { return Ok(None) };
+    let file = Rc::new(spare::begin_file(shard, op).await?);
+    let written = write_state(shard, writer, &file, sessions, &mut pace).await?;
     let file = Rc::into_inner(file).context("a write of the checkpoint is still in flight")?;
-    let file = blocking(folder.clone(), move |folder| {
+    let Some(finished) = written else {
+        spare::keep(shard, Spare { op, file }).await?;
+        return Ok(None);
+    };
+    let file = blocking(folder, move |folder| {
+        removal::shorten(&file, finished.size)?;
         file.sync()?;
         install(&folder, op)?;
         Ok(file)
@@ -258,9 +232,34 @@ async fn write_checkpoint(
     if shard.core.borrow().disk.superblock().checkpoint.get() != op {
         return Ok(None);
     }
-    shard.core.borrow_mut().checkpointer.current = Some(KeptCheckpoint::new(op, finished.size, file));
-    blocking(folder, move |folder| remove_older(&folder, op)).await?;
+    let before = shard.core.borrow_mut().checkpointer.current.replace(KeptCheckpoint::new(op, finished.size, file));
+    spare::retire(shard, before, op).await?;
     Ok(Some(finished))
+}
+
+/// Writes the whole file; `None` if the checkpoint was given up. When it is done, nothing stands in the way of its coming into
+/// force.
+async fn write_state(
+    shard: &Rc<Shard>,
+    mut writer: CheckpointWriter,
+    file: &Rc<DirectFile>,
+    (sessions, sessions_hash): (Vec<Vec<u8>>, u128),
+    pace: &mut Pace,
+) -> anyhow::Result<Option<FinishedCheckpoint>> {
+    let op = writer.meta().op;
+    let Some(store_hash) = write_store(shard, &mut writer, file, pace).await? else { return Ok(None) };
+    for piece in sessions {
+        writer.push(Section::Sessions, &piece);
+        while let Some(write) = writer.next_write() {
+            write_piece(shard, file, write, pace).await?;
+        }
+    }
+    let (writes, finished) = writer.finish(state_hash(store_hash, sessions_hash));
+    for write in writes {
+        write_piece(shard, file, write, pace).await?;
+    }
+    wait_until_in_journal(shard, op).await;
+    Ok(Some(finished).filter(|_| !shard.core.borrow().checkpointer.is_given_up))
 }
 
 /// The sessions' part, in pieces, and its hash. They come first, since a session that changes costs more until it is taken.
@@ -303,7 +302,7 @@ async fn write_store(
         };
         writer.push(Section::Store, &piece);
         while let Some(write) = writer.next_write() {
-            write_piece(file, write).await?;
+            write_piece(shard, file, write, pace).await?;
         }
         if let CheckpointProgress::Done { state_hash } = progress {
             return Ok(Some(state_hash));
@@ -312,15 +311,29 @@ async fn write_store(
     }
 }
 
-async fn write_piece(file: &Rc<DirectFile>, write: CheckpointWrite) -> anyhow::Result<()> {
-    Ok(ring::write_at(file.clone(), write.bytes, write.offset, Sync::Later).await?)
+async fn write_piece(
+    shard: &Rc<Shard>,
+    file: &Rc<DirectFile>,
+    write: CheckpointWrite,
+    pace: &mut Pace,
+) -> anyhow::Result<()> {
+    let CheckpointWrite { mut offset, mut bytes } = write;
+    while !bytes.is_empty() {
+        let piece = bytes.split_to(WRITE_BYTES.min(bytes.len()));
+        let size = piece.len();
+        ring::write_at(file.clone(), piece, offset, Sync::Later).await?;
+        offset += size as u64;
+        pace.rest(shard, size).await;
+    }
+    Ok(())
 }
 
-/// The primary may apply an op before its own write of it is durable; a checkpoint may not come into force that early.
-async fn wait_until_durable(shard: &Rc<Shard>, op: u64) {
+/// The primary may apply an op before its own write of it is durable. Then its checkpoint waits, unless that write waits for the
+/// very room in the journal that the checkpoint makes.
+async fn wait_until_in_journal(shard: &Rc<Shard>, op: u64) {
     while {
         let core = shard.core.borrow();
-        core.disk.durable_op() < op && !core.checkpointer.is_given_up
+        core.disk.durable_op() < op && !core.disk.is_stuck_below(op) && !core.checkpointer.is_given_up
     } {
         ring::sleep(Duration::from_millis(1)).await;
     }

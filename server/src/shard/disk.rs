@@ -15,7 +15,7 @@ use lockstep_proto::{
     superblock::Superblock,
 };
 use lockstep_replica::{Input, ViewRecord};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     Core, Shard, clock::Now, header_of, memory_log::MemoryLog, replay::enter_view_record, transfer::Installation,
@@ -131,6 +131,12 @@ impl Disk {
         matches!(self.commands.front(), Some(DiskCommand::Write { .. } | DiskCommand::Truncate { .. }))
     }
 
+    /// Whether `op` is not in the log yet and will not be before there is room, because everything else has been done.
+    pub fn is_stuck_below(&self, op: u64) -> bool {
+        let is_waiting = matches!(self.commands.front(), Some(DiskCommand::Write { .. }));
+        is_waiting && !self.is_exclusive && !self.has_writes_in_flight() && self.last_op() < op
+    }
+
     /// The superblock as it is on the disk.
     pub fn superblock(&self) -> &Superblock {
         self.superblock.durable()
@@ -157,6 +163,20 @@ impl Disk {
             // Nothing is scanned: a restart has lost everything.
             Log::Memory(_) => 0,
         }
+    }
+
+    /// Drops what a checkpoint at `op` has made pointless of what waits. Returns op and checksum of each prepare among it.
+    fn drop_covered(&mut self, op: u64) -> Vec<(u64, u128)> {
+        let mut prepares = Vec::new();
+        self.commands.retain(|command| match command {
+            DiskCommand::Write { op: own, message, .. } if *own <= op => {
+                prepares.push((*own, header_of(message).checksum.get()));
+                false
+            }
+            DiskCommand::Truncate { op: after } => *after >= op,
+            _ => true,
+        });
+        prepares
     }
 
     /// Begins the log anew, behind a checkpoint at `op`. What lies in the journal is older than that.
@@ -212,10 +232,7 @@ fn pump(shard: &Rc<Shard>, core: &mut Core) {
             DiskCommand::Truncate { op } => start_truncation(shard, core, op),
             DiskCommand::Repair { op, message } => start_repair(shard, core, op, message),
             DiskCommand::Persist(change) if core.disk.superblock.is_busy() => Some(DiskCommand::Persist(change)),
-            DiskCommand::Persist(change) => {
-                start_persist(shard, core, change);
-                None
-            }
+            DiskCommand::Persist(change) => start_persist(shard, core, change),
             DiskCommand::Install(installation) => start_installation(shard, core, installation),
         };
         if let Some(command) = blocked {
@@ -313,11 +330,15 @@ fn start_repair(shard: &Rc<Shard>, core: &mut Core, op: u64, message: Bytes) -> 
     None
 }
 
-fn start_persist(shard: &Rc<Shard>, core: &mut Core, change: SuperblockChange) {
+fn start_persist(shard: &Rc<Shard>, core: &mut Core, change: SuperblockChange) -> Option<DiskCommand> {
     let journal_offset = match &change {
         // An installed checkpoint may have overtaken it: the journal has begun anew, and the older one is of no use.
         SuperblockChange::Checkpoint(finished) if finished.meta.op <= core.disk.superblock().checkpoint.get() => {
-            return core.checkpoint_is_over();
+            core.checkpoint_is_over();
+            return None;
+        }
+        SuperblockChange::Checkpoint(finished) if core.disk.durable_op() < finished.meta.op => {
+            return start_restart(shard, core, *finished);
         }
         SuperblockChange::Checkpoint(finished) => core.disk.scan_offset(finished.meta.op + 1),
         SuperblockChange::View(_) => 0,
@@ -335,6 +356,31 @@ fn start_persist(shard: &Rc<Shard>, core: &mut Core, change: SuperblockChange) {
             core.checkpoint_is_durable(now, &finished);
         }
     });
+    None
+}
+
+/// Brings a checkpoint into force whose last prepares are not in the log: they wait for room, and the others had them committed.
+/// The log begins anew behind the checkpoint, which holds what they did, durably.
+fn start_restart(shard: &Rc<Shard>, core: &mut Core, finished: FinishedCheckpoint) -> Option<DiskCommand> {
+    if core.disk.has_writes_in_flight() {
+        return Some(DiskCommand::Persist(SuperblockChange::Checkpoint(finished)));
+    }
+    let (op, journal_op) = (finished.meta.op, core.disk.last_op());
+    info!(
+        shard = core.shard,
+        op, journal_op, "the journal is full and begins anew behind a checkpoint that is ahead of it"
+    );
+    core.disk.is_exclusive = true;
+    let write = core.disk.superblock.begin(&core.pool, |superblock| finished.enter_into(superblock, 0));
+    write_superblock(shard, core, write, move |core, now| {
+        core.disk.is_exclusive = false;
+        core.disk.restart_log(finished.meta.op);
+        for (op, checksum) in core.disk.drop_covered(finished.meta.op) {
+            core.replica.step(now.monotonic_ns, now.wall_ns, Input::JournalWritten { op, checksum });
+        }
+        core.checkpoint_is_durable(now, &finished);
+    });
+    None
 }
 
 /// Everything before it has completed, and nothing is written until it is done.

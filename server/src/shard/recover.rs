@@ -118,7 +118,7 @@ pub fn recover(files: OpenedShard, options: &StartOptions, shard: u16, pool: &Po
 /// The checkpoint that the superblock points to; `None` if there is no such file.
 fn open_checkpoint(files: &OpenedShard) -> anyhow::Result<Option<DirectFile>> {
     let Some(path) = files.checkpoint_path() else { return Ok(None) };
-    match DirectFiles.open(&path, Access::Read) {
+    match DirectFiles.open(&path, Access::ReadWrite) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => Ok(Some(result.with_context(|| format!("cannot open checkpoint {}", path.display()))?)),
     }

@@ -17,11 +17,13 @@ use super::{
     clock::Now,
     disk,
     replay::{ReplaySettings, read_received_machine},
+    spare,
 };
 use crate::{
     buffers::Pool,
     checkpoint::{
-        install::{create_received, install_received, received_path, remove_older, remove_received},
+        install::{create_received, install_received, received_path, remove_received},
+        removal::RemovableFile,
         writer::FinishedCheckpoint,
     },
     journal::file::{Access, BlockFile, DirectFile, DirectFiles, FileLayer},
@@ -38,13 +40,27 @@ const KEPT_NS: u64 = 60_000_000_000;
 pub struct KeptCheckpoint {
     op: u64,
     size: u64,
-    file: Rc<DirectFile>,
+    file: Rc<RemovableFile>,
 }
 
 impl KeptCheckpoint {
     /// The checkpoint at `op`, a file of `size` bytes.
     pub fn new(op: u64, size: u64, file: DirectFile) -> KeptCheckpoint {
-        KeptCheckpoint { op, size, file: Rc::new(file) }
+        KeptCheckpoint { op, size, file: Rc::new(RemovableFile::new(file, size)) }
+    }
+
+    /// Its op and its file, if nobody else reads it.
+    pub(super) fn into_unread(self) -> Result<(u64, DirectFile), KeptCheckpoint> {
+        let KeptCheckpoint { op, size, file } = self;
+        match Rc::try_unwrap(file) {
+            Ok(file) => Ok((op, file.into_inner())),
+            Err(file) => Err(KeptCheckpoint { op, size, file }),
+        }
+    }
+
+    /// The file has no name any more: its space is given back when nobody reads it any more.
+    pub(super) fn note_removed(&self) {
+        self.file.note_removed();
     }
 }
 
@@ -280,7 +296,7 @@ impl Core {
             "the state of another server has been taken over"
         );
         self.checkpointer.give_up();
-        self.checkpointer.current = Some(KeptCheckpoint::new(op, checkpoint.size, file));
+        let before = self.checkpointer.current.replace(KeptCheckpoint::new(op, checkpoint.size, file));
         self.transfers.received = None;
         self.applies.clear();
         self.metrics.checkpoints_installed.increment();
@@ -297,8 +313,7 @@ impl Core {
         self.replica.step(now.monotonic_ns, now.wall_ns, input);
         let shard = shard.clone();
         tokio_uring::spawn(async move {
-            let folder = shard.core.borrow().checkpointer.folder().clone();
-            if let Err(failure) = blocking(folder, move |folder| remove_older(&folder, op)).await {
+            if let Err(failure) = spare::retire(&shard, before, op).await {
                 warn!(shard = shard.shard, %failure, "an old checkpoint cannot be removed");
             }
         });

@@ -103,13 +103,16 @@ fn carry_out(shard: &Rc<Shard>, core: &mut Core, now: Now, output: Output) {
         Output::InSyncChanged { mask } => {
             info!(shard = core.shard, in_sync = %format_mask(mask), "the in-sync set changed");
         }
-        Output::BackupBehind { peer, op } => info!(
-            shard = core.shard,
-            peer,
-            needs_op = op,
-            journal_begins_at_op = core.journal_first_op(),
-            "a backup needs ops that this server's journal no longer holds: it will be sent a checkpoint"
-        ),
+        Output::BackupBehind { peer, op } => {
+            info!(
+                shard = core.shard,
+                peer,
+                needs_op = op,
+                journal_begins_at_op = core.journal_first_op(),
+                "a backup needs ops that this server's journal no longer holds: it will be sent a checkpoint"
+            );
+            core.want_checkpoint_at(op);
+        }
         Output::Behind { op, first_op, checkpoint_op } => info!(
             shard = core.shard,
             needs_op = op,
