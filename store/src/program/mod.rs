@@ -196,3 +196,59 @@ impl Run<'_, '_> {
         expiry::now_ms(self.moment.timestamp_ns).saturating_add(ms)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lockstep_proto::{
+        Operation, Status,
+        program::{Builder, Opcode, Value, results},
+        request::{Request, RequestParts, encode_request},
+    };
+
+    use crate::{Store, StoreConfig};
+
+    fn transact(store: &mut Store, commands: &[(Opcode, &[&[u8]])]) -> (Status, Vec<u8>) {
+        let mut program = Builder::new();
+        commands.iter().for_each(|(opcode, arguments)| program.command(*opcode, arguments));
+        let value = program.as_bytes();
+        let (operation, flags, session, sequence) = (Operation::Transact, 0, 0, 1);
+        let mut frame = Vec::new();
+        encode_request(
+            &RequestParts { operation, flags, session, sequence, key: &[], arguments: &[], value },
+            &mut frame,
+        );
+        let (request, _) = Request::parse_trusted(&frame).expect("a valid frame");
+        let mut given = None;
+        store.apply_batch_with(1, &[(7, request)], &mut Vec::new(), |_, result, body| {
+            given = Some((result.status, body.to_vec()));
+        });
+        given.expect("each program is answered")
+    }
+
+    #[test]
+    fn a_program_for_which_there_is_no_room_changes_nothing_and_one_that_needs_none_is_carried_out() {
+        let mut store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 });
+        store.bytes_max = 200;
+        let (status, _) = transact(&mut store, &[(Opcode::Set, &[b"a", &[b'x'; 100]])]);
+        assert_eq!(status, Status::Ok);
+        let hash = store.content_hash();
+        let too_much: [(Opcode, &[&[u8]]); 5] = [
+            (Opcode::Set, &[b"b", &[b'x'; 100]]),
+            (Opcode::Append, &[b"a", &[b'x'; 100]]),
+            (Opcode::SetRange, &[b"a", &[0xFF, 0, 0, 0, 0, 0, 0, 0], b"x"]),
+            (Opcode::MultiSet, &[b"b", &[b'x'; 20], b"c", &[b'x'; 20]]),
+            (Opcode::Copy, &[b"a", b"b"]),
+        ];
+        for command in too_much {
+            let program = [(Opcode::Delete, &[&b"a"[..]][..]), command];
+            assert_eq!(transact(&mut store, &program), (Status::Busy, vec![]), "{command:?}");
+            assert_eq!(store.content_hash(), hash, "{command:?}");
+        }
+        let program: [(Opcode, &[&[u8]]); 3] =
+            [(Opcode::Get, &[b"b"]), (Opcode::Delete, &[b"a", b"b"]), (Opcode::KeyCount, &[])];
+        let (status, body) = transact(&mut store, &program);
+        assert_eq!(status, Status::Ok);
+        assert!(results(&body).eq([Value::Nil, Value::Integer(1), Value::Integer(0)]));
+        assert_eq!(store.bytes, 0);
+    }
+}
