@@ -4,7 +4,10 @@ use std::{
     net::{Shutdown, SocketAddr},
     os::fd::AsRawFd,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,9 @@ use crate::{
 
 /// What is said to a client that is one too many.
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
+
+/// How long a refused client may take to take the refusal.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a paused connection waits before it looks again whether it may go on.
 const PAUSE_STEP: Duration = Duration::from_millis(5);
@@ -57,7 +63,7 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
     if !server.clients.has_room(server.settings.clients_max.load(Relaxed)) {
         shard.metrics.count_rejected(RejectReason::Full);
         let _ = send(&stream, TOO_MANY.to_vec()).await;
-        return close_gently(&stream).await;
+        return close_soon(&stream).await;
     }
     let id = server.clients.next_id();
     let local = local_address(&stream).unwrap_or(peer);
@@ -67,12 +73,13 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
         let shared = ClientShared::new(id, shard.shard, connection, stream.as_raw_fd(), peer, local, created_ns);
         Door::new(Client::new(Arc::new(shared), is_authenticated))
     });
+    *connection.stream.borrow_mut() = Rc::downgrade(&stream);
     let shared = connection.door().expect("it was made with one").borrow().client.shared.clone();
     server.clients.enter(shared.clone());
     debug!(shard = shard.shard, id, "client connected");
     tokio::join!(
         async {
-            read_commands(&shard, &stream, name, &connection, &shared).await;
+            read_commands(&shard, &server, &stream, name, &connection, &shared).await;
             connection.is_ending.set(true);
             connection.flush.notify();
         },
@@ -82,7 +89,7 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
             connection.drained.notify();
             connection.settled.notify();
             if connection.is_refused.get() {
-                close_gently(&stream).await;
+                close_soon(&stream).await;
             }
             // Ends the read above, if it still waits.
             let _ = stream.shutdown(Shutdown::Both);
@@ -95,21 +102,74 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
     shard.close_connection(name);
 }
 
+/// Closes so that what was sent last arrives, but does not wait for ever for the other side to take it.
+async fn close_soon(stream: &Rc<TcpStream>) {
+    let weak = Rc::downgrade(stream);
+    tokio_uring::spawn(async move {
+        ring::sleep(CLOSE_TIMEOUT).await;
+        if let Some(stream) = weak.upgrade() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    });
+    close_gently(stream).await;
+}
+
 fn local_address(stream: &TcpStream) -> Option<SocketAddr> {
     // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the borrow of it ends before that.
     let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     socket2::SockRef::from(&socket).local_addr().ok()?.as_socket()
 }
 
+/// What is said when unfinished commands of all clients together take too much memory.
+const TOO_MUCH: &str = "ERR unfinished commands of all clients together take too much memory, try again later";
+
+/// Unfinished commands up to this size are not counted: every connection has a buffer.
+const LARGE_BYTES_MIN: usize = 256 << 10;
+
+/// What the larger unfinished commands of all clients may take together, in bytes.
+const LARGE_BYTES_MAX: usize = 512 << 20;
+
+/// The share of one connection in the memory for large commands.
+struct Large<'a> {
+    total: &'a AtomicUsize,
+    held: usize,
+}
+
+impl Large<'_> {
+    /// Asks for `bytes` in all, or gives back what is beyond that. Whether they are there.
+    fn hold(&mut self, bytes: usize) -> bool {
+        let bytes = if bytes > LARGE_BYTES_MIN { bytes } else { 0 };
+        if bytes != self.held {
+            let total = self
+                .total
+                .fetch_add(bytes.wrapping_sub(self.held), Relaxed)
+                .wrapping_add(bytes)
+                .wrapping_sub(self.held);
+            let is_growing = bytes > self.held;
+            self.held = bytes;
+            return !is_growing || total <= LARGE_BYTES_MAX;
+        }
+        true
+    }
+}
+
+impl Drop for Large<'_> {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.held, Relaxed);
+    }
+}
+
 /// Reads commands until the connection ends.
 async fn read_commands(
     shard: &Rc<Shard>,
+    server: &Server,
     stream: &Rc<TcpStream>,
     name: ConnectionRef,
     connection: &Rc<Connection>,
     shared: &ClientShared,
 ) {
     let mut buffer = Vec::with_capacity(RECEIVE_BYTES_MIN);
+    let mut large = Large { total: &server.large_commands, held: 0 };
     loop {
         let mut consumed = 0;
         let wanted = loop {
@@ -128,6 +188,9 @@ async fn read_commands(
                 return;
             }
         };
+        if !large.hold((buffer.len() - consumed).max(wanted)) {
+            return shard.refuse_commands(connection, TOO_MUCH);
+        }
         make_room(&mut buffer, consumed, wanted);
         shared.query_bytes.store(buffer.len() as u64, Relaxed);
         while connection.replies.borrow().len() > REPLIES_PAUSE_BYTES && !connection.is_broken.get() {

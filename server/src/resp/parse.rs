@@ -14,6 +14,9 @@ pub const COMMAND_SIZE_MAX: usize = 16 << 20;
 /// Largest number of arguments of a command.
 const ARGUMENTS_MAX: i64 = 1 << 20;
 
+/// Places for arguments that are kept from one command to the next.
+const SPANS_KEPT_MAX: usize = 4096;
+
 /// Largest line, in bytes: a command of words, or the head of an array or a bulk string.
 const LINE_SIZE_MAX: usize = 64 << 10;
 
@@ -34,11 +37,11 @@ pub enum Parsed {
 
 /// Why the bytes are no command. The connection is closed after this is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProtocolError(pub String);
+pub struct ProtocolError(pub Vec<u8>);
 
 impl ProtocolError {
     fn new(text: &str) -> ProtocolError {
-        ProtocolError(format!("Protocol error: {text}"))
+        ProtocolError(format!("Protocol error: {text}").into_bytes())
     }
 }
 
@@ -69,6 +72,9 @@ impl Parser {
     pub fn parse(&mut self, bytes: &[u8], is_authenticated: bool) -> Result<Parsed, ProtocolError> {
         if self.missing == 0 {
             self.spans.clear();
+            if self.spans.capacity() > SPANS_KEPT_MAX {
+                self.spans = Vec::new();
+            }
             self.position = 0;
             self.wanted = 0;
             match bytes.first() {
@@ -165,9 +171,8 @@ impl TooLong {
 }
 
 fn unexpected(byte: u8) -> ProtocolError {
-    // Redis writes the byte as it is; an answer must not be broken by it.
-    let shown = if byte.is_ascii_graphic() || byte == b' ' { byte as char } else { '?' };
-    ProtocolError::new(&format!("expected '$', got '{shown}'"))
+    // The byte as it is, whatever it is.
+    ProtocolError([b"Protocol error: expected '$', got '", &[byte][..], b"'"].concat())
 }
 
 /// The number after the mark at `begin`, and where its line ends: `None` while it is not complete, a number of `None` if it is none.
@@ -299,7 +304,7 @@ mod tests {
         let mut parser = Parser::default();
         let (mut found, mut rest) = (Vec::new(), bytes);
         loop {
-            match parser.parse(rest, true).map_err(|error| error.0)? {
+            match parser.parse(rest, true).map_err(|error| String::from_utf8_lossy(&error.0).into_owned())? {
                 Parsed::Incomplete => return Ok(found),
                 Parsed::Nothing(size) => rest = &rest[size..],
                 Parsed::Command(size) => {
@@ -350,7 +355,9 @@ mod tests {
 
     #[test]
     fn little_is_taken_from_a_stranger() {
-        let refusal = |bytes: &[u8]| Parser::default().parse(bytes, false).err().map(|error| error.0);
+        let refusal = |bytes: &[u8]| {
+            Parser::default().parse(bytes, false).err().map(|error| String::from_utf8_lossy(&error.0).into_owned())
+        };
         assert_eq!(refusal(b"*11\r\n").as_deref(), Some("Protocol error: unauthenticated multibulk length"));
         assert_eq!(refusal(b"*1\r\n$16385\r\n").as_deref(), Some("Protocol error: unauthenticated bulk length"));
         assert_eq!(refusal(b"*1\r\n$16384\r\n"), None);

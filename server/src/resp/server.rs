@@ -48,6 +48,8 @@ pub struct Server {
     pub pubsub: PubSub,
     /// CLIENT PAUSE.
     pub pause: Pause,
+    /// Bytes that large unfinished commands of all clients take.
+    pub large_commands: AtomicUsize,
     /// Where each shard gets its mail.
     pub mailboxes: Vec<Mailbox>,
     /// What is counted over all shards.

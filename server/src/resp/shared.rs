@@ -53,6 +53,7 @@ impl Server {
             clients: Clients::default(),
             pubsub: PubSub::default(),
             pause: Pause::default(),
+            large_commands: AtomicUsize::new(0),
             stats: Stats::default(),
             mailboxes,
             options,

@@ -46,13 +46,15 @@ impl<'a> Writer<'a> {
         self.line(b'+', text.as_bytes());
     }
 
-    /// An error. `text` begins with its code (`ERR ...`) and without the minus; line breaks in it become spaces, as in Redis.
+    /// An error. `text` begins with its code (`ERR ...`) and without the minus; line breaks at its end are dropped and others become spaces, as in Redis.
     pub fn error(&mut self, text: &str) {
         self.error_bytes(text.as_bytes());
     }
 
     /// An error whose text may hold what a client has sent.
     pub fn error_bytes(&mut self, text: &[u8]) {
+        let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+        let text = &text[..end];
         self.out.push(b'-');
         self.out.extend(text.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
         self.out.extend_from_slice(b"\r\n");

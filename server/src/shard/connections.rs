@@ -2,7 +2,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    rc::Rc,
+    net::Shutdown,
+    rc::{Rc, Weak},
 };
 
 use lockstep_proto::{
@@ -10,6 +11,7 @@ use lockstep_proto::{
     reply::{ReplyParts, encode_reply},
     request::Request,
 };
+use tokio_uring::net::TcpStream;
 use zerocopy::IntoBytes;
 
 use super::visitors::Visitor;
@@ -66,6 +68,8 @@ pub struct Connection {
     pub settled: LocalNotify,
     /// Front door: what was sent last is why the connection is closed, and must arrive.
     pub is_refused: Cell<bool>,
+    /// Front door: the socket, for as long as it is served.
+    pub stream: RefCell<Weak<TcpStream>>,
     is_dirty: Cell<bool>,
 }
 
@@ -148,6 +152,10 @@ impl Connection {
     /// Closes the connection, whatever is still owed or unsent.
     pub fn cut(&self) {
         self.is_broken.set(true);
+        // A write that its client does not take would hold the connection otherwise.
+        if let Some(stream) = self.stream.borrow().upgrade() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
         self.flush.notify();
         self.settled.notify();
         self.drained.notify();

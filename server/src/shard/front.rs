@@ -110,9 +110,16 @@ impl Asker<'_> {
         self.reply(|out| out.error(text));
     }
 
-    /// Refuses a command before it is carried out or queued: a transaction is spoilt by it.
-    fn reject(&mut self, text: &[u8]) {
+    /// Refuses a command before it is carried out or queued: a transaction is spoilt by it, and ended if it is EXEC.
+    fn reject(&mut self, name: &[u8], text: &[u8]) {
         let transaction = &mut self.door.client.transaction;
+        if name.eq_ignore_ascii_case(b"exec") {
+            transaction.discard();
+            self.door.client.share_transaction();
+            let reason = text.strip_prefix(b"ERR ").unwrap_or(text);
+            let text = [b"EXECABORT Transaction discarded because of: ", reason].concat();
+            return self.reply(|out| out.error_bytes(&text));
+        }
         transaction.is_spoilt |= transaction.is_open;
         self.reply(|out| out.error_bytes(text));
     }
@@ -145,6 +152,19 @@ impl Shard {
 }
 
 impl Shard {
+    /// Answers a connection with an error, behind everything that is owed, and has it closed.
+    pub fn refuse_commands(&self, connection: &Rc<Connection>, text: &str) {
+        let Some(door) = connection.door() else { return };
+        let core = &mut *self.core.borrow_mut();
+        let door = &mut *door.borrow_mut();
+        let (now, name) = (core.clock.now(), door.client.shared.connection);
+        Asker { now, name, connection, door }.error(text);
+        door.is_closing = true;
+        connection.is_refused.set(true);
+        core.connections.mark_dirty(connection);
+        self.turn.notify();
+    }
+
     /// Asks the reads of a connection again that were put off, now that answers have been sent.
     pub fn resume_reads(&self, connection: &Rc<Connection>) {
         let Some(door) = connection.door() else { return };
@@ -188,7 +208,7 @@ impl Core {
                 },
                 Err(error) => {
                     self.metrics.count_rejected(crate::metrics::RejectReason::Malformed);
-                    asker.reply(|out| out.error(&format!("ERR {}", error.0)));
+                    asker.reply(|out| out.error_bytes(&[b"ERR ", &error.0[..]].concat()));
                     asker.connection.is_refused.set(true);
                     asker.door.is_closing = true;
                 }
@@ -231,12 +251,12 @@ impl Core {
         let spec = match registry::resolve(arguments) {
             Ok(spec) => spec,
             Err(text) => {
-                asker.reject(&text);
+                asker.reject(arguments.get(0), &text);
                 return None;
             }
         };
         if let Err(text) = self.admit(desk, asker, spec, arguments) {
-            asker.reject(text.as_bytes());
+            asker.reject(arguments.get(0), text.as_bytes());
             return None;
         }
         if desk.server.pause.holds(spec, asker.now.wall_ns) {
@@ -340,7 +360,9 @@ impl Core {
             draw,
         };
         let action = (spec.run)(&mut context, arguments);
-        if asker.door.is_silent() {
+        // What a listener is told of its channels is no answer in this sense.
+        let is_told = spec.has(flags::PUBSUB) && spec.has(registry::spec::SUBSCRIBED);
+        if asker.door.is_silent() && !is_told {
             context_out(is_direct, &mut replies, &mut desk.scratch).truncate(start);
         }
         drop(replies);
@@ -522,10 +544,10 @@ fn context_out<'a>(is_direct: bool, replies: &'a mut Vec<u8>, scratch: &'a mut V
 
 fn enqueue(asker: &mut Asker<'_>, spec: &'static Spec, arguments: &Arguments<'_>) {
     if spec.has(flags::NO_MULTI) {
-        return asker.reject(b"ERR Command not allowed inside a transaction");
+        return asker.reject(b"", b"ERR Command not allowed inside a transaction");
     }
     if !asker.door.client.transaction.enqueue(spec, arguments) {
-        return asker.reject(b"ERR the transaction is too large for this server");
+        return asker.reject(b"", b"ERR the transaction is too large for this server");
     }
     asker.door.client.share_transaction();
     asker.reply(|out| out.simple("QUEUED"));
