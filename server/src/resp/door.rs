@@ -1,11 +1,12 @@
 //! What the front door keeps for one connection.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{PoisonError, atomic::Ordering::Relaxed};
 
 use lockstep_proto::Status;
 
 use super::{
-    client::{Client, ReplyMode},
+    client::{Client, LastCommand, ReplyMode},
+    context::Spec,
     parse::Parser,
     pending::{Form, Heard, Pending, Place},
     transaction::Watch,
@@ -42,6 +43,10 @@ pub struct Door {
     pub watching: usize,
     /// EXEC's program, while there is no room for it: built once, because commands that do not concern the store were carried out then.
     pub built: Option<Box<Built>>,
+    /// The last command that others have been let know of.
+    last: Option<&'static Spec>,
+    /// Writes in other shards: the shard, and an op of its log that is not before the last of them.
+    pub elsewhere: Vec<(u16, u64)>,
     /// Reads whose answers nobody takes at present: their requests, to be asked again when there is room.
     pub deferred: Vec<u8>,
     /// The connection is to be closed once what is owed is sent.
@@ -59,6 +64,8 @@ impl Door {
             writes: 0,
             watching: 0,
             built: None,
+            last: None,
+            elsewhere: Vec::new(),
             deferred: Vec::new(),
             is_closing: false,
         }
@@ -80,6 +87,24 @@ impl Door {
     pub fn owe_hole(&mut self) {
         let (is_silent, version) = (self.is_silent(), self.client.version);
         self.pending.push(Place { form: Form::Hole, version, is_silent, is_write: false });
+    }
+
+    /// Lets others see what the last command was. A client mostly gives the same one again.
+    #[inline]
+    pub fn note_command(&mut self, spec: &'static Spec) {
+        if self.last.is_none_or(|last| !std::ptr::eq(last, spec)) {
+            self.last = Some(spec);
+            let mut last = self.client.shared.last_command.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Some(LastCommand { spec, subcommand: None });
+        }
+    }
+
+    /// Remembers how far another shard's log goes that holds a write of this connection.
+    pub fn note_write(&mut self, shard: u16, op: u64) {
+        match self.elsewhere.iter_mut().find(|(other, _)| *other == shard) {
+            Some((_, last)) => *last = op,
+            None => self.elsewhere.push((shard, op)),
+        }
     }
 
     /// Whether no more reads are to be answered before some answers are sent, of which `replies` bytes wait.

@@ -76,6 +76,8 @@ pub struct Parcel {
     pub answer_bytes: Vec<u8>,
     /// Answers.
     pub answers: Vec<Answer>,
+    /// Op up to which the sender has applied its log: no write among the answers is of a later one.
+    pub applied: u64,
     /// Everything else.
     pub notices: Vec<Notice>,
 }

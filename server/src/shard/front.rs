@@ -255,6 +255,7 @@ impl Core {
                 return None;
             }
         };
+        asker.door.note_command(spec);
         if let Err(text) = self.admit(desk, asker, spec, arguments) {
             asker.reject(arguments.get(0), text.as_bytes());
             return None;

@@ -10,7 +10,7 @@ use super::{
     connections::ConnectionRef,
     front::{Asker, Desk, Taken},
 };
-use crate::resp::{context::AdminRequest, mailbox::Notice, writer::Writer};
+use crate::resp::{context::AdminRequest, mailbox::Notice, server::Server, writer::Writer};
 
 /// Most WAITs that a shard keeps.
 const WAITS_MAX: usize = 10_000;
@@ -19,8 +19,8 @@ const WAITS_MAX: usize = 10_000;
 pub(super) struct Waiting {
     connection: ConnectionRef,
     sequence: u64,
-    /// Op of the write that is waited for.
-    op: u64,
+    /// The writes that are waited for: shards, and ops of their logs.
+    ops: Vec<(u16, u64)>,
     copies: u8,
     local: Option<u8>,
     deadline_ns: u64,
@@ -57,12 +57,18 @@ impl Core {
                 let waiting = Waiting {
                     connection: asker.name,
                     sequence: asker.door.pending.next(),
-                    op: asker.connection.last_write_op.get(),
+                    ops: asker
+                        .door
+                        .elsewhere
+                        .iter()
+                        .copied()
+                        .chain([(self.shard, asker.connection.last_write_op.get())])
+                        .collect(),
                     copies,
                     local,
                     deadline_ns: asker.now.monotonic_ns.saturating_add(timeout_ns),
                 };
-                let holding = self.holding(waiting.op);
+                let holding = self.holding(&desk.server, &waiting.ops);
                 if waiting.is_satisfied(holding) || self.waits.len() >= WAITS_MAX {
                     asker.reply(|out| waiting.write(holding, out));
                     return None;
@@ -74,19 +80,37 @@ impl Core {
         None
     }
 
-    /// Who is known to hold the log up to `op` durably.
-    fn holding(&self, op: u64) -> Holding {
-        let own = self.identity.replica;
-        let status = self.replica.status();
-        let others = status.peers.iter().filter(|peer| peer.replica != own && peer.durable >= op).count() as u8;
-        Holding { own: u8::from(status.durable >= op), others }
+    /// Who is known to hold these logs up to these ops durably: as many as hold each of them.
+    fn holding(&self, server: &Server, ops: &[(u16, u64)]) -> Holding {
+        let mut holding = Holding { own: 1, others: self.identity.servers - 1 };
+        for &(shard, op) in ops {
+            let own = self.identity.replica;
+            let durable: Vec<(u8, u64)> = if shard == self.shard {
+                let status = self.replica.status();
+                let others = status.peers.iter().filter(|peer| peer.replica != own);
+                others.map(|peer| (peer.replica, peer.durable)).chain([(own, status.durable)]).collect()
+            } else {
+                // As of a tenth of a second ago at most.
+                let Some(status) = server.shards[shard as usize].reported().status else {
+                    return Holding { own: 0, others: 0 };
+                };
+                let others = status.peers.iter().filter(|peer| peer.server != own);
+                others.map(|peer| (peer.server, peer.durable)).chain([(own, status.durable)]).collect()
+            };
+            let holders = durable.iter().filter(|(_, durable)| *durable >= op).map(|(server, _)| *server);
+            let (all, here) = (holders.clone().count() as u8, holders.filter(|server| *server == own).count() as u8);
+            holding.own = holding.own.min(here);
+            holding.others = holding.others.min(all - here);
+        }
+        holding
     }
 
     /// Answers the WAITs that have what they wait for, or have waited long enough. When the next of them is to be looked at.
     pub(super) fn answer_waits(&mut self, now: Now) -> Option<u64> {
+        let server = self.desk.as_ref()?.server.clone();
         let waits = std::mem::take(&mut self.waits);
         for waiting in waits {
-            let holding = self.holding(waiting.op);
+            let holding = self.holding(&server, &waiting.ops);
             if !waiting.is_satisfied(holding)
                 && waiting.deadline_ns > now.monotonic_ns
                 && self.replica_role == Role::Primary

@@ -149,6 +149,11 @@ fn take_parcel(shard: &Rc<Shard>, server: &Arc<Server>, mut parcel: Parcel) {
         start = answer.end as usize;
         let Some(connection) = core.connections.get(answer.connection).cloned() else { continue };
         connection.door_answer(answer.sequence, parcel.from, answer.status, answer.copies, body);
+        if answer.copies > 0
+            && let Some(door) = connection.door()
+        {
+            door.borrow_mut().note_write(parcel.from, parcel.applied);
+        }
         core.connections.mark_dirty(&connection);
     }
     for notice in std::mem::take(&mut parcel.notices) {
@@ -330,6 +335,7 @@ impl Core {
             let visitor = &mut *visitor.borrow_mut();
             if !visitor.answers.is_empty() {
                 let parcel = &mut desk.outbox[shard];
+                parcel.applied = self.machine.applied;
                 parcel.answers = std::mem::take(&mut visitor.answers);
                 parcel.answer_bytes = std::mem::take(&mut visitor.answer_bytes);
             }
