@@ -251,6 +251,9 @@ pub(crate) async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, con
         if result.is_err() {
             return;
         }
+        if let Some(door) = connection.door() {
+            door.borrow().meter.stats().output_bytes.add(replies.len() as u64);
+        }
         spare = replies;
         spare.clear();
         if spare.capacity() > 2 * REPLIES_PAUSE_BYTES {

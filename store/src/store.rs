@@ -116,6 +116,11 @@ impl Store {
         }
     }
 
+    /// Number of keys that have a time-to-live, as [`Store::len`] counts them.
+    pub fn expiring_len(&self) -> usize {
+        self.expiry.len()
+    }
+
     /// Number of keys, those included that have expired and were not removed yet.
     pub fn len(&self) -> usize {
         self.table.len()

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{context::Spec, pubsub::Subscriptions, transaction::Transaction, writer::Version};
+use super::{context::Spec, pubsub::Subscriptions, registry, transaction::Transaction, writer::Version};
 use crate::shard::connections::ConnectionRef;
 
 /// Which answers a client wants.
@@ -88,8 +88,8 @@ pub struct ClientShared {
     pub names: Mutex<ClientNames>,
     /// When it last asked for something, in ns since 1970.
     pub active_ns: AtomicU64,
-    /// Index of its last command among all, see [`ClientShared::last_command`].
-    pub last_command: Mutex<Option<LastCommand>>,
+    /// Number of its last command plus one; 0 before the first.
+    pub last_command: AtomicU32,
     /// Version of the protocol: 2 or 3.
     pub resp: AtomicU32,
     /// Number of channels it listens to.
@@ -131,15 +131,6 @@ pub struct ClientNames {
     pub lib_version: Vec<u8>,
 }
 
-/// The last command of a client: container and subcommand, or the command alone.
-#[derive(Clone, Copy, Debug)]
-pub struct LastCommand {
-    /// The command.
-    pub spec: &'static Spec,
-    /// Its subcommand.
-    pub subcommand: Option<&'static Spec>,
-}
-
 impl ClientShared {
     /// Commands in its transaction, -1 without one.
     pub fn multi(&self) -> i64 {
@@ -153,7 +144,7 @@ impl ClientShared {
 
     /// The name of its last command, with its container; `NULL` before the first.
     pub fn last_command_name(&self) -> String {
-        let last = *self.last_command.lock().unwrap_or_else(PoisonError::into_inner);
-        last.map_or_else(|| "NULL".to_owned(), |last| last.subcommand.unwrap_or(last.spec).full_name())
+        let last = self.last_command.load(Relaxed).checked_sub(1);
+        last.and_then(registry::by_number).map_or_else(|| "NULL".to_owned(), Spec::full_name)
     }
 }

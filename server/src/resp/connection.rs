@@ -62,6 +62,7 @@ pub async fn accept_loop(shard: Rc<Shard>, server: Arc<Server>, listener: TcpLis
 async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, peer: SocketAddr) {
     if !server.clients.has_room(server.settings.clients_max.load(Relaxed)) {
         shard.metrics.count_rejected(RejectReason::Full);
+        server.shards[shard.shard as usize].stats.rejected_connections.increment();
         let _ = send(&stream, TOO_MANY.to_vec()).await;
         return close_soon(&stream).await;
     }
@@ -69,9 +70,11 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
     let local = local_address(&stream).unwrap_or(peer);
     let is_authenticated = !server.settings.needs_password.load(Relaxed);
     let created_ns = shard.wall_ns();
+    let meter = shard.meter();
+    meter.stats().connections.increment();
     let (name, connection) = shard.open_door(|connection| {
         let shared = ClientShared::new(id, shard.shard, connection, stream.as_raw_fd(), peer, local, created_ns);
-        Door::new(Client::new(Arc::new(shared), is_authenticated))
+        Door::new(Client::new(Arc::new(shared), is_authenticated), meter.clone())
     });
     *connection.stream.borrow_mut() = Rc::downgrade(&stream);
     let shared = connection.door().expect("it was made with one").borrow().client.shared.clone();
@@ -205,6 +208,8 @@ async fn read_commands(
             Some(bytes) => buffer = bytes,
             None => return,
         }
-        shared.received_bytes.fetch_add((buffer.len() - before) as u64, Relaxed);
+        let size = (buffer.len() - before) as u64;
+        shared.received_bytes.fetch_add(size, Relaxed);
+        shard.meter().stats().input_bytes.add(size);
     }
 }

@@ -1,14 +1,15 @@
 //! What the front door keeps for one connection.
 
-use std::sync::{PoisonError, atomic::Ordering::Relaxed};
+use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
 
 use lockstep_proto::Status;
 
 use super::{
-    client::{Client, LastCommand, ReplyMode},
+    client::{Client, ReplyMode},
     context::Spec,
     parse::Parser,
     pending::{Form, Heard, Pending, Place},
+    stats::{Asked, Meter},
     transaction::Watch,
 };
 
@@ -43,19 +44,23 @@ pub struct Door {
     pub watching: usize,
     /// EXEC's program, while there is no room for it: built once, because commands that do not concern the store were carried out then.
     pub built: Option<Box<Built>>,
-    /// The last command that others have been let know of.
-    last: Option<&'static Spec>,
     /// Writes in other shards: the shard, and an op of its log that is not before the last of them.
     pub elsewhere: Vec<(u16, u64)>,
     /// Reads whose answers nobody takes at present: their requests, to be asked again when there is room.
     pub deferred: Vec<u8>,
+    /// The command that is being carried out.
+    pub asked: Asked,
+    /// Whether that one has been counted, or will be when it is answered.
+    pub is_counted: bool,
+    /// Where commands are counted.
+    pub meter: Rc<Meter>,
     /// The connection is to be closed once what is owed is sent.
     pub is_closing: bool,
 }
 
 impl Door {
     /// The state of a new connection.
-    pub fn new(client: Client) -> Door {
+    pub fn new(client: Client, meter: Rc<Meter>) -> Door {
         Door {
             client,
             parser: Parser::default(),
@@ -64,9 +69,11 @@ impl Door {
             writes: 0,
             watching: 0,
             built: None,
-            last: None,
             elsewhere: Vec::new(),
             deferred: Vec::new(),
+            asked: Asked::default(),
+            is_counted: true,
+            meter,
             is_closing: false,
         }
     }
@@ -80,23 +87,21 @@ impl Door {
         }
         self.watching += usize::from(matches!(form, Form::Watch(_)));
         let is_silent = self.is_silent();
-        self.pending.push(Place { form, version: self.client.version, is_silent, is_write });
+        self.is_counted = true;
+        self.pending.push(Place { form, version: self.client.version, is_silent, is_write, asked: self.asked });
     }
 
     /// Adds a place whose answer this server itself will give.
     pub fn owe_hole(&mut self) {
         let (is_silent, version) = (self.is_silent(), self.client.version);
-        self.pending.push(Place { form: Form::Hole, version, is_silent, is_write: false });
+        let asked = Asked::default();
+        self.pending.push(Place { form: Form::Hole, version, is_silent, is_write: false, asked });
     }
 
-    /// Lets others see what the last command was. A client mostly gives the same one again.
+    /// Lets others see what the last command was.
     #[inline]
     pub fn note_command(&mut self, spec: &'static Spec) {
-        if self.last.is_none_or(|last| !std::ptr::eq(last, spec)) {
-            self.last = Some(spec);
-            let mut last = self.client.shared.last_command.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = Some(LastCommand { spec, subcommand: None });
-        }
+        self.client.shared.last_command.store(u32::from(spec.number) + 1, Relaxed);
     }
 
     /// Remembers how far another shard's log goes that holds a write of this connection.
@@ -130,7 +135,7 @@ impl Door {
         body: &[u8],
         replies: &mut Vec<u8>,
     ) {
-        let Heard { stamps, is_watch, is_answered, is_write } =
+        let Heard { stamps, is_watch, is_answered, is_write, asked, outcome } =
             self.pending.answer(sequence, shard, status, body, replies);
         if is_write && status == Status::Ok {
             self.client.last_write_copies = copies;
@@ -138,6 +143,7 @@ impl Door {
         if !is_answered {
             return;
         }
+        self.meter.answered(&asked, &outcome, &self.client.shared);
         match is_write {
             true => self.writes -= 1,
             false => self.reads -= 1,

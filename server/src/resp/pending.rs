@@ -13,6 +13,7 @@ use lockstep_proto::{
 
 use super::{
     context::Join,
+    stats::{Asked, Outcome},
     transaction::Execution,
     values::{write_refusal, write_single, write_value},
     writer::{Version, Writer},
@@ -67,6 +68,8 @@ pub struct Place {
     pub is_silent: bool,
     /// Whether it may write.
     pub is_write: bool,
+    /// What was asked.
+    pub asked: Asked,
 }
 
 /// What an answer tells besides.
@@ -80,6 +83,10 @@ pub struct Heard {
     pub is_answered: bool,
     /// Whether it was a write.
     pub is_write: bool,
+    /// What was asked.
+    pub asked: Asked,
+    /// What the answer is.
+    pub outcome: Outcome,
 }
 
 /// The queue of one connection.
@@ -136,7 +143,8 @@ impl Pending {
             return;
         }
         let form = Form::Ready(bytes.to_vec());
-        self.places.push_back(Place { form, version: Version::Resp2, is_silent: false, is_write: false });
+        let asked = Asked::default();
+        self.places.push_back(Place { form, version: Version::Resp2, is_silent: false, is_write: false, asked });
     }
 
     /// Takes an answer in. What can be sent now goes into `replies`. `shard` is the one that answers.
@@ -149,7 +157,8 @@ impl Pending {
         let index = sequence.wrapping_sub(self.first) as usize;
         let place = self.places.get_mut(index).expect("an answer is for a request that waits");
         let is_watch = matches!(place.form, Form::Watch(_));
-        let mut heard = Heard { is_answered: true, is_write: place.is_write, is_watch, ..Heard::default() };
+        let (is_write, asked) = (place.is_write, place.asked);
+        let mut heard = Heard { is_answered: true, is_write, is_watch, asked, ..Heard::default() };
         if let Form::Join(joining) = &mut place.form {
             assert!(joining.missing > 0, "a shard answers once");
             joining.missing -= 1;
@@ -226,6 +235,7 @@ impl Place {
             (Form::Scan(next), Status::Ok) => write_scan(&mut out, body, *next),
             (_, status) => write_refusal(&mut out, status, body),
         }
+        heard.outcome = Outcome::of(&replies[start..]);
         if self.is_silent {
             replies.truncate(start);
         }

@@ -14,6 +14,7 @@ use super::{
     client::ClientShared,
     mailbox::{Mailbox, Notice},
     pubsub::PubSub,
+    registry,
     stats::{CommandCounts, ShardStats, Stats, Totals},
 };
 use crate::{
@@ -54,6 +55,8 @@ pub struct Server {
     pub mailboxes: Vec<Mailbox>,
     /// What is counted over all shards.
     pub stats: Stats,
+    /// The server that was primary of the first shard when that was last looked at.
+    pub last_primary: Mutex<Option<u8>>,
 }
 
 impl Server {
@@ -89,6 +92,32 @@ impl Server {
     /// What is counted of a command in the shards that a client of `shard` sees.
     pub fn command_counts(&self, shard: u16, number: u16) -> CommandCounts {
         self.stats.command(self.visible_stats(shard), number)
+    }
+
+    /// Looks after what nobody asks for: remembers how far the numbers have come, and tells subscribers of a new primary. To be
+    /// called about every 100 ms.
+    pub fn look_around(&self, now_ns: u64) {
+        let shards = || (0..).zip(self.shards.iter().map(|shard| &shard.stats));
+        let commands = (0..registry::count() as u16).map(|number| self.stats.command(shards(), number).calls).sum();
+        let totals = self.stats.totals(shards());
+        self.stats.sample(now_ns, [commands, totals.input_bytes, totals.output_bytes]);
+        self.tell_of_primary();
+    }
+
+    /// Publishes `+switch-master`, as a sentinel does, when the first shard has another primary than before.
+    fn tell_of_primary(&self) {
+        let Some(primary) = self.shards[0].primary(self.identity.servers) else { return };
+        let mut last = self.last_primary.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(before) = last.replace(primary).filter(|before| *before != primary) else { return };
+        drop(last);
+        let (Some((old_host, old_port)), Some((host, port))) = (self.address(before, 0), self.address(primary, 0))
+        else {
+            return;
+        };
+        let text = format!("{} {old_host} {old_port} {host} {port}", self.master_name());
+        for (shard, delivery) in self.pubsub.publish(b"+switch-master", text.as_bytes()).1 {
+            self.deliver(shard, delivery);
+        }
     }
 
     /// What else is counted there.
@@ -146,7 +175,7 @@ pub struct ShardView {
     /// Number of those that expire.
     pub expires: AtomicU64,
     /// Op of its last checkpoint, and when that was first seen, in s since 1970.
-    pub checkpoint: Mutex<(u64, u64)>,
+    pub checkpoint: Mutex<Option<(u64, u64)>>,
 }
 
 impl ShardView {
@@ -170,15 +199,17 @@ impl ShardView {
     /// When its last checkpoint was finished, in s since 1970; `started_s` before the first since the start.
     fn checkpoint_seconds(&self, started_s: u64) -> u64 {
         let checkpoint = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        checkpoint.1.max(started_s)
+        checkpoint.map_or(started_s, |(_, seconds)| seconds.max(started_s))
     }
 
     /// Notes which checkpoint the shard has. To be called with each status that it publishes.
     pub fn observe_checkpoint(&self, op: u64, wall_ns: u64) {
         let mut checkpoint = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        if checkpoint.0 != op {
-            // The first one seen was there when the server started.
-            *checkpoint = (op, if checkpoint.0 == 0 { 0 } else { wall_ns / 1_000_000_000 });
+        match &mut *checkpoint {
+            // It was there when the server started.
+            None => *checkpoint = Some((op, 0)),
+            Some((last, _)) if *last == op => {}
+            Some(last) => *last = (op, wall_ns / 1_000_000_000),
         }
     }
 

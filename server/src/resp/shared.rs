@@ -55,6 +55,7 @@ impl Server {
             pause: Pause::default(),
             large_commands: AtomicUsize::new(0),
             stats: Stats::default(),
+            last_primary: Mutex::default(),
             mailboxes,
             options,
         })
@@ -149,7 +150,7 @@ impl ClientShared {
             created_ns,
             names: Mutex::default(),
             active_ns: AtomicU64::new(created_ns),
-            last_command: Mutex::default(),
+            last_command: AtomicU32::new(0),
             resp: AtomicU32::new(2),
             channels: AtomicU32::new(0),
             patterns: AtomicU32::new(0),

@@ -4,15 +4,22 @@
 //! with everything that it waited for: that is what its client has waited.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
 };
 
-use super::{arguments::Arguments, registry};
+use super::{
+    arguments::Arguments,
+    client::ClientShared,
+    flags,
+    registry::{self, Spec},
+    server::Server,
+};
 use crate::metrics::Counter;
 
 /// Number of latency buckets: up to 1024 ns, up to twice as much, and so on; the last one takes the rest.
@@ -283,6 +290,115 @@ impl Stats {
         let seconds = end_ns.saturating_sub(*begin_ns) as f64 / 1e9;
         let rate = |index: usize| last[index].saturating_sub(first[index]) as f64 / seconds.max(0.1);
         std::array::from_fn(rate)
+    }
+}
+
+/// A command that has been taken in and is not answered yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// The command; `None` for what no client has asked for.
+    pub spec: Option<&'static Spec>,
+    /// When it arrived, on the monotonic clock.
+    pub arrived_ns: u64,
+    /// How it begins.
+    pub glimpse: Glimpse,
+}
+
+impl Asked {
+    /// A command that arrives now.
+    #[inline]
+    pub fn new(spec: &'static Spec, arguments: &Arguments<'_>, now_ns: u64) -> Asked {
+        // What may be a password is not kept.
+        let glimpse = match spec.has(flags::NO_AUTH) {
+            true => Glimpse::default(),
+            false => Glimpse::of(arguments, 1 + usize::from(spec.container.is_some())),
+        };
+        Asked { spec: Some(spec), arrived_ns: now_ns, glimpse }
+    }
+}
+
+/// What an answer is, as far as it is counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Anything but these.
+    #[default]
+    Value,
+    /// No value.
+    Null,
+    /// An error: how it begins.
+    Error(Box<[u8]>),
+}
+
+impl Outcome {
+    /// What the answer in these bytes is.
+    #[inline]
+    pub fn of(answer: &[u8]) -> Outcome {
+        match answer {
+            [b'-', ..] => Outcome::Error(answer[..answer.len().min(GLIMPSE_SIZE)].into()),
+            [b'_', ..] | [b'$' | b'*', b'-', ..] => Outcome::Null,
+            _ => Outcome::Value,
+        }
+    }
+}
+
+/// Where the connections of one shard count.
+#[derive(Debug)]
+pub struct Meter {
+    server: Arc<Server>,
+    shard: u16,
+    now_ns: Cell<u64>,
+    wall_ns: Cell<u64>,
+}
+
+impl Meter {
+    /// The meter of a shard.
+    pub fn new(server: Arc<Server>, shard: u16) -> Meter {
+        Meter { server, shard, now_ns: Cell::new(0), wall_ns: Cell::new(0) }
+    }
+
+    /// What the shard counts.
+    pub fn stats(&self) -> &ShardStats {
+        &self.server.shards[self.shard as usize].stats
+    }
+
+    /// Lets the time be read from here until the next call: once per turn and batch of commands is exact enough.
+    #[inline]
+    pub fn set_now(&self, monotonic_ns: u64, wall_ns: u64) {
+        self.now_ns.set(monotonic_ns);
+        self.wall_ns.set(wall_ns);
+    }
+
+    /// Counts an answer that had to be waited for.
+    #[inline]
+    pub fn answered(&self, asked: &Asked, outcome: &Outcome, client: &ClientShared) {
+        self.count(asked, outcome, self.now_ns.get().saturating_sub(asked.arrived_ns), client);
+    }
+
+    /// Counts an answer.
+    #[inline]
+    pub fn count(&self, asked: &Asked, outcome: &Outcome, latency_ns: u64, client: &ClientShared) {
+        let Some(spec) = asked.spec else { return };
+        let stats = self.stats();
+        stats.record(spec.number, latency_ns, matches!(outcome, Outcome::Error(_)));
+        match outcome {
+            Outcome::Error(text) => self.server.stats.count_error(text),
+            Outcome::Null if spec.has(flags::READONLY) && spec.keys.0 != 0 => stats.misses.increment(),
+            Outcome::Value if spec.has(flags::READONLY) && spec.keys.0 != 0 => stats.hits.increment(),
+            _ => {}
+        }
+        let slow_log = &self.server.stats.slow_log;
+        if slow_log.takes(latency_ns) && !spec.has(flags::SKIP_SLOWLOG) {
+            let name = client.names().name.clone();
+            slow_log.enter(&spec.full_name(), &asked.glimpse, latency_ns, self.wall_ns.get(), client.peer, name);
+        }
+    }
+
+    /// Counts a command that was refused before it was carried out.
+    pub fn rejected(&self, spec: Option<&'static Spec>, text: &[u8]) {
+        if let Some(spec) = spec {
+            self.stats().record_rejected(spec.number);
+        }
+        self.server.stats.count_error(text);
     }
 }
 

@@ -1,6 +1,10 @@
 //! Commands of the Redis front door: from received bytes to the log, the read queue, another shard, or an answer at once.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use lockstep_proto::{
     limits::KEY_SIZE_MAX,
@@ -27,6 +31,7 @@ use crate::resp::{
     pending::{Form, Joining},
     redirect, registry,
     server::Server,
+    stats::{Asked, Meter, Outcome},
     values::{NO_PRIMARY, READ_ONLY},
     writer::Writer,
 };
@@ -63,13 +68,16 @@ pub struct Desk {
     pub(super) scratch: Vec<u8>,
     program: Builder,
     draw: u64,
+    /// Where this shard's commands are counted.
+    pub(super) meter: Rc<Meter>,
 }
 
 impl Desk {
     /// A desk of the shard of this server.
-    pub fn new(server: Arc<Server>, seed: u64) -> Desk {
+    pub fn new(server: Arc<Server>, shard: u16, seed: u64) -> Desk {
+        let meter = Rc::new(Meter::new(server.clone(), shard));
         let outbox = (0..server.identity.shards).map(|_| Parcel::default()).collect();
-        Desk { server, outbox, frame: Vec::new(), scratch: Vec::new(), program: Builder::new(), draw: seed }
+        Desk { server, outbox, frame: Vec::new(), scratch: Vec::new(), program: Builder::new(), draw: seed, meter }
     }
 
     /// A number that nobody can foresee who does not know the seed (SplitMix64).
@@ -107,11 +115,20 @@ impl Asker<'_> {
     }
 
     pub(super) fn error(&mut self, text: &str) {
+        self.count(&Outcome::Error(text.as_bytes().into()), 0);
         self.reply(|out| out.error(text));
     }
 
+    /// Counts the present command, unless that has been done, or will be when it is answered.
+    fn count(&mut self, outcome: &Outcome, latency_ns: u64) {
+        if !std::mem::replace(&mut self.door.is_counted, true) {
+            self.door.meter.count(&self.door.asked, outcome, latency_ns, &self.door.client.shared);
+        }
+    }
+
     /// Refuses a command before it is carried out or queued: a transaction is spoilt by it, and ended if it is EXEC.
-    fn reject(&mut self, name: &[u8], text: &[u8]) {
+    fn reject(&mut self, name: &[u8], spec: Option<&'static Spec>, text: &[u8]) {
+        self.door.meter.rejected(spec, text);
         let transaction = &mut self.door.client.transaction;
         if name.eq_ignore_ascii_case(b"exec") {
             transaction.discard();
@@ -139,6 +156,7 @@ impl Shard {
         let mut desk = core.desk.take().expect("the front door is open");
         let door = &mut *connection.door().expect("a connection of the front door").borrow_mut();
         let now = core.clock.now();
+        desk.meter.set_now(now.monotonic_ns, now.wall_ns);
         let mut asker = Asker { now, name, connection, door };
         let taken = core.take_commands(&mut desk, &mut asker, bytes);
         core.desk = Some(desk);
@@ -251,13 +269,13 @@ impl Core {
         let spec = match registry::resolve(arguments) {
             Ok(spec) => spec,
             Err(text) => {
-                asker.reject(arguments.get(0), &text);
+                asker.reject(arguments.get(0), None, &text);
                 return None;
             }
         };
         asker.door.note_command(spec);
         if let Err(text) = self.admit(desk, asker, spec, arguments) {
-            asker.reject(arguments.get(0), text.as_bytes());
+            asker.reject(arguments.get(0), Some(spec), text.as_bytes());
             return None;
         }
         if desk.server.pause.holds(spec, asker.now.wall_ns) {
@@ -345,6 +363,10 @@ impl Core {
         desk.program.clear();
         desk.scratch.clear();
         let draw = desk.draw();
+        asker.door.asked = Asked::new(spec, arguments, asker.now.monotonic_ns);
+        asker.door.is_counted = false;
+        // Reading the clock costs more than what most commands do here; the others may do a lot.
+        let begin = (!spec.has(flags::FAST | flags::WRITE | flags::READONLY)).then(Instant::now);
         let is_direct = asker.door.pending.is_empty();
         let mut replies = asker.connection.replies.borrow_mut();
         let out = if is_direct { &mut *replies } else { &mut desk.scratch };
@@ -361,6 +383,7 @@ impl Core {
             draw,
         };
         let action = (spec.run)(&mut context, arguments);
+        let outcome = Outcome::of(&context_out(is_direct, &mut replies, &mut desk.scratch)[start..]);
         // What a listener is told of its channels is no answer in this sense.
         let is_told = spec.has(flags::PUBSUB) && spec.has(registry::spec::SUBSCRIBED);
         if asker.door.is_silent() && !is_told {
@@ -370,7 +393,11 @@ impl Core {
         if !desk.scratch.is_empty() {
             asker.door.pending.push_ready(&desk.scratch);
         }
-        self.act(desk, asker, action, draw)
+        let taken = self.act(desk, asker, action, draw);
+        if taken.is_none() {
+            asker.count(&outcome, begin.map_or(0, |begin| begin.elapsed().as_nanos() as u64));
+        }
+        taken
     }
 
     fn act(&mut self, desk: &mut Desk, asker: &mut Asker<'_>, action: Action<'_>, draw: u64) -> Option<Taken> {
@@ -545,10 +572,10 @@ fn context_out<'a>(is_direct: bool, replies: &'a mut Vec<u8>, scratch: &'a mut V
 
 fn enqueue(asker: &mut Asker<'_>, spec: &'static Spec, arguments: &Arguments<'_>) {
     if spec.has(flags::NO_MULTI) {
-        return asker.reject(b"", b"ERR Command not allowed inside a transaction");
+        return asker.reject(b"", Some(spec), b"ERR Command not allowed inside a transaction");
     }
     if !asker.door.client.transaction.enqueue(spec, arguments) {
-        return asker.reject(b"", b"ERR the transaction is too large for this server");
+        return asker.reject(b"", Some(spec), b"ERR the transaction is too large for this server");
     }
     asker.door.client.share_transaction();
     asker.reply(|out| out.simple("QUEUED"));

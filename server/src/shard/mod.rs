@@ -67,7 +67,7 @@ use crate::{
     cli::StartOptions,
     metrics::{ShardMetrics, StatusCell},
     notify::{LocalBroadcast, LocalNotify},
-    resp::door::Door,
+    resp::{door::Door, stats::Meter},
     ring,
     stub::Machine,
 };
@@ -142,6 +142,8 @@ pub struct Core {
     failure: Option<anyhow::Error>,
     /// What the Redis front door works with, if it is open.
     desk: Option<Box<front::Desk>>,
+    /// When this shard last tried to have its primary where the first shard's is, on the monotonic clock.
+    followed_ns: u64,
     /// The clients of each shard that have asked something of this one.
     visitors: Vec<(ConnectionRef, Rc<Connection>)>,
     backlog: visitors::Backlog,
@@ -275,6 +277,15 @@ impl Shard {
         let opened = core.connections.open_door(door);
         self.metrics.client_connections.set(core.connections.len() as u64);
         opened
+    }
+
+    /// Where the front door's commands are counted.
+    ///
+    /// # Panics
+    ///
+    /// If the front door is not open.
+    pub fn meter(&self) -> Rc<Meter> {
+        self.core.borrow().desk.as_ref().expect("the front door is open").meter.clone()
     }
 
     /// The time of day, in ns since 1970.

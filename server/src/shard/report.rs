@@ -21,10 +21,19 @@ use crate::{
 /// How often the status is published and the gauges are set.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a shard waits before it tries again to have its primary where the first shard's is.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Publishes the shard's status for as long as it runs.
 pub async fn report_loop(shard: Rc<Shard>) {
     while !shard.is_stopped() {
-        shard.core.borrow_mut().publish();
+        {
+            let core = &mut *shard.core.borrow_mut();
+            core.publish();
+            if core.follow_first_shard() {
+                shard.turn.notify();
+            }
+        }
         ring::sleep(INTERVAL).await;
     }
 }
@@ -132,6 +141,30 @@ impl Core {
         bytes
     }
 
+    /// Lets the server that is primary of the first shard become primary of this one, too. Whether that was begun.
+    ///
+    /// A plain Redis client talks to one server: where the shards have their primaries on different ones, none of them could
+    /// carry out all that it asks for. (Cluster clients go to each shard's own.)
+    fn follow_first_shard(&mut self) -> bool {
+        let Some(desk) = self.desk.as_ref().filter(|desk| self.shard > 0 && !desk.server.is_cluster()) else {
+            return false;
+        };
+        let leader = desk.server.shards[0].primary(self.identity.servers);
+        let Some(leader) = leader.filter(|&leader| leader != self.identity.replica) else { return false };
+        let is_ready =
+            |peer: &lockstep_replica::PeerState| peer.replica == leader && peer.is_connected && peer.is_in_sync;
+        if self.replica_role != Role::Primary || !self.replica.status().peers.iter().any(is_ready) {
+            return false;
+        }
+        let now = self.clock.now();
+        let is_due = now.monotonic_ns.saturating_sub(self.followed_ns) > FOLLOW_INTERVAL.as_nanos() as u64;
+        if !is_due {
+            return false;
+        }
+        self.followed_ns = now.monotonic_ns;
+        self.begin_handover(now, Some(leader), MoveAsker::Own).is_ok()
+    }
+
     fn publish(&mut self) {
         let status = self.replica.status();
         let now = self.clock.now();
@@ -140,6 +173,12 @@ impl Core {
         self.transfers.forget_idle(now);
         let superblock = *self.disk.superblock();
         let transfer = self.transfers.progress();
+        if let Some(desk) = &self.desk {
+            desk.server.shards[self.shard as usize].observe_checkpoint(superblock.checkpoint.get(), now.wall_ns);
+            if self.shard == 0 {
+                desk.server.look_around(now.monotonic_ns);
+            }
+        }
         let metrics = &self.metrics;
         metrics.view.set(status.view);
         metrics.is_deficient.set_flag(status.op < superblock.vouch_op.get());

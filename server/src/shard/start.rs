@@ -88,6 +88,7 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         status,
         failure: None,
         desk: None,
+        followed_ns: 0,
         visitors: Vec::new(),
         backlog: Default::default(),
         waits: Vec::new(),

@@ -259,6 +259,7 @@ impl Core {
                 draw,
             };
             let action = (queued.spec.run)(&mut context, &arguments);
+            desk.meter.stats().record(queued.spec.number, 0, false);
             match action {
                 Action::Done => {}
                 Action::Close => built.closes = true,

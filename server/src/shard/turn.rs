@@ -37,6 +37,9 @@ pub fn turn(shard: &Rc<Shard>) {
     let core = &mut *core;
     let now = core.clock.now();
     core.metrics.turns.increment();
+    if let Some(desk) = &core.desk {
+        desk.meter.set_now(now.monotonic_ns, now.wall_ns);
+    }
     core.replica.step(now.monotonic_ns, now.wall_ns, Input::TurnEnd);
     let mut has_room = false;
     while let Some(output) = core.replica.next_output() {
@@ -53,7 +56,7 @@ pub fn turn(shard: &Rc<Shard>) {
     for peer in core.peers.iter().flatten() {
         peer.flush();
     }
-    core.share_role();
+    core.share_state();
     core.post_mail();
     core.connections.flush_dirty();
     core.look_after_checkpoint(shard, now);

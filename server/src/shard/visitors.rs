@@ -199,12 +199,12 @@ impl Core {
     /// Opens the front door of this shard.
     pub(super) fn open_front_door(&mut self, server: Arc<Server>, seed: u64) {
         self.visitors = (0..self.identity.shards).map(|_| self.connections.open_visitor()).collect();
-        self.desk = Some(Box::new(Desk::new(server, seed)));
-        self.share_role();
+        self.desk = Some(Box::new(Desk::new(server, self.shard, seed)));
+        self.share_state();
     }
 
-    /// Lets the other shards see which role this one has.
-    pub(super) fn share_role(&mut self) {
+    /// Lets the other shards see which role this one has, and how many keys.
+    pub(super) fn share_state(&mut self) {
         let Some(desk) = &self.desk else { return };
         let view = match self.replica_role {
             // It does not know of a view's primary before it has joined one, but it may well have heard of the view.
@@ -212,7 +212,10 @@ impl Core {
             Role::Primary => self.replica.view() << 2 | 1,
             Role::Backup => self.replica.view() << 2,
         };
-        let cell = &desk.server.shards[self.shard as usize].role;
+        let shard = &desk.server.shards[self.shard as usize];
+        shard.keys.store(self.machine.store.len() as u64, Relaxed);
+        shard.expires.store(self.machine.store.expiring_len() as u64, Relaxed);
+        let cell = &shard.role;
         if cell.load(Relaxed) != view {
             cell.store(view, Relaxed);
         }

@@ -75,6 +75,11 @@ pub fn wait<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<
         );
         return Action::Done;
     }
+    if context.is_in_exec {
+        // A transaction does not wait: what is known counts.
+        context.out.integer(context.client.last_write_copies.saturating_sub(1).into());
+        return Action::Done;
+    }
     let copies = copies.clamp(0, u8::MAX.into()) as u8;
     Action::Admin(AdminRequest::Wait { copies, timeout_ms, local: None })
 }
@@ -101,6 +106,12 @@ pub fn waitaof<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Acti
     };
     match (local, copies, timeout) {
         (Some(local), Some(copies), Ok(timeout_ms)) if error.is_empty() => {
+            if context.is_in_exec {
+                context.out.array(2);
+                context.out.integer(1);
+                context.out.integer(context.client.last_write_copies.saturating_sub(1).into());
+                return Action::Done;
+            }
             let copies = copies.min(u8::MAX.into()) as u8;
             Action::Admin(AdminRequest::Wait { copies, timeout_ms, local: Some(local as u8) })
         }

@@ -39,6 +39,12 @@ pub fn count() -> usize {
     REGISTRY.count
 }
 
+/// The command or subcommand with this number.
+pub fn by_number(number: u32) -> Option<&'static Spec> {
+    let mut specs = all().iter().flat_map(|spec| [spec].into_iter().chain(spec.subcommands));
+    specs.find(|spec| u32::from(spec.number) == number)
+}
+
 /// The tables, with their commands numbered, and where a name is.
 struct Registry {
     specs: &'static [Spec],
