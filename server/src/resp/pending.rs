@@ -316,7 +316,7 @@ mod tests {
     use super::*;
 
     fn place(form: Form) -> Place {
-        Place { form, version: Version::Resp2, is_silent: false, is_write: true }
+        Place { form, version: Version::Resp2, is_silent: false, is_write: true, asked: Asked::default() }
     }
 
     fn body(write: impl FnOnce(&mut ResultWriter<'_>)) -> Vec<u8> {

@@ -8,6 +8,7 @@ use super::{
         client::{ClientShared, ReplyMode},
         context::{Action, Context},
         numbers::{integer, timeout_ms},
+        registry::shown,
         server::Server,
     },
     connection::{BAD_NAME, SYNTAX_ERROR, is_printable},
@@ -56,10 +57,10 @@ pub fn client_setinfo<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) 
     let (attribute, value) = (arguments.get(2), arguments.get(3));
     let is_name = arguments.is(2, "lib-name");
     if !is_name && !arguments.is(2, "lib-ver") {
-        context.out.error_bytes(&[b"ERR Unrecognized option '", attribute, b"'"].concat());
+        context.out.error_bytes(&[b"ERR Unrecognized option '", shown(attribute), b"'"].concat());
     } else if !is_printable(value) {
         let text = b" cannot contain spaces, newlines or special characters.";
-        context.out.error_bytes(&[b"ERR ", attribute, text].concat());
+        context.out.error_bytes(&[b"ERR ", shown(attribute), text].concat());
     } else {
         let mut names = context.client.shared.names();
         *(if is_name { &mut names.lib_name } else { &mut names.lib_version }) = value.to_vec();
@@ -125,7 +126,7 @@ fn kind_of(context: &mut Context<'_>, name: &[u8]) -> Option<Kind> {
         b"pubsub" => Kind::PubSub,
         b"master" | b"replica" | b"slave" => Kind::Server,
         _ => {
-            context.out.error_bytes(&[b"ERR Unknown client type '", name, b"'"].concat());
+            context.out.error_bytes(&[b"ERR Unknown client type '", shown(name), b"'"].concat());
             return None;
         }
     };
@@ -250,7 +251,7 @@ fn read_filter<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>, filter:
             filter.local = Some(value);
         } else if arguments.is(index, "user") {
             if value != b"default" {
-                context.out.error_bytes(&[b"ERR No such user '", value, b"'"].concat());
+                context.out.error_bytes(&[b"ERR No such user '", shown(value), b"'"].concat());
                 return None;
             }
         } else if arguments.is(index, "skipme") && (arguments.is(index + 1, "yes") || arguments.is(index + 1, "no")) {

@@ -12,6 +12,7 @@ use super::{
         arguments::Arguments,
         context::{Action, Context},
         numbers::{NOT_AN_INTEGER, integer},
+        registry::shown,
         server::Server,
         topology::{Node, nodes_of, shard_id},
         writer::Writer,
@@ -248,7 +249,7 @@ pub fn cluster_replicas<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>
     let name = arguments.get(2);
     let is_named = |node: &&Node| node.id(server.identity.cluster).as_bytes() == name;
     let Some((_, nodes)) = shards(server).find(|(_, nodes)| nodes.iter().any(|node| is_named(&node))) else {
-        context.out.error_bytes(&[b"ERR Unknown node ", name].concat());
+        context.out.error_bytes(&[b"ERR Unknown node ", shown(name)].concat());
         return Action::Done;
     };
     if !nodes.iter().find(is_named).is_some_and(|node| node.is_primary) {

@@ -10,6 +10,7 @@ use super::{
         arguments::Arguments,
         context::{Action, Context},
         numbers::integer,
+        registry::shown,
         server::Server,
         stats::SLOW_LOG_LEN_LIMIT,
     },
@@ -233,11 +234,11 @@ fn read_changes<'a>(server: &Server, arguments: &Arguments<'a>) -> Result<Vec<Ch
     for index in (2..arguments.len()).step_by(2) {
         let (name, value) = (arguments.get(index), arguments.get(index + 1));
         let fail = |why: &str| {
-            [b"ERR CONFIG SET failed (possibly related to argument '", name, b"') - ", why.as_bytes()].concat()
+            [b"ERR CONFIG SET failed (possibly related to argument '", shown(name), b"') - ", why.as_bytes()].concat()
         };
         let parameter = PARAMETERS.iter().find(|parameter| parameter.name.as_bytes().eq_ignore_ascii_case(name));
         let Some(parameter) = parameter else {
-            return Err([b"ERR Unknown option or number of arguments for CONFIG SET - '", name, b"'"].concat());
+            return Err([b"ERR Unknown option or number of arguments for CONFIG SET - '", shown(name), b"'"].concat());
         };
         let Some(set) = parameter.set else { return Err(fail("can't set immutable config")) };
         if changes.iter().any(|(other, _)| *other == parameter.name) {

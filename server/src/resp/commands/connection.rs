@@ -9,6 +9,7 @@ use super::super::{
     client::{Client, ReplyMode},
     context::{Action, Context},
     numbers::{NOT_AN_INTEGER, integer},
+    registry::shown,
     server::REDIS_VERSION,
     writer::Version,
 };
@@ -39,18 +40,12 @@ pub fn hello<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action
             }
         };
     }
-    let Some(options) = hello_options(context, arguments) else { return Action::Done };
-    if let Some((user, password)) = options.login
-        && !log_in(context, user, password)
-    {
-        context.out.error(WRONG_PASSWORD);
-        return Action::Done;
-    }
+    let Some(name) = hello_options(context, arguments) else { return Action::Done };
     if !context.client.is_authenticated {
         context.out.error(NOT_AUTHENTICATED);
         return Action::Done;
     }
-    if let Some(name) = options.name {
+    if let Some(name) = name {
         context.client.shared.names().name = name.to_vec();
     }
     if let Some(version) = version {
@@ -60,36 +55,34 @@ pub fn hello<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action
     Action::Done
 }
 
-#[derive(Default)]
-struct HelloOptions<'a> {
-    login: Option<(&'a [u8], &'a [u8])>,
-    name: Option<&'a [u8]>,
-}
-
-/// The options of HELLO; `None` if they are wrong, which has been answered.
-fn hello_options<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Option<HelloOptions<'a>> {
-    let mut options = HelloOptions::default();
+/// Carries out the options of HELLO in their order, but for the name, which comes back; `None` if one is wrong, which has been
+/// answered.
+fn hello_options<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Option<Option<&'a [u8]>> {
+    let mut name = None;
     let mut index = 2;
     while index < arguments.len() {
         let more = arguments.len() - index - 1;
         if arguments.is(index, "auth") && more >= 2 {
-            options.login = Some((arguments.get(index + 1), arguments.get(index + 2)));
+            if !log_in(context, arguments.get(index + 1), arguments.get(index + 2)) {
+                context.out.error(WRONG_PASSWORD);
+                return None;
+            }
             index += 3;
         } else if arguments.is(index, "setname") && more >= 1 {
-            let name = arguments.get(index + 1);
-            if !is_printable(name) {
+            let wish = arguments.get(index + 1);
+            if !is_printable(wish) {
                 context.out.error(BAD_NAME);
                 return None;
             }
-            options.name = Some(name);
+            name = Some(wish);
             index += 2;
         } else {
-            let option = arguments.get(index);
+            let option = shown(arguments.get(index));
             context.out.error_bytes(&[b"ERR Syntax error in HELLO option '", option, b"'"].concat());
             return None;
         }
     }
-    Some(options)
+    Some(name)
 }
 
 fn describe_server(context: &mut Context<'_>) {
@@ -202,8 +195,11 @@ pub fn echo<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<
 
 /// SELECT.
 pub fn select<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<'a> {
-    match integer(arguments.get(1)).and_then(|index| i32::try_from(index).ok()) {
+    match integer(arguments.get(1)) {
         Some(0) => context.out.ok(),
+        Some(index) if i32::try_from(index).is_err() => {
+            context.out.error("ERR value is out of range, value must between -2147483648 and 2147483647");
+        }
         Some(_) if context.server.is_cluster() => context.out.error("ERR SELECT is not allowed in cluster mode"),
         Some(_) => context.out.error("ERR DB index is out of range"),
         None => context.out.error(NOT_AN_INTEGER),

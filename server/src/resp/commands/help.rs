@@ -33,7 +33,7 @@ pub(super) fn subcommand_error<'a>(
     container: &str,
     arguments: &Arguments<'_>,
 ) -> Action<'a> {
-    let name = arguments.find(1).unwrap_or_default();
+    let name = registry::shown(arguments.find(1).unwrap_or_default());
     let help = format!("'. Try {container} HELP.");
     let text =
         [b"ERR unknown subcommand or wrong number of arguments for '", &name[..name.len().min(128)], help.as_bytes()];

@@ -7,11 +7,15 @@ mod channels;
 mod cluster;
 mod connection;
 mod keys;
+#[cfg(test)]
+mod page;
 mod server;
 pub mod spec;
 mod strings;
 pub mod syntax;
 mod transactions;
+#[cfg(test)]
+mod unsupported;
 
 use std::sync::LazyLock;
 
@@ -162,6 +166,11 @@ pub fn wrong_arity(spec: &Spec) -> Vec<u8> {
     format!("ERR wrong number of arguments for '{}' command", spec.full_name()).into_bytes()
 }
 
+/// A text as Redis shows it in an error, where it is a C string: without a zero byte and what comes behind it.
+pub fn shown(text: &[u8]) -> &[u8] {
+    begin_of(text, text.len())
+}
+
 /// At most `size_max` bytes and none from a zero byte on: Redis formats it as a C string.
 fn begin_of(text: &[u8], size_max: usize) -> &[u8] {
     let end = text.iter().take(size_max).position(|&byte| byte == 0).unwrap_or(text.len().min(size_max));
@@ -171,6 +180,22 @@ fn begin_of(text: &[u8], size_max: usize) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn resolved(call: &[&[u8]]) -> Result<String, String> {
+        let mut buffer = Vec::new();
+        let spans: Vec<_> = call
+            .iter()
+            .map(|argument| {
+                let begin = buffer.len() as u32;
+                buffer.extend_from_slice(argument);
+                (begin, buffer.len() as u32)
+            })
+            .collect();
+        match resolve(&Arguments::new(&buffer, &spans)) {
+            Ok(spec) => Ok(spec.full_name()),
+            Err(text) => Err(String::from_utf8_lossy(&text).into_owned()),
+        }
+    }
 
     #[test]
     fn every_command_is_found_under_its_name_in_any_case() {
@@ -203,5 +228,37 @@ mod tests {
             }
             assert!(!(spec.has(spec::WRITE) && spec.has(spec::READONLY)));
         }
+    }
+
+    #[test]
+    fn a_call_that_fits_nothing_gets_the_text_that_clients_know() {
+        assert_eq!(resolved(&[b"GET", b"k"]), Ok("get".into()));
+        assert_eq!(resolved(&[b"Client", b"iD"]), Ok("client|id".into()));
+        assert_eq!(resolved(&[b"command"]), Ok("command".into()));
+        let fails = |call: &[&[u8]], text: &str| assert_eq!(resolved(call), Err(text.into()));
+        fails(&[b"get"], "ERR wrong number of arguments for 'get' command");
+        fails(&[b"GET", b"a", b"b"], "ERR wrong number of arguments for 'get' command");
+        fails(&[b"client"], "ERR wrong number of arguments for 'client' command");
+        fails(&[b"client", b"id", b"x"], "ERR wrong number of arguments for 'client|id' command");
+        fails(&[b"CLIENT", b"Nothing"], "ERR unknown subcommand 'Nothing'. Try CLIENT HELP.");
+        fails(&[b"foo"], "ERR unknown command 'foo', with args beginning with: ");
+        fails(&[b"foo", b"bar", b"baz"], "ERR unknown command 'foo', with args beginning with: 'bar' 'baz' ");
+        fails(&[b"fo\0o", b"b\0r"], "ERR unknown command 'fo', with args beginning with: 'b' ");
+        let long = [b'x'; 200];
+        let x = |count| "x".repeat(count);
+        fails(&[&long, &long], &format!("ERR unknown command '{}', with args beginning with: '{}' ", x(128), x(128)));
+        let text = format!("ERR unknown command 'f', with args beginning with: '{}' '{}' ", x(100), x(25));
+        fails(&[b"f", &long[..100], &long, b"y"], &text);
+    }
+
+    #[test]
+    fn keys_are_where_redis_says() {
+        let positions = |name: &str, len| find(name.as_bytes()).expect("there").key_positions(len).collect::<Vec<_>>();
+        assert_eq!(positions("get", 2), [1]);
+        assert_eq!(positions("mget", 4), [1, 2, 3]);
+        assert_eq!(positions("mset", 5), [1, 3]);
+        assert_eq!(positions("rename", 3), [1, 2]);
+        assert!(positions("ping", 2).is_empty());
+        assert!(positions("del", 1).is_empty());
     }
 }

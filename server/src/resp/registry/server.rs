@@ -89,8 +89,8 @@ const COMMAND: &[Spec] = &[
         .tips(ANY_ORDER)
         .about("[command-name ...]", "Tells what commands do.")
         .differs("Without the history and complexity of each."),
-    command_("getkeys", -3, "2.8.13", command_getkeys).about("command [arg ...]", "Tells which arguments are keys."),
-    command_("getkeysandflags", -3, "7.0.0", command_getkeysandflags)
+    command_("getkeys", -4, "2.8.13", command_getkeys).about("command [arg ...]", "Tells which arguments are keys."),
+    command_("getkeysandflags", -4, "7.0.0", command_getkeysandflags)
         .about("command [arg ...]", "Tells which arguments are keys, and what is done to them."),
     command_("help", 2, "5.0.0", command_help).about("", "Lists the subcommands."),
     command_("info", -2, "2.8.13", command_info)
