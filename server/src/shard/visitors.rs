@@ -143,6 +143,10 @@ impl std::os::fd::AsRawFd for MailboxOf {
 
 fn take_parcel(shard: &Rc<Shard>, server: &Arc<Server>, mut parcel: Parcel) {
     let core = &mut *shard.core.borrow_mut();
+    let now = core.clock.now();
+    if let Some(desk) = &core.desk {
+        desk.meter.set_now(now.monotonic_ns, now.wall_ns);
+    }
     let mut start = 0;
     for answer in std::mem::take(&mut parcel.answers) {
         let body = &parcel.answer_bytes[start..answer.end as usize];
