@@ -1,10 +1,6 @@
 //! Commands of the Redis front door: from received bytes to the log, the read queue, another shard, or an answer at once.
 
-use std::{
-    rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
-};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use lockstep_proto::{
     limits::KEY_SIZE_MAX,

@@ -45,7 +45,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("info", -1, LOADING | STALE | CAT_DANGEROUS, "1.0.0", info)
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .about("[section ...]", "Tells how the server is.")
-        .differs("Has the sections and fields that exist here; see below."),
+        .differs("Has the sections and fields that exist here; see above."),
     spec("lastsave", 1, LOADING | STALE | FAST | CAT_ADMIN | CAT_DANGEROUS, "1.0.0", lastsave)
         .tips(&["nondeterministic_output"])
         .about("", "Tells when the last checkpoint was finished.")
@@ -64,7 +64,7 @@ pub const COMMANDS: &[Spec] = &[
         .about("[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", "Stops the server.")
         .differs("As with SIGTERM: hands over, answers what is in flight, and ends. Nothing is left to be saved; `ABORT` finds nothing to abort."),
     container("slowlog", "2.2.12", "Tells what took long.", slowlog)
-        .differs("Measured from the arrival of a command to its answer, with replication and disk: that is what the client waited for.")
+        .differs("Measured from the arrival of a command to its answer, with replication and disk: that is what the client waited for. Of the arguments only how the first begins is kept.")
         .contains(SLOWLOG),
     spec("time", 1, LOADING | STALE | FAST, "2.6.0", time)
         .tips(&["nondeterministic_output"])
