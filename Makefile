@@ -6,7 +6,7 @@ BIN := $(TARGET)/release
 RESULTS ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help build measured reproduce reproduce-full compare smoke test redis-tools simulator sim mutants bench lint torture
+.PHONY: help build measured reproduce reproduce-full compare redis-benchmark smoke test redis-tools simulator sim mutants bench lint torture
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,9 @@ reproduce-full: measured ## The same with 1 to 7 servers, more repeats and longe
 
 compare: measured ## Lockstep beside Redis and Valkey, whatever is installed, under the same loads in turns (about ten minutes)
 	$(BIN)/lockstep-loadgen compare --connections 64 --results $(RESULTS)
+
+redis-benchmark: measured ## redis-benchmark against three durable Lockstep servers and one Redis without persistence, in turns
+	scripts/redis-benchmark.sh $(BIN)
 
 smoke: measured ## A minute of what reproduce does, into a temporary folder
 	scripts/reproduce.sh smoke $$(mktemp -d) $(BIN)
