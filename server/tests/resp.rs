@@ -176,7 +176,15 @@ fn a_cluster_node_says_where_a_key_is_before_anything_runs() {
     let replies = pipeline(&mut connection, &["multi", "set foo 1", "set bar 2", "exec", "get bar"]);
     assert_eq!(replies[1], moved);
     assert_eq!(replies[3..], ["-EXECABORT Transaction discarded because of previous errors.", "$\"1\""]);
-    assert_eq!(ask(&mut open(&cluster, other, 1).expect("it listens"), "set foo 1"), "+OK");
+    let mut second = open(&cluster, other, 1).expect("it listens");
+    assert_eq!(ask(&mut second, "set foo 1"), "+OK");
+    // Without keys, a command is about the node's own.
+    assert_eq!(
+        pipeline(&mut second, &["dbsize", "keys *", "scan 0", "randomkey"]),
+        [":1", "*[$\"foo\"]", "*[$\"0\", *[$\"foo\"]]", "$\"foo\""]
+    );
+    assert_eq!(pipeline(&mut second, &["set foo 1", "flushall", "dbsize", "set foo 1"])[1..3], ["+OK", ":0"]);
+    assert_eq!(pipeline(&mut connection, &["dbsize", "multi", "dbsize", "get bar", "exec"])[4], "*[:1, $\"1\"]");
     let backup = (id + 1) % 3;
     let mut connection = client(&cluster, backup);
     let moved = format!("-MOVED 5061 {}:{}", server.host, server.resp);

@@ -416,6 +416,10 @@ impl Core {
             Action::Run { slot, is_write } => {
                 self.submit_program(desk, asker, shard_of_slot(slot, shards), is_write, Form::Value)
             }
+            // Each shard is a node, and a command without keys is about this node's own.
+            Action::Scan { .. } if desk.server.is_cluster() => {
+                self.submit_program(desk, asker, self.shard, false, Form::Value)
+            }
             Action::Scan { slot, next } => {
                 self.submit_program(desk, asker, shard_of_slot(slot, shards), false, Form::Scan(next))
             }
@@ -474,8 +478,8 @@ impl Core {
 
     /// Carries out the desk's program in every shard.
     fn spread(&mut self, desk: &mut Desk, asker: &mut Asker<'_>, spread: Spread) -> Option<Taken> {
-        if self.identity.shards == 1 {
-            return self.submit_program(desk, asker, 0, spread.is_write, Form::Value);
+        if self.identity.shards == 1 || desk.server.is_cluster() {
+            return self.submit_program(desk, asker, self.shard, spread.is_write, Form::Value);
         }
         let programs: Vec<(u16, Builder)> =
             (0..self.identity.shards).map(|shard| (shard, desk.program.clone())).collect();

@@ -271,6 +271,7 @@ impl Core {
                     belongs(shard_of_key(key, shards));
                     built.program.command(Opcode::Set, &[key, value]);
                 }
+                Action::Everywhere { .. } | Action::Scan { .. } if desk.server.is_cluster() => belongs(self.shard),
                 Action::Run { slot, .. } | Action::Scan { slot, .. } => belongs(shard_of_slot(slot, shards)),
                 Action::Split { opcode, keys, .. } => {
                     keys.iter().for_each(|key| belongs(shard_of_key(key, shards)));
