@@ -297,7 +297,7 @@ impl Core {
         arguments: &Arguments<'_>,
     ) -> Result<(), String> {
         let client = &asker.door.client;
-        if !client.is_authenticated && !spec.has(flags::NO_AUTH) {
+        if !client.is_authenticated && !spec.has(flags::NO_AUTH) && desk.server.needs_password() {
             return Err("NOAUTH Authentication required.".to_owned());
         }
         if spec.keys.0 != 0 || spec.has(flags::WRITE | flags::READONLY) {

@@ -1,0 +1,160 @@
+//! What Redis clients are told of the servers themselves, over real sockets: counts, passwords, who is primary.
+
+mod harness;
+#[path = "redis/wire.rs"]
+#[allow(dead_code, reason = "made for another test")]
+mod wire;
+
+use std::{
+    io::{Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+};
+
+use harness::{Cluster, Spec, wait_for};
+use wire::{Answer, Connection};
+
+fn client(cluster: &Cluster, id: u8) -> Connection {
+    let server = &cluster.servers[id as usize];
+    let address = (server.host.as_str(), server.resp).to_socket_addrs().unwrap().next().unwrap();
+    Connection::open(address).expect("the server listens")
+}
+
+/// Three servers of two shards, and the primary of both.
+fn start() -> (Cluster, u8) {
+    let cluster = Cluster::start(Spec { shards: 2, ..Spec::of(3) }.with_resp());
+    let id = primary(&cluster, 0);
+    wait_for("one primary for all", || (primary(&cluster, 1) == id).then_some(()));
+    (cluster, id)
+}
+
+fn primary(cluster: &Cluster, shard: usize) -> u8 {
+    wait_for("a primary", || {
+        (0..cluster.spec.servers)
+            .find(|&id| cluster.status(id, shard).is_some_and(|status| status["role"] == "primary"))
+    })
+}
+
+fn text(answer: &Answer) -> String {
+    let reply = answer.as_ref().expect("an answer");
+    String::from_utf8_lossy(reply.text().unwrap_or_default()).into_owned()
+}
+
+/// The value of a field of INFO.
+fn field(connection: &mut Connection, section: &str, name: &str) -> String {
+    let info = text(&connection.ask(&["info", section]));
+    let line = info.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in {info}")).to_owned()
+}
+
+#[test]
+fn info_counts_what_clients_have_done_until_it_is_reset() {
+    let (cluster, id) = start();
+    let mut connection = client(&cluster, id);
+    for key in ["one", "two", "three", "four"] {
+        assert_eq!(text(&connection.ask(&["set", key, "value", "ex", "1000"])), "OK");
+    }
+    assert_eq!(text(&connection.ask(&["set", "five", "value"])), "OK");
+    assert_eq!(text(&connection.ask(&["get", "one"])), "value");
+    assert!(connection.ask(&["get", "nothing"]).is_ok());
+    assert!(connection.ask(&["incr", "one"]).expect("an answer").is_error());
+    assert!(connection.ask(&["get"]).expect("an answer").is_error());
+    // Five keys in two shards, four of which expire: each shard's count is that of its last turn, before it has answered.
+    assert_eq!(field(&mut connection, "keyspace", "db0"), "keys=5,expires=4,avg_ttl=0");
+    assert!(field(&mut connection, "commandstats", "cmdstat_set").starts_with("calls=5,"));
+    let get = field(&mut connection, "commandstats", "cmdstat_get");
+    assert!(get.starts_with("calls=2,") && get.ends_with("rejected_calls=1,failed_calls=0"), "{get}");
+    assert!(field(&mut connection, "commandstats", "cmdstat_incr").ends_with("failed_calls=1"));
+    assert_eq!(field(&mut connection, "errorstats", "errorstat_ERR"), "count=2");
+    assert_eq!(field(&mut connection, "stats", "keyspace_hits"), "1");
+    assert_eq!(field(&mut connection, "stats", "keyspace_misses"), "1");
+    assert_eq!(field(&mut connection, "replication", "role"), "master");
+
+    assert_eq!(text(&connection.ask(&["config", "set", "slowlog-log-slower-than", "0"])), "OK");
+    assert_eq!(connection.ask(&["append", "slow", "value"]).expect("an answer").integer(), Some(5));
+    let entries = connection.ask(&["slowlog", "get", "1"]).expect("an answer");
+    let words = entries.items().expect("entries")[0].items().expect("fields")[3].items().expect("words").to_vec();
+    let words: Vec<String> =
+        words.iter().map(|word| String::from_utf8_lossy(word.text().unwrap_or_default()).into_owned()).collect();
+    assert_eq!(words, ["append", "slow", "... (1 more arguments)"]);
+
+    assert_eq!(text(&connection.ask(&["config", "resetstat"])), "OK");
+    assert!(!text(&connection.ask(&["info", "commandstats"])).contains("cmdstat_set"));
+    assert_eq!(field(&mut connection, "stats", "keyspace_hits"), "0");
+    assert_eq!(field(&mut connection, "keyspace", "db0"), "keys=6,expires=4,avg_ttl=0");
+}
+
+#[test]
+fn a_password_is_needed_where_there_is_one() {
+    let cluster = Cluster::start(Spec::of(1).with(&["--requirepass=sesame"]).with_resp());
+    primary(&cluster, 0);
+    let mut connection = client(&cluster, 0);
+    assert_eq!(text(&connection.ask(&["get", "key"])), "NOAUTH Authentication required.");
+    assert!(text(&connection.ask(&["hello", "3"])).starts_with("NOAUTH HELLO must be called"));
+    for password in ["Sesame", "sesam", "sesamee", ""] {
+        assert!(text(&connection.ask(&["auth", password])).starts_with("WRONGPASS "), "{password}");
+    }
+    assert!(text(&connection.ask(&["auth", "somebody", "sesame"])).starts_with("WRONGPASS "));
+    assert_eq!(text(&connection.ask(&["ping"])), "NOAUTH Authentication required.");
+    assert_eq!(text(&connection.ask(&["auth", "sesame"])), "OK");
+    assert_eq!(text(&connection.ask(&["set", "key", "value"])), "OK");
+    let mut other = client(&cluster, 0);
+    assert!(!other.ask(&["hello", "3", "auth", "default", "sesame"]).expect("an answer").is_error());
+    assert_eq!(text(&other.ask(&["get", "key"])), "value");
+    // Whoever is in stays in; whoever comes needs the new one.
+    assert_eq!(text(&connection.ask(&["config", "set", "requirepass", "open"])), "OK");
+    assert_eq!(text(&other.ask(&["get", "key"])), "value");
+    let mut third = client(&cluster, 0);
+    assert!(text(&third.ask(&["auth", "sesame"])).starts_with("WRONGPASS "));
+    assert_eq!(text(&third.ask(&["auth", "default", "open"])), "OK");
+}
+
+#[test]
+fn subscribers_and_sentinel_clients_are_told_of_a_new_primary() {
+    let (mut cluster, old) = start();
+    let backup = (old + 1) % 3;
+    let mut listener = client(&cluster, backup);
+    assert!(listener.ask(&["subscribe", "+switch-master"]).is_ok());
+    let mut asker = client(&cluster, backup);
+    let address = |id: u8| (cluster.servers[id as usize].host.clone(), cluster.servers[id as usize].resp.to_string());
+    let (old_address, addresses) = (address(old), [0, 1, 2].map(address));
+    let mut told = move || {
+        let answer = asker.ask(&["sentinel", "get-master-addr-by-name", "mymaster"]).expect("an answer");
+        let parts = answer.items().expect("an address").to_vec();
+        let part = |index: usize| String::from_utf8_lossy(parts[index].text().unwrap_or_default()).into_owned();
+        (part(0), part(1))
+    };
+    assert_eq!(told(), old_address);
+    cluster.kill(old);
+    let new = primary(&cluster, 0);
+    let message = listener.receive().expect("a message");
+    let event =
+        String::from_utf8_lossy(message.items().expect("three parts")[2].text().unwrap_or_default()).into_owned();
+    let (host, port) = &addresses[new as usize];
+    assert_eq!(event, format!("mymaster {} {} {host} {port}", old_address.0, old_address.1));
+    assert_eq!(&told(), &addresses[new as usize]);
+}
+
+/// A plain client talks to one server: that has to be the primary of everything.
+#[test]
+fn every_shard_has_its_primary_where_the_first_one_has_it() {
+    let (cluster, id) = start();
+    let other = (id + 1) % 3;
+    let server = &cluster.servers[id as usize];
+    let mut stream = TcpStream::connect((server.host.as_str(), server.admin)).expect("it listens");
+    write!(stream, "POST /move-primary?shard=1&to={other} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        .expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let moved: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let view = moved["view"].as_u64().expect("the view in which the other one is primary");
+    wait_for("the way back", || {
+        let status = cluster.status(id, 1)?;
+        (status["role"] == "primary" && status["view"].as_u64()? > view).then_some(())
+    });
+    let mut connection = client(&cluster, id);
+    for key in ["one", "two", "three", "four"] {
+        assert_eq!(text(&connection.ask(&["set", key, "value"])), "OK");
+    }
+}
