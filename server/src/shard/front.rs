@@ -265,7 +265,7 @@ impl Core {
         let spec = match registry::resolve(arguments) {
             Ok(spec) => spec,
             Err(text) => {
-                asker.reject(arguments.get(0), None, &text);
+                asker.reject(arguments.get(0), registry::meant(arguments), &text);
                 return None;
             }
         };

@@ -136,6 +136,15 @@ pub fn resolve(arguments: &Arguments<'_>) -> Result<&'static Spec, Vec<u8>> {
     if spec.takes(arguments.len()) { Ok(spec) } else { Err(wrong_arity(spec)) }
 }
 
+/// The command or subcommand that a call is meant for, whatever its number of arguments.
+pub fn meant(arguments: &Arguments<'_>) -> Option<&'static Spec> {
+    let spec = find(arguments.get(0))?;
+    if spec.subcommands.is_empty() || arguments.len() == 1 {
+        return Some(spec);
+    }
+    find_subcommand(spec, arguments.get(1))
+}
+
 /// How much of what a client has sent is repeated in an error, in bytes.
 const REPEATED_MAX: usize = 128;
 
