@@ -29,7 +29,12 @@ impl Agreement {
                 self.has_expired = true;
                 return true;
             }
-            Action::ScanAll(_) => return left == right,
+            Action::ScanAll(_) => {
+                if matches!(left, Ok(reply) if reply.text() == Some(b"QUEUED")) {
+                    self.queued[step.connection].push(vec![b"SCAN".to_vec()]);
+                }
+                return left == right;
+            }
         };
         let (Ok(left), Ok(right)) = (left, right) else { return left == right };
         let queued = &mut self.queued[step.connection];
@@ -94,8 +99,16 @@ fn is_deliberate(command: &[Vec<u8>], redis: &Reply, ours: &Reply) -> bool {
     match &command[0].to_ascii_uppercase()[..] {
         // Outside of cluster mode too, a backup serves old reads to whoever asks for them with READONLY.
         b"READONLY" | b"READWRITE" => redis.is_error() && ours.text() == Some(b"OK"),
+        // Redis 7.2 reads all options before it tries the password; 7.0 does not.
+        b"HELLO" => begins(redis, "WRONGPASS ") && begins(ours, "ERR Syntax error in HELLO option"),
+        // Since Redis 7.2, one word is enough.
+        b"COMMAND" => begins(redis, "ERR wrong number of arguments for 'command|getkeys"),
         _ => false,
     }
+}
+
+fn begins(reply: &Reply, text: &str) -> bool {
+    reply.is_error() && reply.text().is_some_and(|found| found.starts_with(text.as_bytes()))
 }
 
 fn same_kind(left: &Reply, right: &Reply) -> bool {

@@ -167,6 +167,9 @@ const OF_ONE_SLOT: &[(u32, &str)] = &[
     (2, "UNWATCH"),
 ];
 
+/// Commands whose keys are all, or any.
+const OF_ALL_SLOTS: &[&str] = &["KEYS", "SCAN", "RANDOMKEY", "DBSIZE", "FLUSHDB", "FLUSHALL", "$word"];
+
 /// A sequence from a seed.
 pub fn generate(seed: u64, keys: Keys) -> Sequence {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
@@ -229,7 +232,12 @@ impl Generator {
 
     fn template(&mut self) -> &'static str {
         let others = if self.keys == Keys::Spread { &[][..] } else { OF_ONE_SLOT };
-        let all = || COMMANDS.iter().chain(others);
+        // In a transaction these would concern other shards than that of its keys.
+        let is_left_out = |(_, template): &&(u32, &str)| {
+            let name = template.split(' ').next().unwrap_or_default();
+            self.keys == Keys::OneSlot && OF_ALL_SLOTS.contains(&name)
+        };
+        let all = || COMMANDS.iter().chain(others).filter(|entry| !is_left_out(entry));
         let mut at = self.random.random_range(0..all().map(|(weight, _)| weight).sum());
         let mut found = all().find(|(weight, _)| {
             let is_here = at < *weight;
@@ -243,10 +251,10 @@ impl Generator {
     fn damage(&mut self, command: &mut Vec<Vec<u8>>) {
         match self.random.random_range(0..100) {
             0..3 if command.len() > 1 => drop(command.pop()),
-            3..5 => command.push(word(&mut self.random)),
-            5..7 if command.len() > 1 => {
+            // A word in place of a key would be in another slot.
+            3..5 if self.keys != Keys::OneSlot => command.push(word(&mut self.random)),
+            5..7 if command.len() > 1 && self.keys != Keys::OneSlot => {
                 let at = self.random.random_range(1..command.len());
-                // A number of seconds in place of the key is no harm; a short time to live would be.
                 command[at] = word(&mut self.random);
             }
             7 => command.truncate(1),

@@ -40,7 +40,8 @@ impl Redis {
                     return Some(false);
                 }
                 let reply = Connection::open(address).ok()?.ask(&["PING"]).ok()?;
-                (!reply.is_error()).then_some(true)
+                let is_locked = reply.text().is_some_and(|text| text.starts_with(b"NOAUTH"));
+                (!reply.is_error() || is_locked).then_some(true)
             });
             if is_up {
                 return Redis { process: redis, address, _folder: folder };
