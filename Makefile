@@ -23,8 +23,8 @@ reproduce: measured ## The main job: start real clusters of 1 to 5 servers, load
 reproduce-full: measured ## The same with 1 to 7 servers, more repeats and longer runs (about an hour and a half)
 	scripts/reproduce.sh full $(RESULTS) $(BIN)
 
-compare: measured ## Lockstep beside Redis and Valkey, whatever is installed, under the same loads in turns (about ten minutes)
-	$(BIN)/lockstep-loadgen compare --connections 64 --results $(RESULTS)
+compare: measured ## Lockstep beside Redis and Valkey, whatever is installed, under the same loads in turns (about six minutes)
+	$(BIN)/lockstep-loadgen compare --connections 64 --duration 2s --warmup 1s --repeat 3 --results $(RESULTS)
 
 redis-benchmark: measured ## redis-benchmark against three durable Lockstep servers and one Redis without persistence, in turns
 	scripts/redis-benchmark.sh $(BIN)

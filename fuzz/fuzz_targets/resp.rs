@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use lockstep_server::resp::parse::{Parsed, Parser};
 
 /// The commands in `bytes`, and how the parser came to an end: what it took, and its error.
-type Outcome = (Vec<Vec<Vec<u8>>>, usize, Option<String>);
+type Outcome = (Vec<Vec<Vec<u8>>>, usize, Option<Vec<u8>>);
 
 /// Parses what has arrived whenever `step` more bytes have.
 fn commands(bytes: &[u8], step: usize, is_authenticated: bool) -> Outcome {
