@@ -243,6 +243,9 @@ pub(crate) async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, con
         let replies = connection.replies.replace(spare);
         if replies.is_empty() {
             spare = replies;
+            if connection.has_deferred() {
+                shard.resume_reads(connection);
+            }
             connection.flush.notified().await;
             continue;
         }

@@ -21,6 +21,9 @@ pub const PENDING_MAX: usize = 16_384;
 /// Programs of one connection that may be in the log and unanswered: each can answer megabytes.
 pub const PROGRAMS_MAX: usize = 128;
 
+/// Reads of one connection that may be out in other shards: what those answer cannot be put off.
+pub const READS_ELSEWHERE_MAX: usize = 16;
+
 /// Answers that wait for a client to take them, in bytes, beyond which its reads are put off.
 pub const DEFER_BYTES: usize = 4 << 20;
 
@@ -112,10 +115,14 @@ impl Door {
         }
     }
 
-    /// Whether no more reads are to be answered before some answers are sent, of which `replies` bytes wait.
+    /// Whether the read with this number is not to be answered before some answers are sent, of which `replies` bytes wait.
+    ///
+    /// The one that all others wait for is put off only behind bytes that are about to be sent: nothing else would bring it back.
     #[inline]
-    pub fn is_deferring(&self, replies: usize) -> bool {
-        replies + self.pending.ready_bytes() > DEFER_BYTES || !self.deferred.is_empty()
+    pub fn is_deferring(&self, sequence: u64, replies: usize) -> bool {
+        let is_behind = sequence != self.pending.first();
+        replies > DEFER_BYTES
+            || (is_behind && (replies + self.pending.ready_bytes() > DEFER_BYTES || !self.deferred.is_empty()))
     }
 
     /// Whether the client does not want to hear the answer to the present command.

@@ -28,7 +28,7 @@ pub struct Ask {
     /// The number that the answer is to carry.
     pub sequence: u64,
     /// Where its request ends in the parcel's bytes.
-    pub end: u32,
+    pub end: usize,
 }
 
 /// An answer for another shard.
@@ -43,7 +43,7 @@ pub struct Answer {
     /// Number of durable copies of a write.
     pub copies: u8,
     /// Where its body ends in the parcel's bytes.
-    pub end: u32,
+    pub end: usize,
 }
 
 /// Something else that another shard is told.

@@ -123,6 +123,12 @@ impl Pending {
         self.ready_bytes
     }
 
+    /// The number of the request whose answer is to be sent next, if one waits.
+    #[inline]
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     /// The number that the next place will have.
     #[inline]
     pub fn next(&self) -> u64 {

@@ -135,7 +135,7 @@ impl Connection {
     pub fn defer(&self, request: &Request<'_>) -> bool {
         let Kind::Door(door) = &self.kind else { return false };
         let mut door = door.borrow_mut();
-        if !door.is_deferring(self.replies.borrow().len()) {
+        if !door.is_deferring(request.sequence(), self.replies.borrow().len()) {
             return false;
         }
         door.deferred.extend_from_slice(request.header().as_bytes());

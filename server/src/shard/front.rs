@@ -1,6 +1,10 @@
 //! Commands of the Redis front door: from received bytes to the log, the read queue, another shard, or an answer at once.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lockstep_proto::{
     limits::KEY_SIZE_MAX,
@@ -8,7 +12,7 @@ use lockstep_proto::{
     request::Request,
     slot::{shard_of_key, shard_of_slot, slot_of},
 };
-use lockstep_replica::Role;
+use lockstep_replica::{Refusal, Role};
 
 use super::{
     Core, Shard,
@@ -16,21 +20,27 @@ use super::{
     connections::{Connection, ConnectionRef, REPLIES_PAUSE_BYTES},
     submit::{Payload, Submission},
 };
-use crate::resp::{
-    arguments::Arguments,
-    client::ReplyMode,
-    context::{Action, Context, Join, Spec, TransactionStep},
-    door::{Door, PENDING_MAX},
-    flags,
-    mailbox::Parcel,
-    parse::Parsed,
-    pending::{Form, Joining},
-    redirect, registry,
-    server::Server,
-    stats::{Asked, Meter, Outcome},
-    values::{NO_PRIMARY, READ_ONLY},
-    writer::Writer,
+use crate::{
+    resp::{
+        arguments::Arguments,
+        client::ReplyMode,
+        context::{Action, Context, Join, Spec, TransactionStep},
+        door::{Door, PENDING_MAX},
+        flags,
+        mailbox::Parcel,
+        parse::Parsed,
+        pending::{Form, Joining},
+        redirect, registry,
+        server::Server,
+        stats::{Asked, Meter, Outcome},
+        values::{NO_PRIMARY, READ_ONLY},
+        writer::Writer,
+    },
+    ring,
 };
+
+/// How long reads that were put off wait while a handover is tried.
+const RESUME_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How far the front door got in the bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,9 +195,20 @@ impl Shard {
         let core = &mut *self.core.borrow_mut();
         let door = &mut *door.borrow_mut();
         let deferred = std::mem::take(&mut door.deferred);
-        let Ok(ticket) = core.replica.read_ticket() else {
-            // Not the primary any more, or about to be: a read may as well be asked again elsewhere.
-            return connection.cut();
+        let ticket = match core.replica.read_ticket() {
+            Ok(ticket) => ticket,
+            Err(Refusal::Busy) => {
+                // A handover is tried: it ends soon, one way or the other.
+                door.deferred = deferred;
+                let connection = Rc::clone(connection);
+                tokio_uring::spawn(async move {
+                    ring::sleep(RESUME_INTERVAL).await;
+                    connection.flush.notify();
+                });
+                return;
+            }
+            // A read may as well be asked again elsewhere.
+            Err(_) => return connection.cut(),
         };
         let now_ns = core.clock.now().monotonic_ns;
         let mut rest = &deferred[..];
@@ -270,7 +291,10 @@ impl Core {
             }
         };
         asker.door.note_command(spec);
-        if let Err(text) = self.admit(desk, asker, spec, arguments) {
+        // What EXEC has built was admitted before, and part of it is done.
+        if asker.door.built.is_none()
+            && let Err(text) = self.admit(desk, asker, spec, arguments)
+        {
             asker.reject(arguments.get(0), Some(spec), text.as_bytes());
             return None;
         }

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::resp::{
     context::{Action, Context, TransactionStep},
-    door::PROGRAMS_MAX,
-    mailbox::Ask,
+    door::{PROGRAMS_MAX, READS_ELSEWHERE_MAX},
+    mailbox::{Ask, WAITING_BYTES_MAX},
     pending::Form,
     transaction::{Execution, Item},
     values::{NO_PRIMARY, READ_ONLY},
@@ -85,11 +85,15 @@ impl Core {
         }
         let is_remote = |submission: &&Submission<'_>| submission.shard != self.shard;
         // What other shards answer cannot be put off.
-        if asker.door.reads >= PROGRAMS_MAX && submissions.iter().any(|submission| is_remote(&submission)) {
+        if asker.door.reads >= READS_ELSEWHERE_MAX && submissions.iter().any(|submission| is_remote(&submission)) {
             return Some(Taken::NeedsAnswers);
         }
-        let mailboxes = &desk.server.mailboxes;
-        if !submissions.iter().filter(is_remote).all(|submission| mailboxes[submission.shard as usize].has_room()) {
+        let (mailboxes, outbox) = (&desk.server.mailboxes, &desk.outbox);
+        let has_room = |submission: &Submission<'_>| {
+            let shard = submission.shard as usize;
+            mailboxes[shard].has_room() && outbox[shard].ask_bytes.len() < WAITING_BYTES_MAX
+        };
+        if !submissions.iter().filter(is_remote).all(has_room) {
             return Some(Taken::NeedsRoom);
         }
         if is_logged && matches!(form, Form::Get) {
@@ -109,7 +113,7 @@ impl Core {
             let parcel = &mut desk.outbox[submission.shard as usize];
             let flags = if asker.door.client.is_readonly && !is_logged { FLAG_STALE } else { 0 };
             encode(&submission.payload, is_logged, flags, sequence, &mut parcel.ask_bytes);
-            let end = parcel.ask_bytes.len() as u32;
+            let end = parcel.ask_bytes.len();
             parcel.asks.push(Ask { connection: asker.name, sequence, end });
         }
         asker.door.owe(form, is_logged);

@@ -46,7 +46,11 @@ pub fn turn(shard: &Rc<Shard>) {
         // Whoever waits for room also waits to be told that this is the wrong server by now, or that a handover has failed.
         has_room |= matches!(
             output,
-            Output::WriteJournal { .. } | Output::Apply { .. } | Output::RoleChanged(_) | Output::HandoverEnded { .. }
+            Output::WriteJournal { .. }
+                | Output::Apply { .. }
+                | Output::ReadsConfirmed { .. }
+                | Output::RoleChanged(_)
+                | Output::HandoverEnded { .. }
         );
         carry_out(shard, core, now, output);
     }

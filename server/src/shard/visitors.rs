@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use lockstep_proto::{reply::ReplyParts, request::Request};
+use lockstep_proto::{Status, reply::ReplyParts, request::Request};
 use lockstep_replica::{Refusal, Role};
 use tracing::warn;
 
@@ -29,6 +29,12 @@ use crate::{
     ring,
 };
 
+/// Bytes of answers for the clients of another shard in one turn, beyond which answers with a body are refused.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// What is answered then.
+const TOO_MUCH: &[u8] = b"too much was asked of another shard at once, try again";
+
 /// The clients of another shard, as far as they have asked something of this one.
 #[derive(Debug)]
 pub struct Visitor {
@@ -39,12 +45,14 @@ pub struct Visitor {
     /// Answers of this turn.
     answers: Vec<Answer>,
     answer_bytes: Vec<u8>,
+    /// Who cannot be answered.
+    cut: Vec<ConnectionRef>,
 }
 
 impl Default for Visitor {
     fn default() -> Visitor {
         // Sequences of requests count from one.
-        Visitor { places: VecDeque::new(), first: 1, answers: Vec::new(), answer_bytes: Vec::new() }
+        Visitor { places: VecDeque::new(), first: 1, answers: Vec::new(), answer_bytes: Vec::new(), cut: Vec::new() }
     }
 }
 
@@ -62,9 +70,16 @@ impl Visitor {
             self.places.pop_front();
             self.first += 1;
         }
+        let (mut status, mut body, copies) = (parts.status, body, parts.copies);
+        if self.answer_bytes.len() > ANSWER_BYTES_MAX && !body.is_empty() {
+            if parts.operation.is_logged() {
+                // It has taken effect, and the answer is not kept: not to be told from a lost connection.
+                return self.cut.push(connection);
+            }
+            (status, body) = (Status::BadRequest, TOO_MUCH);
+        }
         self.answer_bytes.extend_from_slice(body);
-        let (status, copies) = (parts.status, parts.copies);
-        self.answers.push(Answer { connection, sequence, status, copies, end: self.answer_bytes.len() as u32 });
+        self.answers.push(Answer { connection, sequence, status, copies, end: self.answer_bytes.len() });
     }
 
     /// Adds a place. Its number.
@@ -149,8 +164,8 @@ fn take_parcel(shard: &Rc<Shard>, server: &Arc<Server>, mut parcel: Parcel) {
     }
     let mut start = 0;
     for answer in std::mem::take(&mut parcel.answers) {
-        let body = &parcel.answer_bytes[start..answer.end as usize];
-        start = answer.end as usize;
+        let body = &parcel.answer_bytes[start..answer.end];
+        start = answer.end;
         let Some(connection) = core.connections.get(answer.connection).cloned() else { continue };
         connection.door_answer(answer.sequence, parcel.from, answer.status, answer.copies, body);
         if answer.copies > 0
@@ -241,7 +256,8 @@ impl Core {
             write(&mut Writer::new(&mut bytes, version));
             door.pending.push_ready(&bytes);
         }
-        let is_too_slow = replies.len() as u64 > server.settings.pubsub_output_bytes_max.load(Relaxed);
+        let is_too_slow =
+            (replies.len() + door.pending.ready_bytes()) as u64 > server.settings.pubsub_output_bytes_max.load(Relaxed);
         drop(replies);
         self.connections.mark_dirty(&connection);
         if is_too_slow {
@@ -258,8 +274,8 @@ impl Core {
             let visitor = self.visitors[parcel.from as usize].clone();
             let first = self.backlog.taken;
             for (index, ask) in parcel.asks.iter().enumerate().skip(first) {
-                let start = if index == 0 { 0 } else { parcel.asks[index - 1].end as usize };
-                let frame = &mut parcel.ask_bytes[start..ask.end as usize];
+                let start = if index == 0 { 0 } else { parcel.asks[index - 1].end };
+                let frame = &mut parcel.ask_bytes[start..ask.end];
                 if !self.take_ask(now, &visitor, ask.connection, ask.sequence, frame) {
                     self.backlog.taken = index;
                     self.backlog.parcels[0] = parcel;
@@ -326,8 +342,8 @@ impl Core {
                 visitor.borrow_mut().unexpect();
                 return false;
             }
-            Refusal::NotPrimary { .. } => lockstep_proto::Status::NotPrimary,
-            Refusal::Recovering => lockstep_proto::Status::Unavailable,
+            Refusal::NotPrimary { .. } => Status::NotPrimary,
+            Refusal::Recovering => Status::Unavailable,
         };
         let parts = ReplyParts { status, operation, copies: 0, sequence: number, version: 0 };
         connection.answer(&parts, &[], self.shard);
@@ -340,6 +356,7 @@ impl Core {
         for (shard, (_, connection)) in self.visitors.iter().enumerate() {
             let Some(visitor) = connection.visitor() else { continue };
             let visitor = &mut *visitor.borrow_mut();
+            desk.outbox[shard].notices.extend(visitor.cut.drain(..).map(Notice::Cut));
             if !visitor.answers.is_empty() {
                 let parcel = &mut desk.outbox[shard];
                 parcel.applied = self.machine.applied;
