@@ -48,14 +48,16 @@ mutants! {
     VouchIgnored,
     /// What a backup holds beyond the new view's log is kept.
     TailNotTruncated,
-    /// Prepares that follow the log count as the view's log, whoever ordered them.
+    /// Prepares that follow the log count as the view's log, whoever ordered them and whatever the primary has said of it.
     UnverifiedTrusted,
-    /// A backup takes a prepare without looking whether it follows the one before.
+    /// A backup takes a prepare without looking whether it follows the one before, and whether it is what the primary has told.
     ParentUnchecked,
     /// A backup applies what it holds, committed or not.
     ApplyUncommitted,
-    /// A backup applies what is committed although its own copy may be another.
+    /// A backup takes in and applies its own copy of what is committed, although it may be another.
     ApplyUnverified,
+    /// A backup applies the second of several prepares before the first.
+    ApplyOutOfOrder,
     /// Reads are answered without asking the others whether there is a newer primary.
     ReadsWithoutRound,
     /// Reads are answered before what earlier views have committed is applied.
@@ -76,6 +78,8 @@ mutants! {
     SuperblockInOneStep,
     /// A superblock with copies out of date is used without repairing them first.
     SuperblockNotRepaired,
+    /// A superblock counts as durable when it is handed to the disk.
+    SuperblockNotSynced,
     /// Only two of the four copies of the superblock are ever written again.
     SuperblockHalfWritten,
     /// Whole prepares beyond a torn one stay in the journal.

@@ -449,10 +449,14 @@ impl<P: BatchPool> Replica<P> {
 
     /// Gives out what may be applied.
     pub(crate) fn apply_to(&mut self, op: u64, copies: u8) {
+        let first = self.outputs.len();
         while self.applied < op {
             let message = self.log.message(self.applied + 1).expect("what is not applied is in memory").clone();
             self.applied += 1;
             self.outputs.push_back(Output::Apply { message, copies });
+        }
+        if mutant::is(Mutant::ApplyOutOfOrder) && first + 1 < self.outputs.len() {
+            self.outputs.swap(first, first + 1);
         }
     }
 

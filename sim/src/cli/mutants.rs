@@ -146,6 +146,7 @@ const QUICK: &[Mutant] = &[
     Mutant::VoteOfOldLogView,
     Mutant::TailNotTruncated,
     Mutant::ApplyUncommitted,
+    Mutant::ApplyOutOfOrder,
     Mutant::ReadsWithoutRound,
     Mutant::ReadsBeforeViewStart,
     Mutant::RestartedPrimaryGoesOn,

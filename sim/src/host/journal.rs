@@ -1,12 +1,16 @@
 //! The server's disk side, as `lockstep-server`'s shard has it: what the replica asks for is carried out in the order in which
 //! it asks, as far as order matters. Writes go side by side, a truncation waits for all of them and holds up all that comes
 //! after it, the superblock is written one change at a time. Where prepares go, what may be overwritten and how a
-//! superblock is written is decided by the server's own code.
+//! superblock is written is decided by the server's own code. What is left for this module to get wrong is the order of things,
+//! and what is waited for; so one of the wrong variants is here.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use lockstep_proto::limits::SECTOR_SIZE;
+use lockstep_proto::{
+    limits::SECTOR_SIZE,
+    mutant::{self, Mutant},
+};
 use lockstep_replica::ViewRecord;
 use lockstep_server::{
     buffers::Pool,
@@ -288,6 +292,15 @@ impl Journal {
             Change::Checkpoint(finished) => finished.enter_into(superblock, journal_offset),
             Change::Install(installation) => installation.checkpoint.enter_into(superblock, 0),
         });
+        if mutant::is(Mutant::SuperblockNotSynced) {
+            // Nobody waits for it.
+            let steps = write.steps.into_iter();
+            out.work.extend(steps.map(|SuperblockStep { offset, bytes }| {
+                (Work::Write { place: Place::Superblock, offset, bytes }, Purpose::Clean)
+            }));
+            self.superblock.finish();
+            return self.finish_change(change, out);
+        }
         self.change = Some(change);
         self.steps = write.steps.into();
         self.next_step(out);
