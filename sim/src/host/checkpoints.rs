@@ -56,10 +56,17 @@ pub(super) struct Checkpointing {
 #[derive(Default)]
 pub(super) struct Checkpointer {
     has_asked: bool,
+    /// A backup needs a checkpoint at this op or a later one.
+    wanted_op: u64,
     pub(super) active: Option<Checkpointing>,
 }
 
 impl Checkpointer {
+    /// A backup needs a checkpoint at `op` or a later one.
+    pub(super) fn want_at(&mut self, op: u64) {
+        self.wanted_op = self.wanted_op.max(op);
+    }
+
     /// The state that is being written has been replaced.
     pub(super) fn give_up(&mut self) {
         if let Some(active) = &mut self.active {
@@ -114,6 +121,10 @@ impl Server {
     /// Asks for a checkpoint if enough journal has been used since the last one.
     pub(super) fn look_after_checkpoint(&mut self, shared: &mut Shared) {
         let Some(process) = self.process.as_deref_mut() else { return };
+        let in_force = process.journal.superblock.durable().checkpoint.get();
+        if (in_force + 1..=process.machine.applied).contains(&process.checkpointer.wanted_op) {
+            return self.cut(shared);
+        }
         let (used, every) = (process.journal.used_bytes(), shared.plan.disk.checkpoint_every);
         if used < every || process.checkpointer.active.is_some() {
             return;
@@ -159,7 +170,7 @@ impl Server {
                 }
                 active.stage = Stage::WaitingForLog;
             }
-            Stage::WaitingForLog if durable_op < active.op => {
+            Stage::WaitingForLog if durable_op < active.op && !process.journal.is_stuck_below(active.op) => {
                 // The primary may apply an op before its own write of it is durable.
                 return shared.after(MS, Event::Checkpoint { server, boot });
             }

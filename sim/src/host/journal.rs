@@ -181,6 +181,19 @@ impl Journal {
         self.ring().is_some_and(|ring| ring.in_flight() > 0)
     }
 
+    /// Whether `op` is not in the log yet and will not be before there is room, because everything else has been done.
+    pub(super) fn is_stuck_below(&self, op: u64) -> bool {
+        let is_waiting = matches!(self.commands.front(), Some(Command::Write { .. }));
+        is_waiting && !self.is_exclusive && !self.has_writes_in_flight() && self.last_op() < op
+    }
+
+    /// Whether a change is to a checkpoint whose last prepares are not in the log.
+    fn is_ahead(&self, change: &Change) -> bool {
+        let in_force = self.superblock.durable().checkpoint.get();
+        let ahead = in_force.max(self.durable_op());
+        matches!(change, Change::Checkpoint(finished) if finished.meta.op > ahead)
+    }
+
     /// Whether something waits that cannot be carried out now.
     pub(super) fn is_full(&self) -> bool {
         !self.commands.is_empty()
@@ -213,6 +226,9 @@ impl Journal {
                     None
                 }
                 Command::Persist(change) if self.superblock.is_busy() => Some(Command::Persist(change)),
+                Command::Persist(change) if self.is_ahead(&change) && self.has_writes_in_flight() => {
+                    Some(Command::Persist(change))
+                }
                 Command::Persist(change) => {
                     self.start_persist(change, pool, out);
                     None
@@ -284,9 +300,12 @@ impl Journal {
             (Change::Checkpoint(finished), _) if finished.meta.op <= self.superblock.durable().checkpoint.get() => {
                 return out.completed.push(Completed::Overtaken);
             }
-            (Change::Checkpoint(finished), Log::Journal(ring)) => ring.scan_offset(finished.meta.op + 1),
+            (Change::Checkpoint(finished), Log::Journal(ring)) if ring.durable_op() >= finished.meta.op => {
+                ring.scan_offset(finished.meta.op + 1)
+            }
             _ => 0,
         };
+        self.is_exclusive |= self.is_ahead(&change);
         let write = self.superblock.begin(pool, |superblock| match &change {
             Change::View(record) => enter_view_record(record, superblock),
             Change::Checkpoint(finished) => finished.enter_into(superblock, journal_offset),
@@ -367,6 +386,14 @@ impl Journal {
     fn finish_change(&mut self, change: Change, out: &mut Steps) {
         match change {
             Change::View(record) => out.completed.push(Completed::Viewed(record)),
+            Change::Checkpoint(finished) if self.durable_op() < finished.meta.op => {
+                // Its last prepares wait for room, and the others had them committed: the log begins anew behind it.
+                let op = finished.meta.op;
+                self.is_exclusive = false;
+                self.restart_log(op);
+                self.drop_covered(op, out);
+                out.completed.push(Completed::Checkpointed(finished));
+            }
             Change::Checkpoint(finished) => {
                 let op = finished.meta.op;
                 match &mut self.log {
@@ -378,14 +405,30 @@ impl Journal {
             Change::Install(installation) => {
                 let op = installation.checkpoint.meta.op;
                 self.is_exclusive = false;
-                self.log = match &self.log {
-                    Log::Journal(ring) => {
-                        Log::Journal(JournalRing::with_in_flight_max(ring.size(), 0, op + 1, ring.in_flight_max()))
-                    }
-                    Log::Memory(log) => Log::Memory(MemoryLog::new(log.bytes_max(), op + 1)),
-                };
+                self.restart_log(op);
                 out.completed.push(Completed::Installed(installation));
             }
         }
+    }
+
+    fn restart_log(&mut self, op: u64) {
+        self.log = match &self.log {
+            Log::Journal(ring) => {
+                Log::Journal(JournalRing::with_in_flight_max(ring.size(), 0, op + 1, ring.in_flight_max()))
+            }
+            Log::Memory(log) => Log::Memory(MemoryLog::new(log.bytes_max(), op + 1)),
+        };
+    }
+
+    /// Drops what a checkpoint at `op` has made pointless of what waits.
+    fn drop_covered(&mut self, op: u64, out: &mut Steps) {
+        self.commands.retain(|command| match command {
+            Command::Write { op: own, message } if *own <= op => {
+                out.completed.push(Completed::Written { op: *own, checksum: header_of(message).checksum.get() });
+                false
+            }
+            Command::Truncate { op: after } => *after >= op,
+            _ => true,
+        });
     }
 }

@@ -144,7 +144,12 @@ impl Server {
             }
             Output::RoleChanged(role) => self.change_role(shared, role),
             Output::InSyncChanged { mask } => shared.line(|| format!("{id}: in sync: {mask:07b}")),
-            Output::BackupBehind { peer, op } => shared.line(|| format!("{id}: {peer} needs op={op}, which is gone")),
+            Output::BackupBehind { peer, op } => {
+                shared.line(|| format!("{id}: {peer} needs op={op}, which is gone"));
+                if let Some(process) = self.process.as_deref_mut() {
+                    process.checkpointer.want_at(op);
+                }
+            }
             Output::Behind { op, first_op, checkpoint_op } => shared.line(|| {
                 format!("{id}: needs op={op}, but the primary begins at {first_op}, checkpoint {checkpoint_op}")
             }),
