@@ -11,7 +11,7 @@ use lockstep_proto::{
 use crate::{
     ahead::{Probe, WINDOW},
     entry::{Encoding, EntryHeader, NewValue},
-    program::first_key,
+    program::{Work, first_key},
     slab::Handle,
     store::Store,
 };
@@ -85,6 +85,7 @@ impl Store {
         if let Some(&(revision, _)) = requests.last() {
             self.write_times.note(revision, timestamp_ns);
         }
+        let mut work = Work::of_batch();
         let Ok(()) = self.write_ahead(
             requests,
             |(_, request)| match request.operation() {
@@ -96,7 +97,7 @@ impl Store {
                 if request.operation() == Operation::Transact {
                     let mut body = std::mem::take(&mut store.results);
                     body.clear();
-                    let result = store.transact(moment, request.program(), probe, &mut body);
+                    let result = store.transact(moment, request.program(), probe, &mut work, &mut body);
                     answer(results.len(), &result, &body);
                     store.results = body;
                     results.push(result);

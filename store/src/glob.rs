@@ -7,7 +7,12 @@ const NESTING_MAX: usize = 1000;
 ///
 /// Takes time in proportion to the sizes' product at worst.
 pub fn matches(pattern: &[u8], text: &[u8], ignores_case: bool) -> bool {
-    matches_from(pattern, text, ignores_case, &mut false, 0)
+    matches_within(pattern, text, ignores_case, &mut { u64::MAX })
+}
+
+/// [`matches`], with a bound: each step is taken from `work`, and when nothing is left the answer is no.
+pub fn matches_within(pattern: &[u8], text: &[u8], ignores_case: bool, work: &mut u64) -> bool {
+    matches_from(pattern, text, ignores_case, &mut false, 0, work)
 }
 
 fn fold(byte: u8, ignores_case: bool) -> u8 {
@@ -21,11 +26,16 @@ fn matches_from(
     ignores_case: bool,
     is_hopeless: &mut bool,
     nesting: usize,
+    work: &mut u64,
 ) -> bool {
     if nesting > NESTING_MAX {
         return false;
     }
     while let (Some(&first), Some(&byte)) = (pattern.first(), text.first()) {
+        *work = work.saturating_sub(1);
+        if *work == 0 {
+            return false;
+        }
         match first {
             b'*' => {
                 while pattern.get(1) == Some(&b'*') {
@@ -35,7 +45,7 @@ fn matches_from(
                     return true;
                 }
                 while !text.is_empty() {
-                    if matches_from(&pattern[1..], text, ignores_case, is_hopeless, nesting + 1) {
+                    if matches_from(&pattern[1..], text, ignores_case, is_hopeless, nesting + 1, work) {
                         return true;
                     }
                     if *is_hopeless {
@@ -49,6 +59,7 @@ fn matches_from(
             b'?' => pattern = &pattern[1..],
             b'[' => {
                 let (is_in, rest) = class(&pattern[1..], byte, ignores_case);
+                *work = work.saturating_sub((pattern.len() - rest.len()) as u64);
                 if !is_in {
                     return false;
                 }

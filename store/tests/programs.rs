@@ -208,3 +208,31 @@ fn keys_are_counted_listed_and_drawn_without_those_that_have_expired() {
     let (_, answers) = query(&store, ns(EPOCH_MS + 11), &questions[..3]);
     assert_eq!(answers, [Answer::Integer(0), Answer::Array(vec![]), Answer::Nil]);
 }
+
+/// A small program could otherwise keep every replica busy for hours, and nothing else would be done meanwhile.
+#[test]
+fn a_program_of_many_walks_or_copies_comes_to_its_end() {
+    let mut store = store(1);
+    let now_ns = ns(EPOCH_MS);
+    let sets: Vec<Call> = (0..2000).map(|it| call(Opcode::Set, &[&format!("{it:0>300}").into_bytes(), b"v"])).collect();
+    let big = vec![b'x'; 1 << 20];
+    transact(&mut store, now_ns, &[(1, build(&sets)), (2, build(&[call(Opcode::Set, &[b"big", &big])]))]);
+    let pattern = b"*0*0*0*0*x".repeat(100);
+    let scan = Call(Opcode::Scan, flags::MATCH, vec![int(0), int(i64::MAX), pattern.clone()]);
+    let walks =
+        [call(Opcode::Keys, &[&pattern]), scan, call(Opcode::RandomKey, &[&int(7)]), call(Opcode::KeyCount, &[])];
+    let copies = Call(Opcode::Copy, flags::REPLACE, vec![b"big".to_vec(), b"copy".to_vec()]);
+    for calls in
+        [vec![walks[0].clone(); 900], vec![walks[1].clone(); 900], vec![walks[2].clone(); 20_000], vec![copies; 20_000]]
+    {
+        let count = calls.len();
+        let begin = std::time::Instant::now();
+        let answers = transact(&mut store, now_ns, &[(3, build(&calls))]).remove(0).1;
+        assert!(begin.elapsed().as_secs() < 20, "{:?} took {:?}", calls[0].0, begin.elapsed());
+        assert_eq!(answers.len(), count);
+        assert_eq!(answers[count - 1], Answer::Error(ErrorCode::TooMuchWork), "{:?}", calls[0].0);
+    }
+    let (_, answers) = query(&store, now_ns, &walks);
+    assert_eq!(answers[3], Answer::Integer(2002), "the next program has work of its own: {answers:?}");
+    assert!(matches!(&answers[0], Answer::Array(keys) if keys.is_empty()));
+}

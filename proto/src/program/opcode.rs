@@ -146,6 +146,21 @@ impl Opcode {
         self as u8 >= Opcode::Set as u8
     }
 
+    /// Whether the command may look at all keys of the shard.
+    #[inline]
+    pub const fn is_walk(self) -> bool {
+        matches!(
+            self,
+            Opcode::RandomKey
+                | Opcode::Keys
+                | Opcode::Scan
+                | Opcode::KeyCount
+                | Opcode::Keyspace
+                | Opcode::SlotKeyCount
+                | Opcode::SlotKeys
+        )
+    }
+
     /// What its arguments look like.
     pub const fn form(self) -> &'static Form {
         use Kind::{Key, Number, Text, Value};

@@ -41,6 +41,8 @@ byte_enum! {
         InvalidExpireTime = 7,
         /// The results do not fit one reply. What the program changes is changed.
         ResultTooLarge = 8,
+        /// The command, or those before it in the program or batch, look at more keys than one turn may.
+        TooMuchWork = 9,
     }
 }
 
@@ -56,6 +58,7 @@ impl ErrorCode {
             ErrorCode::NoSuchKey => "ERR no such key",
             ErrorCode::InvalidExpireTime => "ERR invalid expire time in 'getex' command",
             ErrorCode::ResultTooLarge => "ERR the reply is larger than this server's bound of 4194304 bytes",
+            ErrorCode::TooMuchWork => "ERR too much to look at in one go: use SCAN, and smaller transactions",
         }
     }
 }
@@ -273,6 +276,13 @@ impl<'a> ResultWriter<'a> {
     /// The command was not carried out.
     pub fn error(&mut self, error: ErrorCode) {
         self.push(&[ERROR, error.to_wire()], &[]);
+    }
+
+    /// The command was not carried out to its end: what it has answered so far is replaced.
+    pub fn replace_by_error(&mut self, error: ErrorCode) {
+        self.out.truncate(self.command);
+        self.is_full = false;
+        self.error(error);
     }
 
     /// A check failed.

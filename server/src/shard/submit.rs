@@ -6,7 +6,7 @@
 use lockstep_proto::{
     Operation,
     limits::{KEY_SIZE_MAX, REQUEST_BODY_SIZE_MAX, VALUE_SIZE_MAX},
-    program::{self, Opcode},
+    program::{self, Commands, Opcode},
     request::{FLAG_STALE, Request, own_header},
 };
 use lockstep_replica::Refusal;
@@ -66,6 +66,10 @@ impl Core {
     ) -> Option<Taken> {
         let is_write = submissions[0].is_write;
         let is_logged = is_write || asker.door.writes > 0;
+        // What looks at many keys would do so on every replica if it went through the log.
+        if is_logged && !is_write && submissions.iter().any(|submission| submission.payload.is_walk()) {
+            return Some(Taken::NeedsAnswers);
+        }
         if is_write && asker.door.reads > 0 {
             return Some(Taken::NeedsAnswers);
         }
@@ -276,6 +280,8 @@ impl Core {
                     built.program.command(Opcode::Set, &[key, value]);
                 }
                 Action::Everywhere { .. } | Action::Scan { .. } if desk.server.is_cluster() => belongs(self.shard),
+                // A step of a scan may have to go on in the next shard.
+                Action::Scan { .. } if shards > 1 => error = Some(CROSS_SLOT),
                 Action::Run { slot, .. } | Action::Scan { slot, .. } => belongs(shard_of_slot(slot, shards)),
                 Action::Split { opcode, keys, .. } => {
                     keys.iter().for_each(|key| belongs(shard_of_key(key, shards)));
@@ -337,6 +343,14 @@ impl Payload<'_> {
             Payload::Get(key) => is_key(key),
             Payload::Put(key, value) => is_key(key) && value.len() <= VALUE_SIZE_MAX,
             Payload::Program(program) => program::check(program, !is_logged).is_ok(),
+        }
+    }
+
+    /// Whether it may look at all keys of its shard.
+    fn is_walk(&self) -> bool {
+        match self {
+            Payload::Program(program) => Commands::new(program).any(|command| command.opcode.is_walk()),
+            _ => false,
         }
     }
 

@@ -84,7 +84,9 @@ impl Run<'_, '_> {
         }
         let is_refused = is_conditional && self.find(target).found.is_some();
         if !is_refused && source != target {
-            self.copy_entry(from, target);
+            if !self.copy_entry(from, target) {
+                return;
+            }
             self.remove(from);
         }
         if is_conditional { self.out.boolean(!is_refused) } else { self.out.ok() }
@@ -94,18 +96,22 @@ impl Run<'_, '_> {
         let [source, target] = command.first();
         let from = self.find(source);
         let is_refused = from.found.is_none() || (!command.has(REPLACE) && self.find(target).found.is_some());
-        if !is_refused && source != target {
-            self.copy_entry(from, target);
+        if !is_refused && source != target && !self.copy_entry(from, target) {
+            return;
         }
         self.out.boolean(!is_refused);
     }
 
-    /// Writes value and expiry of a key that exists to another key.
-    fn copy_entry(&mut self, from: Place, target: &[u8]) {
-        let Some(handle) = from.found else { return };
+    /// Writes value and expiry of a key that exists to another key. Returns false if that is too much work, which is answered.
+    fn copy_entry(&mut self, from: Place, target: &[u8]) -> bool {
+        let Some(handle) = from.found else { return true };
+        if !self.takes_copying(self.value(handle).len()) {
+            return false;
+        }
         let entry = self.store.entry(handle);
         let (value, expiry_ns, encoding) = (entry.value().to_vec(), entry.header.expiry_ns(), entry.header.encoding());
         let to = self.find(target);
         self.write(to, target, &value, expiry_ns, encoding);
+        true
     }
 }

@@ -21,7 +21,7 @@ mod walk;
 use lockstep_proto::{
     limits::{REPLY_BODY_SIZE_MAX, VALUE_SIZE_MAX},
     operation::Status,
-    program::{Command, Commands, Kind, Opcode, ResultWriter},
+    program::{Command, Commands, ErrorCode, Kind, Opcode, ResultWriter},
 };
 
 use crate::{
@@ -32,6 +32,46 @@ use crate::{
     slab::Handle,
     store::Store,
 };
+
+/// What all programs of a batch may do besides what they would do anyway, in steps of about a nanosecond: a batch is carried out
+/// on every replica, and nothing else is done meanwhile.
+const BATCH_WORK_MAX: u64 = 400_000_000;
+
+/// What one program of a batch may do of that.
+const PROGRAM_WORK_MAX: u64 = 40_000_000;
+
+/// What a program that only reads, and on this server alone, may do.
+const QUERY_WORK_MAX: u64 = 400_000_000;
+
+/// Steps to look at a key.
+const KEY_STEPS: u64 = 32;
+
+/// Bytes of a value that are copied in one step.
+const BYTES_PER_STEP: usize = 16;
+
+/// The steps that are left for a program.
+#[derive(Debug)]
+pub(crate) struct Work {
+    left: u64,
+}
+
+impl Work {
+    /// A batch begins.
+    pub fn of_batch() -> Work {
+        Work { left: BATCH_WORK_MAX }
+    }
+
+    /// Takes steps. Returns whether there were as many.
+    fn take(&mut self, steps: u64) -> bool {
+        let is_enough = self.left > steps;
+        self.left = self.left.saturating_sub(steps);
+        is_enough
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.left == 0
+    }
+}
 
 /// The first key of a program's first command, so that memory can be asked for ahead; empty if it has none.
 #[inline]
@@ -57,11 +97,19 @@ struct Run<'s, 'o> {
     /// What was found out ahead about the first key.
     first: Option<Probe>,
     out: ResultWriter<'o>,
+    work: Work,
 }
 
 impl Store {
-    /// Carries out a program. Appends the body of the reply to `out`.
-    pub(crate) fn transact(&mut self, moment: Moment, program: &[u8], first: Probe, out: &mut Vec<u8>) -> WriteResult {
+    /// Carries out a program, with a share of its batch's `work`. Appends the body of the reply to `out`.
+    pub(crate) fn transact(
+        &mut self,
+        moment: Moment,
+        program: &[u8],
+        first: Probe,
+        work: &mut Work,
+        out: &mut Vec<u8>,
+    ) -> WriteResult {
         let (mut count, mut growth) = (0, 0);
         for command in Commands::new(program) {
             if !self.owns_keys_of(&command) {
@@ -80,11 +128,13 @@ impl Store {
             out.aborted();
             return WriteResult::new(Status::Ok, moment.revision);
         }
-        let mut run = Run { store: self, moment, first: Some(first), out };
+        let share = work.left.min(PROGRAM_WORK_MAX);
+        let mut run = Run { store: self, moment, first: Some(first), out, work: Work { left: share } };
         for command in Commands::new(program).skip_while(|command| command.opcode == Opcode::Check) {
             run.carry_out(&command);
             run.out.end_command();
         }
+        work.left -= share - run.work.left;
         WriteResult::new(Status::Ok, moment.revision)
     }
 
@@ -94,8 +144,9 @@ impl Store {
             return Status::WrongShard;
         }
         let mut out = ResultWriter::new(out, REPLY_BODY_SIZE_MAX, Commands::new(program).count());
+        let mut work = Work { left: QUERY_WORK_MAX };
         for command in Commands::new(program) {
-            self.answer(now_ns, &command, &mut out);
+            self.answer(now_ns, &command, &mut work, &mut out);
             out.end_command();
         }
         Status::Ok
@@ -171,7 +222,7 @@ impl Run<'_, '_> {
                 self.store.clear();
                 self.out.ok();
             }
-            _ => self.store.answer(self.moment.timestamp_ns, command, &mut self.out),
+            _ => self.store.answer(self.moment.timestamp_ns, command, &mut self.work, &mut self.out),
         }
     }
 
@@ -181,6 +232,15 @@ impl Run<'_, '_> {
         let first = self.first.take().filter(|probe| probe.hash == self.store.hash(key));
         let probe = first.unwrap_or_else(|| self.store.probe_now(key));
         Place { probe, found: self.store.find_live(self.moment.timestamp_ns, probe, key) }
+    }
+
+    /// Takes the steps for copying `size` bytes. If there are not as many left, that is the command's result.
+    fn takes_copying(&mut self, size: usize) -> bool {
+        let is_enough = self.work.take((size / BYTES_PER_STEP) as u64);
+        if !is_enough {
+            self.out.error(ErrorCode::TooMuchWork);
+        }
+        is_enough
     }
 
     fn value(&self, handle: Handle) -> &[u8] {

@@ -5,7 +5,7 @@ use lockstep_proto::program::{
     flags::{ABSOLUTE, SECONDS},
 };
 
-use super::number;
+use super::{Work, number};
 use crate::{
     apply::parse_number,
     entry::{Encoding, Entry},
@@ -21,20 +21,22 @@ const EMBEDDED_SIZE_MAX: usize = 44;
 
 impl Store {
     /// Answers one command that reads.
-    pub(super) fn answer(&self, now_ns: u64, command: &Command<'_>, out: &mut ResultWriter<'_>) {
+    pub(super) fn answer(&self, now_ns: u64, command: &Command<'_>, work: &mut Work, out: &mut ResultWriter<'_>) {
         match command.opcode {
             Opcode::MultiGet => return self.answer_multi_get(now_ns, command, out),
             Opcode::Exists => {
                 let count = command.keys().filter(|key| self.find_key(now_ns, key).is_some()).count();
                 return out.integer(count as i64);
             }
-            Opcode::RandomKey
-            | Opcode::Keys
-            | Opcode::Scan
-            | Opcode::KeyCount
-            | Opcode::Keyspace
-            | Opcode::SlotKeyCount
-            | Opcode::SlotKeys => return self.answer_walk(now_ns, command, out),
+            opcode if opcode.is_walk() => {
+                if !work.is_used_up() {
+                    self.answer_walk(now_ns, command, work, out);
+                }
+                if work.is_used_up() {
+                    out.replace_by_error(ErrorCode::TooMuchWork);
+                }
+                return;
+            }
             _ => {}
         }
         let found = command.arguments().next().and_then(|key| self.find_key(now_ns, key));

@@ -107,6 +107,9 @@ impl Run<'_, '_> {
             return self.out.error(ErrorCode::StringTooLong);
         }
         let (offset, end) = (offset as usize, end as usize);
+        if !self.takes_copying(end.saturating_sub(size)) {
+            return;
+        }
         if let Some(handle) = place.found {
             self.store.patch(place.probe.hash, handle, offset, part, self.moment.revision);
         } else {

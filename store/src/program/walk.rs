@@ -8,7 +8,7 @@ use lockstep_proto::{
     },
 };
 
-use super::number;
+use super::{KEY_STEPS, Work, number};
 use crate::{entry::Entry, glob, store::Store};
 
 /// Keys that one step of a scan looks at.
@@ -30,44 +30,50 @@ const DRAWS_MAX: u64 = 100;
 const _: () = assert!(SLOTS.is_power_of_two());
 
 impl Store {
-    /// Answers a command that goes through many keys.
-    pub(super) fn answer_walk(&self, now_ns: u64, command: &Command<'_>, out: &mut ResultWriter<'_>) {
+    /// Answers a command that goes through many keys. When it has used up the work, what it has answered is of no use.
+    pub(super) fn answer_walk(&self, now_ns: u64, command: &Command<'_>, work: &mut Work, out: &mut ResultWriter<'_>) {
         match command.opcode {
             Opcode::RandomKey => {
                 let [draw] = command.first();
-                out.bulk_or_nil(self.random_key(now_ns, number(draw) as u64).map(|entry| entry.key()));
+                out.bulk_or_nil(self.random_key(now_ns, number(draw) as u64, work).map(|entry| entry.key()));
             }
-            Opcode::Keys => self.answer_keys(now_ns, command, out),
-            Opcode::Scan => self.answer_scan(now_ns, command, out),
-            Opcode::KeyCount => out.integer(self.live_count(now_ns) as i64),
+            Opcode::Keys => self.answer_keys(now_ns, command, work, out),
+            Opcode::Scan => self.answer_scan(now_ns, command, work, out),
+            Opcode::KeyCount => out.integer(self.live_count(now_ns, work) as i64),
             Opcode::Keyspace => {
                 let array = out.begin_array();
-                out.integer(self.live_count(now_ns) as i64);
-                out.integer((self.expiry.len() - self.expired_count(now_ns)) as i64);
+                out.integer(self.live_count(now_ns, work) as i64);
+                out.integer((self.expiry.len() - self.expired_count(now_ns, work)) as i64);
                 out.integer(self.bytes as i64);
                 out.end_array(array, 3);
             }
             Opcode::SlotKeyCount => {
                 let [slot] = command.first();
+                work.take(KEY_STEPS);
                 out.integer(u16::try_from(number(slot)).map_or(0, |slot| self.slots.len(slot)) as i64);
             }
-            Opcode::SlotKeys => self.answer_slot_keys(now_ns, command, out),
+            Opcode::SlotKeys => self.answer_slot_keys(now_ns, command, work, out),
             _ => unreachable!("not a command that goes through many keys"),
         }
     }
 
-    fn expired_count(&self, now_ns: u64) -> usize {
-        self.expiry.range(..=(now_ns, u64::MAX)).take(EXPIRED_COUNT_MAX).count()
+    fn expired_count(&self, now_ns: u64, work: &mut Work) -> usize {
+        let count = self.expiry.range(..=(now_ns, u64::MAX)).take(EXPIRED_COUNT_MAX).count();
+        work.take(KEY_STEPS + count as u64);
+        count
     }
 
     /// Number of keys without those that have expired, unless these are very many.
-    fn live_count(&self, now_ns: u64) -> usize {
-        self.len() - self.expired_count(now_ns)
+    fn live_count(&self, now_ns: u64, work: &mut Work) -> usize {
+        self.len() - self.expired_count(now_ns, work)
     }
 
-    fn random_key(&self, now_ns: u64, draw: u64) -> Option<Entry<'_>> {
+    fn random_key(&self, now_ns: u64, draw: u64, work: &mut Work) -> Option<Entry<'_>> {
         let count = self.len() as u64;
         for attempt in 0..DRAWS_MAX {
+            if !work.take(self.slots.walk_steps()) {
+                return None;
+            }
             // Another multiple of an odd number for each attempt: far from the one before, and the same whenever it is asked.
             let index = draw.wrapping_add(attempt.wrapping_mul(0x9E37_79B9_7F4A_7C15)).checked_rem(count)?;
             let (slot, creation) = self.slots.nth(index as usize)?;
@@ -77,20 +83,25 @@ impl Store {
             }
         }
         // Nearly all have expired.
+        if !work.take(self.slots.walk_steps() + KEY_STEPS * SCAN_KEYS_MAX as u64) {
+            return None;
+        }
         let mut entries = self.slots.slots().flat_map(|slot| self.entries_from(slot, 0)).take(SCAN_KEYS_MAX);
         entries.find(|(_, entry)| !entry.is_expired(now_ns)).map(|(_, entry)| entry)
     }
 
-    fn answer_keys(&self, now_ns: u64, command: &Command<'_>, out: &mut ResultWriter<'_>) {
+    fn answer_keys(&self, now_ns: u64, command: &Command<'_>, work: &mut Work, out: &mut ResultWriter<'_>) {
         let [pattern] = command.first();
         let is_all = pattern == b"*";
         let array = out.begin_array();
         let mut count = 0;
+        work.take(self.slots.walk_steps());
         for (_, entry) in self.slots.slots().flat_map(|slot| self.entries_from(slot, 0)) {
-            if out.is_full() {
+            if out.is_full() || !work.take(KEY_STEPS) {
                 break;
             }
-            if !entry.is_expired(now_ns) && (is_all || glob::matches(pattern, entry.key(), false)) {
+            let is_match = is_all || glob::matches_within(pattern, entry.key(), false, &mut work.left);
+            if is_match && !entry.is_expired(now_ns) {
                 out.bulk(entry.key());
                 count += 1;
             }
@@ -98,14 +109,14 @@ impl Store {
         out.end_array(array, count);
     }
 
-    fn answer_slot_keys(&self, now_ns: u64, command: &Command<'_>, out: &mut ResultWriter<'_>) {
+    fn answer_slot_keys(&self, now_ns: u64, command: &Command<'_>, work: &mut Work, out: &mut ResultWriter<'_>) {
         let [slot, count_max] = command.first();
         let slot = u16::try_from(number(slot)).ok().filter(|slot| self.slots.slots().contains(slot));
         let count_max = usize::try_from(number(count_max)).unwrap_or(0);
         let array = out.begin_array();
         let mut count = 0;
         for (_, entry) in slot.into_iter().flat_map(|slot| self.entries_from(slot, 0)) {
-            if count == count_max || out.is_full() {
+            if count == count_max || out.is_full() || !work.take(KEY_STEPS) {
                 break;
             }
             if !entry.is_expired(now_ns) {
@@ -116,14 +127,17 @@ impl Store {
         out.end_array(array, count);
     }
 
-    fn answer_scan(&self, now_ns: u64, command: &Command<'_>, out: &mut ResultWriter<'_>) {
+    fn answer_scan(&self, now_ns: u64, command: &Command<'_>, work: &mut Work, out: &mut ResultWriter<'_>) {
         let [cursor, count_max, pattern] = command.first();
         let count_max = usize::try_from(number(count_max)).unwrap_or(1).clamp(1, SCAN_KEYS_MAX);
         let (keys, cursor) = self.scan_from(number(cursor) as u64, count_max);
-        let is_match = |entry: &Entry<'_>| {
+        work.take(u64::from(SLOTS) + KEY_STEPS * keys.len() as u64);
+        let mut is_match = |entry: &Entry<'_>| {
             !command.has(NONE)
                 && !entry.is_expired(now_ns)
-                && (!command.has(MATCH) || pattern == b"*" || glob::matches(pattern, entry.key(), false))
+                && (!command.has(MATCH)
+                    || pattern == b"*"
+                    || glob::matches_within(pattern, entry.key(), false, &mut work.left))
         };
         let answer = out.begin_array();
         out.bulk(cursor.to_string().as_bytes());

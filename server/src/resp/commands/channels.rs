@@ -9,6 +9,7 @@ use super::{
         pubsub::Topic,
     },
     help::{help, subcommand_error},
+    program::{are_keys_in_bounds, is_pattern_in_bounds},
 };
 
 /// SUBSCRIBE.
@@ -34,6 +35,13 @@ pub fn punsubscribe<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) ->
 fn listen<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>, topic: Topic, word: &[u8]) -> Action<'a> {
     let (who, server) = (context.who(), context.server);
     for name in arguments.iter().skip(1) {
+        let is_in_bounds = match topic {
+            Topic::Pattern => is_pattern_in_bounds(context, name),
+            Topic::Channel => are_keys_in_bounds(context, [name].into_iter()),
+        };
+        if !is_in_bounds {
+            continue;
+        }
         if !server.pubsub.subscribe(topic, name, who, &mut context.client.subscriptions) {
             context.out.error("ERR too many subscriptions of one client");
             continue;

@@ -17,7 +17,7 @@ use super::{
     },
     connection::SYNTAX_ERROR,
     help,
-    program::{are_keys_in_bounds, is_option, run, split},
+    program::{are_keys_in_bounds, is_option, is_pattern_in_bounds, run, split},
 };
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -210,6 +210,9 @@ pub fn randomkey<'a>(context: &mut Context<'_>, _: &Arguments<'a>) -> Action<'a>
 
 /// KEYS.
 pub fn keys<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<'a> {
+    if !is_pattern_in_bounds(context, arguments.get(1)) {
+        return Action::Done;
+    }
     context.program.command(Opcode::Keys, &[arguments.get(1)]);
     Action::Everywhere { join: Join::Concat, is_write: false }
 }
@@ -272,6 +275,9 @@ pub fn scan<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<
             return Action::Done;
         }
         index += 2;
+    }
+    if !is_pattern_in_bounds(context, pattern) {
+        return Action::Done;
     }
     let numbers = [cursor.to_le_bytes(), count.to_le_bytes()];
     context.program.command_with(Opcode::Scan, flags, &[&numbers[0], &numbers[1], pattern]);

@@ -23,6 +23,17 @@ pub(super) fn are_keys_in_bounds<'k>(context: &mut Context<'_>, mut keys: impl I
     are_in_bounds
 }
 
+/// Largest pattern, in bytes: to match one takes time in proportion to its size, for every key.
+const PATTERN_SIZE_MAX: usize = 1024;
+
+/// Whether a pattern is within its bound. If not, that is answered.
+pub(super) fn is_pattern_in_bounds(context: &mut Context<'_>, pattern: &[u8]) -> bool {
+    if pattern.len() > PATTERN_SIZE_MAX {
+        context.out.error(&format!("ERR pattern is too long: {PATTERN_SIZE_MAX} bytes at most"));
+    }
+    pattern.len() <= PATTERN_SIZE_MAX
+}
+
 /// Carries out one command on the key that is its first argument.
 #[inline]
 pub(super) fn run<'a>(context: &mut Context<'_>, opcode: Opcode, flags: u8, arguments: &[&[u8]]) -> Action<'a> {
