@@ -231,11 +231,6 @@ impl SlotLists {
         list.map_or(0, |list| list.iter().map(|block| block.live as usize).sum())
     }
 
-    /// About how many steps a walk through all slots takes, the keys not counted.
-    pub fn walk_steps(&self) -> u64 {
-        (self.lists.len() + self.blocks) as u64
-    }
-
     /// Slot and creation number of the key before which `index` keys stand, in the order of slots and in them of creation;
     /// `None` if there are not as many.
     pub fn nth(&self, index: usize) -> Option<(u16, u64)> {

@@ -57,6 +57,13 @@ impl Store {
         }
     }
 
+    /// About how many steps a walk through all slots takes, without a look at each key. It depends on nothing but the content: what
+    /// is left of a program's work has to be the same on every replica.
+    fn walk_steps(&self) -> u64 {
+        const KEYS_PER_STEP: u64 = 32;
+        self.slots.slots().len() as u64 + self.len() as u64 / KEYS_PER_STEP
+    }
+
     fn expired_count(&self, now_ns: u64, work: &mut Work) -> usize {
         let count = self.expiry.range(..=(now_ns, u64::MAX)).take(EXPIRED_COUNT_MAX).count();
         work.take(KEY_STEPS + count as u64);
@@ -71,7 +78,7 @@ impl Store {
     fn random_key(&self, now_ns: u64, draw: u64, work: &mut Work) -> Option<Entry<'_>> {
         let count = self.len() as u64;
         for attempt in 0..DRAWS_MAX {
-            if !work.take(self.slots.walk_steps()) {
+            if !work.take(self.walk_steps()) {
                 return None;
             }
             // Another multiple of an odd number for each attempt: far from the one before, and the same whenever it is asked.
@@ -83,7 +90,7 @@ impl Store {
             }
         }
         // Nearly all have expired.
-        if !work.take(self.slots.walk_steps() + KEY_STEPS * SCAN_KEYS_MAX as u64) {
+        if !work.take(self.walk_steps() + KEY_STEPS * SCAN_KEYS_MAX as u64) {
             return None;
         }
         let mut entries = self.slots.slots().flat_map(|slot| self.entries_from(slot, 0)).take(SCAN_KEYS_MAX);
@@ -95,7 +102,7 @@ impl Store {
         let is_all = pattern == b"*";
         let array = out.begin_array();
         let mut count = 0;
-        work.take(self.slots.walk_steps());
+        work.take(self.walk_steps());
         for (_, entry) in self.slots.slots().flat_map(|slot| self.entries_from(slot, 0)) {
             if out.is_full() || !work.take(KEY_STEPS) {
                 break;
