@@ -390,6 +390,21 @@ fn clients_that_mean_no_good_do_not_hurt_the_others() {
     drop(sender);
 }
 
+/// More may wait behind a read than the server keeps before it puts reads off; the read itself is still answered.
+#[test]
+fn a_read_is_answered_however_much_waits_behind_it() {
+    let (cluster, id) = start(sharded(1));
+    let mut connection = client(&cluster, id);
+    let value = "v".repeat(1 << 20);
+    for key in ["foo", "bar"] {
+        assert_eq!(ask(&mut connection, &format!("set {key} {value}")), "+OK");
+    }
+    let echo = format!("echo {}", "e".repeat(4 << 20));
+    for (reply, size) in pipeline(&mut connection, &["get foo", &echo, "get bar", "get foo"]).iter().zip([1, 4, 1, 1]) {
+        assert!(reply.contains(&format!("({} bytes)", size << 20)), "{reply}");
+    }
+}
+
 fn resident_bytes(cluster: &Cluster, id: u8) -> u64 {
     cluster.metric(id, "process_resident_memory_bytes", &[]).expect("the server tells its memory") as u64
 }
