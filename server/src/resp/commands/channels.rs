@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{
     super::{
         arguments::Arguments,
+        client::ReplyMode,
         context::{Action, Context},
-        pubsub::Topic,
+        pubsub::{Delivery, Topic},
     },
     help::{help, subcommand_error},
     program::{are_keys_in_bounds, is_pattern_in_bounds},
@@ -88,11 +89,34 @@ fn share_counts(context: &Context<'_>) {
 /// PUBLISH.
 pub fn publish<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<'a> {
     let (count, deliveries) = context.server.pubsub.publish(arguments.get(1), arguments.get(2));
-    for (shard, delivery) in deliveries {
+    let is_heard_here = context.client.reply == ReplyMode::On && !context.is_in_exec;
+    for (shard, mut delivery) in deliveries {
+        if shard == context.shard && is_heard_here {
+            hear_oneself(context, &mut delivery);
+        }
         context.server.deliver(shard, delivery);
     }
     context.out.integer(count as i64);
     Action::Done
+}
+
+/// A client that listens to what it publishes hears that before it is answered.
+fn hear_oneself(context: &mut Context<'_>, delivery: &mut Delivery) {
+    let own = context.client.shared.id;
+    if let Some(index) = delivery.listeners.iter().position(|&id| id == own) {
+        delivery.listeners.remove(index);
+        delivery.write(&mut context.out);
+    }
+    let mut heard = Vec::new();
+    for (pattern, listeners) in &mut delivery.pattern_listeners {
+        if let Some(index) = listeners.iter().position(|&id| id == own) {
+            listeners.remove(index);
+            heard.push(pattern.clone());
+        }
+    }
+    for pattern in heard {
+        delivery.write_for_pattern(&pattern, &mut context.out);
+    }
 }
 
 /// PUBSUB alone.

@@ -222,7 +222,10 @@ pub fn reset<'a>(context: &mut Context<'_>, _: &Arguments<'a>) -> Action<'a> {
     client.transaction = Default::default();
     client.is_authenticated = !server.needs_password();
     client.is_readonly = false;
-    client.reply = ReplyMode::On;
+    // An answer that was to be skipped is skipped, this one.
+    if client.reply != ReplyMode::Skip {
+        client.reply = ReplyMode::On;
+    }
     let shared = &client.shared;
     shared.names().name.clear();
     for count in [&shared.channels, &shared.patterns, &shared.watches] {
