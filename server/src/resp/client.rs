@@ -8,7 +8,13 @@ use std::{
     },
 };
 
-use super::{context::Spec, pubsub::Subscriptions, registry, transaction::Transaction, writer::Version};
+use super::{
+    context::Spec,
+    pubsub::{Delivery, Subscriptions},
+    registry,
+    transaction::Transaction,
+    writer::Version,
+};
 use crate::shard::connections::ConnectionRef;
 
 /// Which answers a client wants.
@@ -40,6 +46,8 @@ pub struct Client {
     pub reply: ReplyMode,
     /// The transaction it is in, and what it watches.
     pub transaction: Transaction,
+    /// What it publishes in the transaction that is being built.
+    pub published: Vec<(u16, Delivery)>,
     /// What it listens to.
     pub subscriptions: Subscriptions,
     /// Number of servers that held its last write durably when that was answered.
@@ -56,6 +64,7 @@ impl Client {
             is_readonly: false,
             reply: ReplyMode::On,
             transaction: Transaction::default(),
+            published: Vec::new(),
             subscriptions: Subscriptions::default(),
             last_write_copies: 0,
         }

@@ -84,6 +84,7 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
         async {
             read_commands(&shard, &server, &stream, name, &connection, &shared).await;
             connection.is_ending.set(true);
+            shard.end_waits(name);
             connection.flush.notify();
         },
         async {

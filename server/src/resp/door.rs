@@ -142,7 +142,7 @@ impl Door {
         body: &[u8],
         replies: &mut Vec<u8>,
     ) {
-        let Heard { stamps, is_watch, is_answered, is_write, asked, outcome } =
+        let Heard { stamps, is_watch, is_answered, is_write, asked, outcome, deliveries } =
             self.pending.answer(sequence, shard, status, body, replies);
         if is_write && status == Status::Ok {
             self.client.last_write_copies = copies;
@@ -150,6 +150,7 @@ impl Door {
         if !is_answered {
             return;
         }
+        self.meter.deliver(deliveries);
         self.meter.answered(&asked, &outcome, &self.client.shared);
         match is_write {
             true => self.writes -= 1,
@@ -157,9 +158,9 @@ impl Door {
         }
         if is_watch {
             self.watching -= 1;
-            let watches = &mut self.client.transaction.watches;
-            watches.extend(stamps.into_iter().map(|(key, version, expiry_ns)| Watch { key, version, expiry_ns }));
-            self.client.shared.watches.store(watches.len() as u32, Relaxed);
+            let transaction = &mut self.client.transaction;
+            transaction.watch(stamps.into_iter().map(|(key, version, expiry_ns)| Watch { key, version, expiry_ns }));
+            self.client.shared.watches.store(transaction.watches.len() as u32, Relaxed);
         }
     }
 }

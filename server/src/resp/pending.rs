@@ -13,6 +13,7 @@ use lockstep_proto::{
 
 use super::{
     context::Join,
+    pubsub::Delivery,
     stats::{Asked, Outcome},
     transaction::Execution,
     values::{write_refusal, write_single, write_value},
@@ -87,6 +88,8 @@ pub struct Heard {
     pub asked: Asked,
     /// What the answer is.
     pub outcome: Outcome,
+    /// What was published in a transaction that has been carried out.
+    pub deliveries: Vec<(u16, Delivery)>,
 }
 
 /// The queue of one connection.
@@ -232,7 +235,11 @@ impl Place {
             (Form::Get, Status::Ok) => out.bulk(body),
             (Form::Get, Status::NotFound) => out.null(),
             (Form::Value, Status::Ok) => write_single(&mut out, body),
-            (Form::Execute(execution), Status::Ok) => execution.write(&mut out, body),
+            (Form::Execute(execution), Status::Ok) => {
+                if execution.write(&mut out, body) {
+                    heard.deliveries = std::mem::take(&mut execution.deliveries);
+                }
+            }
             (Form::Watch(keys), Status::Ok) => {
                 let stamps = std::mem::take(keys).into_iter().zip(results(body));
                 heard.stamps = stamps.filter_map(|(key, value)| stamp(key, &value)).collect();

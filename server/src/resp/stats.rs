@@ -17,6 +17,7 @@ use super::{
     arguments::Arguments,
     client::ClientShared,
     flags,
+    pubsub::Delivery,
     registry::{self, Spec},
     server::Server,
 };
@@ -390,6 +391,14 @@ impl Meter {
         if slow_log.takes(latency_ns) && !spec.has(flags::SKIP_SLOWLOG) {
             let name = client.names().name.clone();
             slow_log.enter(&spec.full_name(), &asked.glimpse, latency_ns, self.wall_ns.get(), client.peer, name);
+        }
+    }
+
+    /// Hands what was published to the shards.
+    #[inline]
+    pub fn deliver(&self, deliveries: Vec<(u16, Delivery)>) {
+        for (shard, delivery) in deliveries {
+            self.server.deliver(shard, delivery);
         }
     }
 

@@ -14,6 +14,7 @@ use lockstep_proto::program::{Value, results};
 use super::{
     arguments::{Arguments, Span},
     context::Spec,
+    pubsub::Delivery,
     values::write_value,
     writer::Writer,
 };
@@ -23,6 +24,9 @@ pub const QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// Largest number of commands of a transaction.
 pub const QUEUE_MAX: usize = 16_384;
+
+/// Largest number of keys that one client watches.
+pub const WATCHES_MAX: usize = 4096;
 
 /// A client's transaction, and the keys that it watches.
 #[derive(Debug, Default)]
@@ -64,11 +68,15 @@ pub struct Watch {
 impl Transaction {
     /// Keeps a command for EXEC. Whether there is room for it.
     pub fn enqueue(&mut self, spec: &'static Spec, arguments: &Arguments<'_>) -> bool {
-        let bytes = arguments.iter().collect::<Vec<_>>().concat();
-        if self.queue.len() >= QUEUE_MAX || self.queue_bytes + bytes.len() > QUEUE_BYTES_MAX {
+        // With where the arguments are: a command of many empty ones is large, too.
+        let bytes_len: usize = arguments.iter().map(<[u8]>::len).sum();
+        let size = bytes_len + arguments.len() * size_of::<Span>() + size_of::<Queued>();
+        if self.queue.len() >= QUEUE_MAX || self.queue_bytes + size > QUEUE_BYTES_MAX {
             self.is_spoilt = true;
             return false;
         }
+        let mut bytes = Vec::with_capacity(bytes_len);
+        arguments.iter().for_each(|argument| bytes.extend_from_slice(argument));
         let mut end = 0;
         let spans = arguments.iter().map(|argument| {
             let begin = end;
@@ -76,9 +84,24 @@ impl Transaction {
             (begin, end)
         });
         let spans = spans.collect();
-        self.queue_bytes += bytes.len();
+        self.queue_bytes += size;
         self.queue.push(Queued { spec, bytes, spans });
         true
+    }
+
+    /// Whether so many more keys may be watched.
+    pub fn may_watch(&self, keys: &Arguments<'_>) -> bool {
+        let sizes = self.watches.iter().map(|watch| watch.key.len()).chain(keys.iter().map(<[u8]>::len));
+        self.watches.len() + keys.len() <= WATCHES_MAX && sizes.sum::<usize>() <= QUEUE_BYTES_MAX
+    }
+
+    /// Watches keys as they were found. One that is watched already stays as it was found first.
+    pub fn watch(&mut self, found: impl Iterator<Item = Watch>) {
+        for watch in found {
+            if !self.watches.iter().any(|other| other.key == watch.key) {
+                self.watches.push(watch);
+            }
+        }
     }
 
     /// Ends the transaction without carrying it out, and forgets what is watched.
@@ -101,6 +124,8 @@ pub struct Execution {
     pub items: Vec<Item>,
     /// The answers that are known.
     pub literals: Vec<u8>,
+    /// What is published in it, for each shard: delivered once it has been carried out.
+    pub deliveries: Vec<(u16, Delivery)>,
 }
 
 /// The answer of one command of a transaction.
@@ -113,11 +138,12 @@ pub enum Item {
 }
 
 impl Execution {
-    /// Writes EXEC's answer. `body` holds the results.
-    pub fn write(&self, out: &mut Writer<'_>, body: &[u8]) {
+    /// Writes EXEC's answer. `body` holds the results. Whether the transaction was carried out.
+    pub fn write(&self, out: &mut Writer<'_>, body: &[u8]) -> bool {
         let mut values = results(body);
         if values.clone().next() == Some(Value::Aborted) {
-            return out.null_array();
+            out.null_array();
+            return false;
         }
         out.array(self.items.len());
         for item in &self.items {
@@ -129,5 +155,6 @@ impl Execution {
                 },
             }
         }
+        true
     }
 }

@@ -572,6 +572,14 @@ impl Core {
             asker.error(CROSS_SLOT);
             return None;
         }
+        if asker.door.watching > 0 {
+            // How many there will be is known when those before are.
+            return Some(Taken::NeedsAnswers);
+        }
+        if !asker.door.client.transaction.may_watch(keys) {
+            asker.error("ERR too many watched keys of one client");
+            return None;
+        }
         desk.program.clear();
         keys.iter().for_each(|key| desk.program.command(Opcode::Stamp, &[key]));
         let form = Form::Watch(keys.iter().map(<[u8]>::to_vec).collect());

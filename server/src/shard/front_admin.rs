@@ -1,6 +1,6 @@
 //! Commands of the front door about the running of the server: checkpoints, handing over, stopping, waiting for copies.
 
-use std::rc::Rc;
+use std::{collections::BTreeMap, rc::Rc};
 
 use lockstep_replica::Role;
 
@@ -68,7 +68,7 @@ impl Core {
                     local,
                     deadline_ns: asker.now.monotonic_ns.saturating_add(timeout_ns),
                 };
-                let holding = self.holding(&desk.server, &waiting.ops);
+                let holding = self.holding(&desk.server, &waiting.ops, &mut Known::default());
                 if waiting.is_satisfied(holding) || self.waits.len() >= WAITS_MAX {
                     asker.reply(|out| waiting.write(holding, out));
                     return None;
@@ -81,22 +81,11 @@ impl Core {
     }
 
     /// Who is known to hold these logs up to these ops durably: as many as hold each of them.
-    fn holding(&self, server: &Server, ops: &[(u16, u64)]) -> Holding {
+    fn holding(&self, server: &Server, ops: &[(u16, u64)], known: &mut Known) -> Holding {
         let mut holding = Holding { own: 1, others: self.identity.servers - 1 };
         for &(shard, op) in ops {
             let own = self.identity.replica;
-            let durable: Vec<(u8, u64)> = if shard == self.shard {
-                let status = self.replica.status();
-                let others = status.peers.iter().filter(|peer| peer.replica != own);
-                others.map(|peer| (peer.replica, peer.durable)).chain([(own, status.durable)]).collect()
-            } else {
-                // As of a tenth of a second ago at most.
-                let Some(status) = server.shards[shard as usize].reported().status else {
-                    return Holding { own: 0, others: 0 };
-                };
-                let others = status.peers.iter().filter(|peer| peer.server != own);
-                others.map(|peer| (peer.server, peer.durable)).chain([(own, status.durable)]).collect()
-            };
+            let durable = known.0.entry(shard).or_insert_with(|| self.durable_of(server, shard));
             let holders = durable.iter().filter(|(_, durable)| *durable >= op).map(|(server, _)| *server);
             let (all, here) = (holders.clone().count() as u8, holders.filter(|server| *server == own).count() as u8);
             holding.own = holding.own.min(here);
@@ -105,12 +94,30 @@ impl Core {
         holding
     }
 
+    /// How far each server is known to hold a shard's log durably; nothing if that is not known.
+    fn durable_of(&self, server: &Server, shard: u16) -> Vec<(u8, u64)> {
+        let own = self.identity.replica;
+        if shard == self.shard {
+            let status = self.replica.status();
+            let others = status.peers.iter().filter(|peer| peer.replica != own);
+            return others.map(|peer| (peer.replica, peer.durable)).chain([(own, status.durable)]).collect();
+        }
+        // As of a tenth of a second ago at most.
+        let Some(status) = server.shards[shard as usize].reported().status else { return Vec::new() };
+        let others = status.peers.iter().filter(|peer| peer.server != own);
+        others.map(|peer| (peer.server, peer.durable)).chain([(own, status.durable)]).collect()
+    }
+
     /// Answers the WAITs that have what they wait for, or have waited long enough. When the next of them is to be looked at.
     pub(super) fn answer_waits(&mut self, now: Now) -> Option<u64> {
         let server = self.desk.as_ref()?.server.clone();
         let waits = std::mem::take(&mut self.waits);
+        let mut known = Known::default();
         for waiting in waits {
-            let holding = self.holding(&server, &waiting.ops);
+            if self.connections.get(waiting.connection).is_none() {
+                continue;
+            }
+            let holding = self.holding(&server, &waiting.ops, &mut known);
             if !waiting.is_satisfied(holding)
                 && waiting.deadline_ns > now.monotonic_ns
                 && self.replica_role == Role::Primary
@@ -137,6 +144,21 @@ impl Core {
         self.look_after_checkpoint(shard, now);
     }
 }
+
+impl Shard {
+    /// Lets what a connection waits for be answered as it is: nothing more will come from it, and perhaps nobody is there.
+    pub fn end_waits(&self, name: ConnectionRef) {
+        let core = &mut *self.core.borrow_mut();
+        for waiting in core.waits.iter_mut().filter(|waiting| waiting.connection == name) {
+            waiting.deadline_ns = 0;
+            self.turn.notify();
+        }
+    }
+}
+
+/// How far the servers hold the logs of the shards that were asked about in one turn.
+#[derive(Default)]
+struct Known(BTreeMap<u16, Vec<(u8, u64)>>);
 
 /// Who holds a write durably.
 #[derive(Clone, Copy)]

@@ -218,7 +218,10 @@ impl Core {
             }
         };
         if built.program.is_empty() {
-            asker.reply(|out| built.execution.write(out, &[]));
+            asker.reply(|out| {
+                built.execution.write(out, &[]);
+            });
+            desk.meter.deliver(built.execution.deliveries);
         } else {
             let submission = Submission {
                 shard: built.shard,
@@ -268,6 +271,8 @@ impl Core {
             };
             let action = (queued.spec.run)(&mut context, &arguments);
             desk.meter.stats().record(queued.spec.number, 0, false);
+            let is_answered =
+                matches!(action, Action::Done | Action::Close | Action::Transaction(_) | Action::Admin(_));
             match action {
                 Action::Done => {}
                 Action::Close => built.closes = true,
@@ -295,9 +300,14 @@ impl Core {
                     built.execution.literals.extend_from_slice(b"-ERR Command not allowed inside a transaction\r\n")
                 }
             }
+            if is_answered && built.execution.literals.len() == start {
+                // CLIENT REPLY OFF and SKIP answer nothing, but an array has no gaps.
+                built.execution.literals.extend_from_slice(b"+OK\r\n");
+            }
             let end = built.execution.literals.len();
-            built.execution.items.push(if end > start { Item::Literal(start..end) } else { Item::Result });
+            built.execution.items.push(if is_answered { Item::Literal(start..end) } else { Item::Result });
         }
+        built.execution.deliveries = std::mem::take(&mut asker.door.client.published);
         asker.door.client.transaction = transaction;
         if let Some(error) = error.or((!is_one_shard).then_some(CROSS_SLOT)) {
             return Err(error);

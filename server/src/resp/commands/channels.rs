@@ -89,7 +89,13 @@ fn share_counts(context: &Context<'_>) {
 /// PUBLISH.
 pub fn publish<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<'a> {
     let (count, deliveries) = context.server.pubsub.publish(arguments.get(1), arguments.get(2));
-    let is_heard_here = context.client.reply == ReplyMode::On && !context.is_in_exec;
+    if context.is_in_exec {
+        // Nothing has happened yet, and will not if a watched key has changed.
+        context.client.published.extend(deliveries);
+        context.out.integer(count as i64);
+        return Action::Done;
+    }
+    let is_heard_here = context.client.reply == ReplyMode::On;
     for (shard, mut delivery) in deliveries {
         if shard == context.shard && is_heard_here {
             hear_oneself(context, &mut delivery);
