@@ -162,7 +162,12 @@ pub(crate) fn make_room(buffer: &mut Vec<u8>, consumed: usize, frame_size: usize
     if was_full && capacity < RECEIVE_BYTES_MAX {
         capacity *= 2;
     }
-    let capacity = capacity.max(frame_size).max(buffer.len() + 1);
+    let mut needed = frame_size.max(buffer.len() + 1);
+    if buffer.len() == buffer.capacity() && needed < buffer.len() + RECEIVE_BYTES_MIN {
+        // The size of the whole is not known, as of a Redis command of many arguments: else it would come in byte by byte.
+        needed = buffer.len() + (buffer.len() / 2).max(RECEIVE_BYTES_MIN);
+    }
+    let capacity = capacity.max(needed);
     if capacity > buffer.capacity() {
         buffer.reserve_exact(capacity - buffer.len());
     } else if buffer.is_empty() && buffer.capacity() > 2 * RECEIVE_BYTES_MAX {

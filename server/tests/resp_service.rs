@@ -19,9 +19,10 @@ fn client(cluster: &Cluster, id: u8) -> Connection {
     Connection::open(address).expect("the server listens")
 }
 
-/// Three servers of two shards, and the primary of both.
+/// Three servers of two shards, and the primary of both. They are patient: on a busy machine a primary that is not killed stays.
 fn start() -> (Cluster, u8) {
-    let cluster = Cluster::start(Spec { shards: 2, ..Spec::of(3) }.with_resp());
+    let spec = Spec { shards: 2, ..Spec::of(3) };
+    let cluster = Cluster::start(spec.with(&["--view-timeout=2s", "--stall-timeout=10s"]).with_resp());
     let id = primary(&cluster, 0);
     wait_for("one primary for all", || (primary(&cluster, 1) == id).then_some(()));
     (cluster, id)
@@ -157,4 +158,60 @@ fn every_shard_has_its_primary_where_the_first_one_has_it() {
     for key in ["one", "two", "three", "four"] {
         assert_eq!(text(&connection.ask(&["set", key, "value"])), "OK");
     }
+}
+
+/// A client that has gone waits for nothing any more, and its connection is given back.
+#[test]
+fn a_wait_that_cannot_end_does_not_outlive_its_client() {
+    let (cluster, id) = start();
+    let mut watcher = client(&cluster, id);
+    let mut waiters: Vec<Connection> = (0..5).map(|_| client(&cluster, id)).collect();
+    for waiter in &mut waiters {
+        assert_eq!(text(&waiter.ask(&["set", "key", "value"])), "OK");
+        waiter.send(b"*3\r\n$4\r\nWAIT\r\n$1\r\n5\r\n$1\r\n0\r\n");
+    }
+    assert_eq!(field(&mut watcher, "clients", "connected_clients"), "6");
+    drop(waiters);
+    wait_for("their end", || (field(&mut watcher, "clients", "connected_clients") == "1").then_some(()));
+}
+
+#[test]
+fn what_is_published_in_a_transaction_is_heard_only_if_it_is_carried_out() {
+    let (cluster, id) = start();
+    let mut listener = client(&cluster, id);
+    assert!(listener.ask(&["subscribe", "news"]).is_ok());
+    let (mut one, mut other) = (client(&cluster, id), client(&cluster, id));
+    for (message, is_disturbed) in [("lost", true), ("heard", false)] {
+        assert_eq!(text(&one.ask(&["watch", "key"])), "OK");
+        if is_disturbed {
+            assert_eq!(text(&other.ask(&["set", "key", "other"])), "OK");
+        }
+        assert_eq!(text(&one.ask(&["multi"])), "OK");
+        for command in [&["publish", "news", message][..], &["set", "key", "value"], &["client", "reply", "skip"]] {
+            assert_eq!(text(&one.ask(command)), "QUEUED");
+        }
+        let answer = one.ask(&["exec"]).expect("an answer");
+        assert_eq!(answer.items().map(<[_]>::len), (!is_disturbed).then_some(3), "{answer:?}");
+        // What CLIENT REPLY SKIP said in a transaction is about the command behind it.
+        one.send(b"PING skipped\r\n");
+        assert_eq!(text(&one.ask(&["ping", "answered"])), "answered");
+    }
+    let heard = listener.receive().expect("a message");
+    assert_eq!(heard.items().expect("three parts")[2].text(), Some(&b"heard"[..]));
+}
+
+#[test]
+fn a_client_cannot_watch_or_queue_without_end() {
+    let (cluster, id) = start();
+    let mut connection = client(&cluster, id);
+    let keys: Vec<String> = (0..4096).map(|key| format!("{{t}}{key}")).collect();
+    let watch: Vec<&str> = ["watch"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    assert_eq!(text(&connection.ask(&watch)), "OK");
+    assert_eq!(text(&connection.ask(&["watch", "{t}more"])), "ERR too many watched keys of one client");
+    assert_eq!(text(&connection.ask(&["unwatch"])), "OK");
+    assert_eq!(text(&connection.ask(&["multi"])), "OK");
+    let many: Vec<&str> = ["mget"].into_iter().chain(vec![""; 300_000]).collect();
+    assert_eq!(text(&connection.ask(&many)), "QUEUED");
+    assert!(connection.ask(&many).expect("an answer").is_error());
+    assert!(text(&connection.ask(&["exec"])).starts_with("EXECABORT "));
 }
