@@ -141,8 +141,13 @@ impl Run<'_, '_> {
     pub(super) fn increment_float(&mut self, command: &Command<'_>) {
         let [key, delta] = command.first();
         let place = self.find(key);
+        if self.work.is_used_up() {
+            return self.out.error(ErrorCode::TooMuchWork);
+        }
         let before = place.found.map_or(&b"0"[..], |handle| self.value(handle));
-        match long_double::add(before, delta) {
+        let result = long_double::add(before, delta);
+        self.work.take(long_double::steps(&[before, delta], &result));
+        match result {
             Ok(sum) => {
                 let expiry_ns = place.found.map_or(0, |handle| self.expiry_ns(handle));
                 self.write(place, key, sum.as_bytes(), expiry_ns, Encoding::Float);
