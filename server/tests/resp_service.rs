@@ -201,6 +201,20 @@ fn what_is_published_in_a_transaction_is_heard_only_if_it_is_carried_out() {
 }
 
 #[test]
+fn idle_clients_are_closed_after_the_timeout_and_listeners_are_not() {
+    let (cluster, id) = start();
+    let (mut idle, mut listener, mut busy) = (client(&cluster, id), client(&cluster, id), client(&cluster, id));
+    assert_eq!(text(&idle.ask(&["ping"])), "PONG");
+    assert!(listener.ask(&["subscribe", "news"]).is_ok());
+    assert_eq!(text(&busy.ask(&["config", "set", "timeout", "1"])), "OK");
+    wait_for("the idle one's end", || (field(&mut busy, "clients", "connected_clients") == "2").then_some(()));
+    assert!(idle.receive().is_err(), "its connection is closed");
+    assert_eq!(busy.ask(&["publish", "news", "still here"]).expect("an answer").integer(), Some(1));
+    let heard = listener.receive().expect("a message");
+    assert_eq!(heard.items().expect("three parts")[2].text(), Some(&b"still here"[..]));
+}
+
+#[test]
 fn a_client_cannot_watch_or_queue_without_end() {
     let (cluster, id) = start();
     let mut connection = client(&cluster, id);

@@ -1,6 +1,6 @@
 //! Commands of the front door about the running of the server: checkpoints, handing over, stopping, waiting for copies.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc, sync::atomic::Ordering::Relaxed};
 
 use lockstep_replica::Role;
 
@@ -136,6 +136,25 @@ impl Core {
         }
         // What the others hold becomes known with their heartbeats; the deadline needs a turn of its own.
         self.waits.iter().map(|waiting| waiting.deadline_ns).min().filter(|&deadline_ns| deadline_ns < u64::MAX)
+    }
+
+    /// CONFIG SET timeout: closes clients that have asked for nothing for so long. As in Redis, not those that wait for an answer
+    /// or listen to channels.
+    pub(super) fn cut_idle_clients(&mut self) {
+        let Some(desk) = &self.desk else { return };
+        let timeout_s = desk.server.settings.idle_timeout_s.load(Relaxed);
+        if timeout_s == 0 {
+            return;
+        }
+        let idle_since_ns = self.clock.now().wall_ns.saturating_sub(timeout_s.saturating_mul(1_000_000_000));
+        for connection in self.connections.iter() {
+            let Some(door) = connection.door() else { continue };
+            let door = door.borrow();
+            let is_waiting = !door.pending.is_empty() || !door.client.subscriptions.is_empty();
+            if !is_waiting && door.client.shared.active_ns.load(Relaxed) < idle_since_ns {
+                connection.cut();
+            }
+        }
     }
 
     /// BGSAVE: cuts a checkpoint at what is applied now, unless one is being written.

@@ -30,6 +30,7 @@ pub async fn report_loop(shard: Rc<Shard>) {
         {
             let core = &mut *shard.core.borrow_mut();
             core.publish();
+            core.cut_idle_clients();
             if core.follow_first_shard() {
                 shard.turn.notify();
             }
