@@ -373,6 +373,7 @@ impl<P: BatchPool> Replica<P> {
         self.view_start_checksum = self.log.position().checksum;
         self.verified = self.log.op();
         self.in_sync_told = 0;
+        self.heartbeat_commit = self.commit;
         self.failed_views = 0;
         self.watch_itself();
         for peer in &mut self.peers {

@@ -40,6 +40,7 @@ mod log_end;
 mod peers;
 mod primary;
 mod quorum;
+mod read_ahead;
 mod record;
 mod recovery;
 mod repair;

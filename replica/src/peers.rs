@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{config::WINDOW_BYTES, hashes::Checkpoint};
+use crate::{config::WINDOW_BYTES, hashes::Checkpoint, read_ahead::ReadAhead};
 
 /// A backup, as its primary sees it.
 #[derive(Clone, Debug)]
@@ -19,8 +19,8 @@ pub(crate) struct Peer {
     in_flight_bytes: usize,
     /// The last prepare sent and the checksum of its header: what a heartbeat proves.
     pub(crate) last_sent: Option<(u64, u128)>,
-    /// An op that is being read from the journal for it.
-    pub(crate) reading: Option<u64>,
+    /// What is read from the journal for it, from `next` on.
+    pub(crate) reads: ReadAhead,
     /// An op that is being read from the journal because its own copy has rotted.
     pub(crate) repairing: Option<u64>,
     /// Its newest checkpoint, as far as it has told.
@@ -49,7 +49,7 @@ impl Peer {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             last_sent: None,
-            reading: None,
+            reads: ReadAhead::default(),
             repairing: None,
             checkpoint: Checkpoint::default(),
             has_joined: false,
@@ -86,6 +86,7 @@ impl Peer {
             self.in_flight_bytes -= size;
         }
         self.next = self.next.max(self.received + 1);
+        self.reads.drop_below(self.next);
     }
 
     /// Starts over behind `op`: what was sent after it is lost, or was not accepted.
@@ -93,7 +94,7 @@ impl Peer {
         self.in_flight.clear();
         self.in_flight_bytes = 0;
         self.last_sent = None;
-        self.reading = None;
+        self.reads.clear();
         self.next = op + 1;
     }
 }

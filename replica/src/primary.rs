@@ -11,6 +11,7 @@ use crate::{
     batch::{BatchPool, OpenBatch},
     config::{AckPolicy, FanOut},
     io::{Output, Refusal},
+    read_ahead::Next,
     replica::Replica,
     status::Role,
     timers::Timer,
@@ -196,27 +197,47 @@ impl<P: BatchPool> Replica<P> {
         loop {
             let peer = &mut self.peers[replica as usize];
             let op = peer.next;
-            if !peer.is_connected
-                || !peer.has_joined
-                || peer.reading.is_some()
-                || op > limit
-                || !peer.has_window(window_ops)
-            {
+            if !peer.is_connected || !peer.has_joined || op > limit || !peer.has_window(window_ops) {
                 break;
             }
-            if let Some(message) = self.log.message(op) {
-                needs_proof = self.send_prepare(replica, op, message.clone());
-            } else if op < self.journal_first_op {
-                self.is_out_of_reach(replica, op);
+            let message = match peer.reads.take(op) {
+                Next::Unasked => self.log.message(op).cloned(),
+                Next::Asked => None,
+                Next::Done(message) => Some(message),
+                Next::Gone => {
+                    peer.reads.clear();
+                    self.is_out_of_reach(replica, op);
+                    break;
+                }
+            };
+            let Some(message) = message else {
+                self.read_ahead(replica, limit);
                 break;
-            } else {
-                peer.reading = Some(op);
-                self.outputs.push_back(Output::ReadJournal { peer: replica, op });
-            }
+            };
+            needs_proof = self.send_prepare(replica, op, message);
         }
         if needs_proof {
             // A prepare of an earlier view proves nothing about this view's log; this heartbeat does.
             self.send_heartbeat(replica);
+        }
+    }
+
+    /// Has the next prepares for a backup read from the journal, up to `limit` or to those that are in memory.
+    fn read_ahead(&mut self, replica: u8, limit: u64) {
+        let next = self.peers[replica as usize].next;
+        while let Some(op) = self.peers[replica as usize].reads.op_to_ask(next)
+            && op <= limit
+            && self.log.message(op).is_none()
+        {
+            if op < self.journal_first_op {
+                // If others before it are being read, the answers tell.
+                if op == next {
+                    self.is_out_of_reach(replica, op);
+                }
+                break;
+            }
+            self.peers[replica as usize].reads.ask(op);
+            self.outputs.push_back(Output::ReadJournal { peer: replica, op });
         }
     }
 
@@ -254,20 +275,8 @@ impl<P: BatchPool> Replica<P> {
             }
             return;
         }
-        if self.peers[replica as usize].reading != Some(op) {
-            return;
-        }
-        self.peers[replica as usize].reading = None;
-        match message {
-            // The backup has acknowledged the op meanwhile: what it needs next is another one.
-            _ if self.peers[replica as usize].next != op => self.pump_all(),
-            Some(message) => {
-                if self.send_prepare(replica, op, message) {
-                    self.send_heartbeat(replica);
-                }
-                self.pump_all();
-            }
-            None => self.is_out_of_reach(replica, op),
+        if self.peers[replica as usize].reads.answer(op, message) {
+            self.pump_all();
         }
     }
 
@@ -390,10 +399,12 @@ impl<P: BatchPool> Replica<P> {
             .fold(1 << self.config.replica, |mask, (replica, _)| mask | (1 << replica))
     }
 
-    /// Drops backups that have fallen silent from the in-sync set, and takes those back that have caught up.
+    /// Drops backups that have fallen silent from the in-sync set, and takes those back that have caught up: to what was
+    /// committed when the last heartbeat was due. One that is always a little later than the others would never hold all that
+    /// is committed while writes go on.
     pub(crate) fn update_in_sync(&mut self) {
         let (now_ns, silence_ns) = (self.now_ns, self.config.backup_silence_ns);
-        let (op, commit) = (self.log.op(), self.commit);
+        let (op, target_op) = (self.log.op(), self.heartbeat_commit);
         let mut count = self.in_sync_mask().count_ones();
         for replica in self.other_ids() {
             let peer = &mut self.peers[replica as usize];
@@ -404,7 +415,7 @@ impl<P: BatchPool> Replica<P> {
             if peer.is_in_sync && is_silent && count > u32::from(self.quorums.commit) {
                 peer.is_in_sync = false;
                 count -= 1;
-            } else if !peer.is_in_sync && !is_silent && peer.acked >= commit {
+            } else if !peer.is_in_sync && !is_silent && peer.acked >= target_op {
                 peer.is_in_sync = true;
                 count += 1;
             }
@@ -426,6 +437,7 @@ impl<P: BatchPool> Replica<P> {
             return self.abdicate();
         }
         self.check_handover();
+        self.heartbeat_commit = self.commit;
         self.send_heartbeats();
         for replica in self.other_ids() {
             let peer = &self.peers[replica as usize];

@@ -31,9 +31,12 @@ impl<P: BatchPool> Replica<P> {
         if op > self.commit.min(self.verified) {
             return self.fatal(format!("op {op}, which is not known to be committed, has rotted in the journal"));
         }
-        if self.repairs.iter().any(|repair| (repair.op, repair.peer) == (op, peer)) || self.repairs.len() == REPAIRS_MAX
-        {
+        if self.repairs.iter().any(|repair| (repair.op, repair.peer) == (op, peer)) {
             return;
+        }
+        if self.repairs.len() == REPAIRS_MAX {
+            // It is read once more when some of the others are mended.
+            return self.peers[peer as usize].reads.drop_from(op);
         }
         self.repairs.push(Repair { op, checksum, peer, asked: 0 });
         self.ask_for_repairs();

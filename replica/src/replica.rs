@@ -97,6 +97,8 @@ pub struct Replica<P: BatchPool> {
     pub(crate) round_confirmed: u64,
     pub(crate) has_reads: bool,
     pub(crate) in_sync_told: u8,
+    /// What was committed when this primary's last heartbeat was due.
+    pub(crate) heartbeat_commit: u64,
     pub(crate) handover: Option<Handover>,
     /// Whether the next prepare is to ask all for a checkpoint.
     pub(crate) is_checkpoint_due: bool,
@@ -185,6 +187,7 @@ impl<P: BatchPool> Replica<P> {
             round_confirmed: 0,
             has_reads: false,
             in_sync_told: 0,
+            heartbeat_commit: 0,
             handover: None,
             is_checkpoint_due: false,
             seen_commit: 0,
