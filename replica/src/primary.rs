@@ -166,8 +166,9 @@ impl<P: BatchPool> Replica<P> {
         let (header, message) = open.close(&mut self.pool, header);
         self.log.push(header, message.clone(), false);
         self.verified = self.log.op();
-        self.outputs.push_back(Output::WriteJournal { op: header.op.get(), message });
+        // The backups' round trip and write take longer than this server's own write, so they are sent to first.
         self.pump_all();
+        self.outputs.push_back(Output::WriteJournal { op: header.op.get(), message });
     }
 
     /// Sends every backup what it may have next.

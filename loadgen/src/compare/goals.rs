@@ -29,9 +29,10 @@ pub enum Source {
 }
 
 /// The loads that saturate: their names, connections, and requests in flight on each.
-pub(crate) const SATURATING: [(&str, u16, u16, bool); 4] = [
+pub(crate) const SATURATING: [(&str, u16, u16, bool); 5] = [
     ("saturated, 50 x 16", 50, 16, false),
     ("saturated, 128 x 1", 128, 1, false),
+    ("saturated, 128 x 16", 128, 16, false),
     ("one at a time", 1, 1, false),
     ("saturated reads, 50 x 16", 50, 16, true),
 ];
@@ -63,6 +64,13 @@ pub const GOALS: &[Goal] = &[
         what: "writes/s with 128 connections, one request each",
         peer: Kind::RedisDurable,
         source: Source::LoadRate("saturated, 128 x 1"),
+        bound: 8.0,
+        is_at_most: false,
+    },
+    Goal {
+        what: "writes/s with 128 connections, 16 requests each",
+        peer: Kind::RedisDurable,
+        source: Source::LoadRate("saturated, 128 x 16"),
         bound: 8.0,
         is_at_most: false,
     },

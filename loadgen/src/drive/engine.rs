@@ -15,6 +15,9 @@ use crate::record::{EventLog, Outcome, Recorder, Side, Timing};
 /// Answers are remembered by the servers for this many sequences of a session, so no more may be open at a time.
 const WINDOW: usize = lockstep_proto::limits::SESSION_WINDOW;
 
+/// Longest time for which a thread is awake before a request is due.
+const ALERTNESS_MAX_NS: u64 = 200_000;
+
 /// What the pacer does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -24,6 +27,14 @@ pub(super) enum Next {
     Full,
     /// Every request of the plan is on its way.
     Ended,
+}
+
+/// How long before a request is due a thread is to be awake whose requests are `mean_gap_ns` apart.
+///
+/// A processor that sleeps takes its time to wake up: on a virtual machine some 50 µs, and a fifth of a millisecond at the
+/// 99th percentile. Being awake costs at most a fifth of one processor, and nothing where the gaps are short.
+pub(super) fn alertness_ns(mean_gap_ns: u64) -> u64 {
+    (mean_gap_ns / 5).min(ALERTNESS_MAX_NS)
 }
 
 /// The numbers that an engine is bounded by.
@@ -127,6 +138,11 @@ impl Engine {
     /// Whether the plan says when requests are sent.
     pub(super) fn is_open_loop(&self) -> bool {
         self.arrivals.is_some()
+    }
+
+    /// How long before a request is due its thread is to be awake.
+    pub(super) fn alertness_ns(&self) -> u64 {
+        self.arrivals.as_ref().map_or(0, |arrivals| alertness_ns(arrivals.mean_gap_ns()))
     }
 
     /// Once per turn.

@@ -84,6 +84,11 @@ impl ArrivalPlan {
         (next_ns < self.end_ns).then_some(next_ns)
     }
 
+    /// The mean time between two requests of this thread, in ns.
+    pub fn mean_gap_ns(&self) -> u64 {
+        self.gap_ns as u64
+    }
+
     #[inline]
     fn step(&mut self) {
         match self.arrivals {

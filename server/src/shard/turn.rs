@@ -57,9 +57,7 @@ pub fn turn(shard: &Rc<Shard>) {
     if !core.reads.is_empty() {
         core.answer_reads(now);
     }
-    for peer in core.peers.iter().flatten() {
-        peer.flush();
-    }
+    core.flush_peers();
     core.share_state();
     core.post_mail();
     core.connections.flush_dirty();
@@ -91,6 +89,8 @@ fn carry_out(shard: &Rc<Shard>, core: &mut Core, now: Now, output: Output) {
             core.metrics.batch_ops.record(u64::from(header.request_count.get()));
             core.metrics.batch_bytes.record(u64::from(header.size.get()));
             core.metrics.pipeline_depths.record(op.saturating_sub(core.machine.applied));
+            // What is to be sent so far goes into the ring before the write: the disk's queue is the longer way.
+            core.flush_peers();
             disk::write_prepare(shard, core, now, op, message);
         }
         Output::ReadJournal { peer, op } => disk::read_prepare(shard, core, now, peer, op),
@@ -184,6 +184,12 @@ fn format_mask(mask: u8) -> String {
 }
 
 impl Core {
+    fn flush_peers(&self) {
+        for peer in self.peers.iter().flatten() {
+            peer.flush();
+        }
+    }
+
     pub(super) fn apply_waiting(&mut self) {
         while let Some(message) = self.applies.pop_front() {
             self.machine.apply(&message, 0, &mut NoAnswers);

@@ -3,6 +3,9 @@
 use super::*;
 use hdrhistogram::Histogram;
 
+use crate::drive::engine::alertness_ns;
+use crate::plan::ArrivalPlan;
+
 const MILLI: u64 = 1_000_000;
 
 fn count_above(histogram: &Histogram<u64>, bound_ns: u64) -> u64 {
@@ -70,5 +73,13 @@ fn service_is_never_longer_than_response() {
     let response = record.histograms.response();
     for quantile in [0.1, 0.5, 0.9, 0.99, 1.0] {
         assert!(record.histograms.service.value_at_quantile(quantile) <= response.value_at_quantile(quantile));
+    }
+}
+
+#[test]
+fn a_thread_is_awake_before_a_request_is_due_for_a_fifth_of_its_time_at_most() {
+    for (rate, awake_ns) in [(1.0, 200_000), (1_000.0, 200_000), (10_000.0, 20_000), (1_000_000.0, 200)] {
+        let plan = ArrivalPlan::new(Arrivals::Uniform, rate, 0, 1, 7, u64::MAX);
+        assert_eq!(alertness_ns(plan.mean_gap_ns()), awake_ns, "{rate}/s");
     }
 }
