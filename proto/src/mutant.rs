@@ -106,6 +106,20 @@ mutants! {
     CompareAndSetBlind,
     /// A checkpoint writes an entry as it is now, not as it was at the cut.
     CheckpointNotAtCut,
+    /// What a program checks before it does anything is not looked at: a WATCH never fails.
+    WatchIgnored,
+    /// The first command of a program is carried out although a check fails.
+    AbortedRunsFirst,
+    /// A server that nobody waits for an answer from applies a prepare as of its own time, not of the prepare's.
+    OwnClockAtApply,
+    /// The front door answers reads from what the primary has, without asking whether it still is the primary.
+    QueryWithoutRound,
+    /// A request that finds its batch full is put into that and into the next.
+    OfferedTwice,
+    /// A write goes into the log although reads that its connection asked for before are not answered.
+    WriteOvertakesReads,
+    /// SET with IFEQ does not compare.
+    IfEqualBlind,
 }
 
 #[cfg(feature = "mutants")]

@@ -45,6 +45,11 @@ impl<P: BatchPool> Replica<P> {
             // The time of day is as old as the last input; the batch is to be stamped with that of now.
             self.wall_ns += now_ns.saturating_sub(self.now_ns);
             self.now_ns = self.now_ns.max(now_ns);
+            if mutant::is(Mutant::OfferedTwice)
+                && let Some(open) = &mut self.open
+            {
+                open.push(&mut self.pool, frame);
+            }
             self.close_batch();
         }
         let open = self.open.get_or_insert_with(|| OpenBatch::open(&mut self.pool, now_ns));

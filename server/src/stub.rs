@@ -8,6 +8,7 @@
 use lockstep_proto::{
     Operation, Status,
     message::MessageHeader,
+    mutant::{self, Mutant},
     reply::{ReplyParts, encode_reply},
     request::Request,
 };
@@ -77,8 +78,10 @@ impl Machine {
         assert!(header.timestamp_ns.get() >= self.timestamp_ns, "time in the log does not run backwards");
         let count = header.request_count.get() as usize;
         let mut body = &message[MessageHeader::SIZE..header.size.get() as usize];
+        // Of the primary's time: whoever applies it, and whenever, comes to the same.
+        let is_late = mutant::is(Mutant::OwnClockAtApply) && copies == 0;
         let mut batch = Batch {
-            timestamp_ns: header.timestamp_ns.get(),
+            timestamp_ns: header.timestamp_ns.get() + if is_late { 1_000_000 } else { 0 },
             op: header.op.get(),
             copies,
             requests: Vec::with_capacity(count),

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use lockstep_proto::{
     Operation, Status,
+    program::{Builder, Opcode},
     reply::Reply,
     request::{FLAG_TTL, RequestParts, encode_request},
 };
@@ -12,7 +13,9 @@ use crate::{
     checker::{Answer, Call, History, OperationId},
     dice::Dice,
     facts::Check,
+    groups::GroupOperation,
     plan::{MS, Plan},
+    redis::Groups,
     schedule::Event,
     shared::Shared,
 };
@@ -26,13 +29,21 @@ const PAUSE_NS: u64 = 5 * MS;
 /// Longest time that a client waits for an answer before it asks again, in ns.
 const TIMEOUT_MAX_NS: u64 = 2000 * MS;
 
+/// Where an operation is recorded.
+#[derive(Clone, Copy, Debug)]
+enum Recorded {
+    /// In the history of single keys, with the key.
+    Key(OperationId, usize),
+    /// In that of groups, with the group and the key.
+    Group(GroupOperation, usize, usize),
+}
+
 /// A request without an answer.
 #[derive(Clone, Debug)]
 struct Pending {
-    /// In the history; `None` for the registering of the session.
-    id: Option<OperationId>,
+    /// `None` for the registering of the session.
+    id: Option<Recorded>,
     operation: Operation,
-    key: usize,
     sequence: u64,
     frame: Bytes,
     attempts: u32,
@@ -60,11 +71,14 @@ pub struct Client {
     versions: Vec<u64>,
     values: u64,
     unknown: u32,
+    groups: Groups,
+    /// Last version seen of each key of each group.
+    group_versions: Vec<Vec<u64>>,
 }
 
 impl Client {
     /// A client that has done nothing yet.
-    pub fn new(id: u8, plan: &Plan) -> Client {
+    pub fn new(id: u8, plan: &Plan, groups: Groups) -> Client {
         let mut dice = Dice::new(plan.seed ^ u64::from(id) << 56, "client");
         Client {
             id,
@@ -84,6 +98,8 @@ impl Client {
             versions: vec![0; plan.workload.keys as usize],
             values: 0,
             unknown: 0,
+            group_versions: groups.iter().map(|keys| vec![0; keys.len()]).collect(),
+            groups,
             dice,
         }
     }
@@ -225,7 +241,6 @@ impl Client {
         let pending = Pending {
             id: None,
             operation: Operation::Register,
-            key: 0,
             sequence: self.reads,
             frame: Bytes::from(frame),
             attempts: 1,
@@ -245,6 +260,9 @@ impl Client {
         }
         self.left -= 1;
         self.issue_ns = shared.now_ns + self.dice.delay(&shared.plan.workload.think_ns);
+        if !self.groups.is_empty() && self.dice.chance(shared.plan.workload.redis.native) {
+            return self.issue_on_group(shared);
+        }
         let key = self.dice.below(keys.len() as u64) as usize;
         let draw = self.draw(&shared.plan, key);
         let id = history.invoke(u32::from(self.id), shared.now_ns, &keys[key], draw.call());
@@ -275,7 +293,66 @@ impl Client {
         };
         encode_request(&parts, &mut frame);
         let (frame, operation) = (Bytes::from(frame), draw.operation);
-        self.add(shared, Pending { id: Some(id), operation, key, sequence, frame, attempts: 1 });
+        self.add(shared, Pending { id: Some(Recorded::Key(id, key)), operation, sequence, frame, attempts: 1 });
+    }
+
+    /// Asks for something that concerns the keys that clients of the front door work on: reads of several keys at once, and
+    /// writes of one.
+    fn issue_on_group(&mut self, shared: &mut Shared) {
+        const OPERATIONS: [Operation; 6] = [
+            Operation::Query,
+            Operation::Query,
+            Operation::Put,
+            Operation::CompareAndSet,
+            Operation::Increment,
+            Operation::Delete,
+        ];
+        let group = self.dice.below(self.groups.len() as u64) as usize;
+        let key = self.dice.below(self.groups[group].len() as u64) as usize;
+        let operation = self.dice.pick(&OPERATIONS);
+        let value = match operation {
+            Operation::Put | Operation::CompareAndSet => self.value(shared.plan.workload.value_max.min(100)),
+            Operation::Query => self.query(group, key),
+            _ => Vec::new(),
+        };
+        let argument = match operation {
+            Operation::CompareAndSet => Some(self.group_versions[group][key]),
+            Operation::Increment => Some(self.dice.within(1..=9)),
+            _ => None,
+        };
+        let is_logged = operation.is_logged();
+        let sequence = if is_logged { &mut self.sequence } else { &mut self.reads };
+        *sequence += 1;
+        let sequence = *sequence;
+        let parts = RequestParts {
+            operation,
+            flags: 0,
+            session: if is_logged { self.session } else { 0 },
+            sequence,
+            key: if operation == Operation::Query { &[] } else { &self.groups[group][key] },
+            arguments: &argument.map_or(Vec::new(), |argument| argument.to_le_bytes().to_vec()),
+            value: &value,
+        };
+        let mut frame = Vec::new();
+        encode_request(&parts, &mut frame);
+        let frame = Bytes::from(frame);
+        let id = shared.groups.invoke(group as u16, self.id, None, shared.now_ns, frame.clone());
+        self.add(
+            shared,
+            Pending { id: Some(Recorded::Group(id, group, key)), operation, sequence, frame, attempts: 1 },
+        );
+    }
+
+    /// A program that reads the key, or all of its group.
+    fn query(&mut self, group: usize, key: usize) -> Vec<u8> {
+        let keys = &self.groups[group];
+        let asked = if self.dice.chance(500) { &keys[..] } else { &keys[key..=key] };
+        let mut program = Builder::new();
+        for key in asked {
+            program.command(Opcode::Get, &[key]);
+            program.command(Opcode::Stamp, &[key]);
+        }
+        program.as_bytes().to_vec()
     }
 
     fn draw(&mut self, plan: &Plan, key: usize) -> Draw {
@@ -395,18 +472,39 @@ impl Client {
                 // Sequences begin anew: what is still said of the old ones must not be taken for answers to the new ones.
                 self.reconnect(shared, 0);
             }
-            _ => match answer(pending.operation, reply) {
-                Some(answer) => {
-                    if reply.version() != 0 {
-                        self.versions[pending.key] = reply.version();
-                    }
-                    history.complete(id, shared.now_ns, answer);
+            _ => self.complete(shared, history, id, pending.operation, reply),
+        }
+    }
+}
+
+impl Client {
+    /// A request is answered.
+    fn complete(
+        &mut self,
+        shared: &mut Shared,
+        history: &mut History,
+        id: Recorded,
+        operation: Operation,
+        reply: &Reply<'_>,
+    ) {
+        let version = reply.version();
+        match id {
+            Recorded::Group(id, group, key) => {
+                if version != 0 {
+                    self.group_versions[group][key] = version;
                 }
-                None => shared.facts.fail(
-                    Check::Answer,
-                    format!("client {}: {:?} is answered {:?}", self.id, pending.operation, reply.status()),
-                ),
-            },
+                shared.groups.complete(id, shared.now_ns, (operation, reply.status(), version), reply.body());
+            }
+            Recorded::Key(id, key) => {
+                let Some(answer) = answer(operation, reply) else {
+                    let text = format!("client {}: {operation:?} is answered {:?}", self.id, reply.status());
+                    return shared.facts.fail(Check::Answer, text);
+                };
+                if version != 0 {
+                    self.versions[key] = version;
+                }
+                history.complete(id, shared.now_ns, answer);
+            }
         }
     }
 }

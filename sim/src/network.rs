@@ -55,6 +55,8 @@ pub struct Network {
     connections_total: u32,
     /// The last connection of each client, and when something sent on it last arrives.
     clients: [(u32, u64); 16],
+    /// The same for the last reply to each client.
+    replies: [(u32, u64); 16],
     delays: Delays,
     dice: Dice,
 }
@@ -85,6 +87,7 @@ impl Network {
             blocks_total: 0,
             connections_total: 0,
             clients: [(0, 0); 16],
+            replies: [(0, 0); 16],
             delays: Delays::default(),
             dice: Dice::new(plan.seed, "network"),
         }
@@ -162,10 +165,12 @@ impl Network {
 
     /// When a client's request arrives that would arrive at `at_ns` alone: those of one connection stay in order.
     pub fn client_arrival(&mut self, client: u8, connection: u32, at_ns: u64) -> u64 {
-        let (last, last_ns) = &mut self.clients[client as usize];
-        let at_ns = if *last == connection { at_ns.max(*last_ns) } else { at_ns };
-        (*last, *last_ns) = (connection, at_ns);
-        at_ns
+        not_before(&mut self.clients[client as usize], connection, at_ns)
+    }
+
+    /// When a reply arrives that would arrive then if none had been sent before it on its connection.
+    pub fn reply_arrival(&mut self, client: u8, connection: u32, at_ns: u64) -> u64 {
+        not_before(&mut self.replies[client as usize], connection, at_ns)
     }
 
     /// Blocks links. Returns a name for [`Shared::unblock`].
@@ -273,4 +278,15 @@ impl Shared {
             }
         }
     }
+}
+
+/// On one connection nothing overtakes what was sent before it: `last` is the newest connection, and when that arrives.
+fn not_before(last: &mut (u32, u64), connection: u32, at_ns: u64) -> u64 {
+    if connection < last.0 {
+        // Nobody listens there any more.
+        return at_ns;
+    }
+    let at_ns = if last.0 == connection { at_ns.max(last.1) } else { at_ns };
+    *last = (connection, at_ns);
+    at_ns
 }

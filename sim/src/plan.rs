@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use lockstep_replica::{AckPolicy, FanOut, Quorums};
 
-use crate::{dice::Dice, disk::Tearing};
+use crate::{dice::Dice, disk::Tearing, redis::RedisPlan};
 
 /// A millisecond, in ns.
 pub const MS: u64 = 1_000_000;
@@ -159,6 +159,8 @@ pub struct WorkloadPlan {
     pub ttl_ms: RangeInclusive<u64>,
     /// Bound on the number of sessions in the table.
     pub sessions_max: usize,
+    /// Clients of the Redis front door.
+    pub redis: RedisPlan,
 }
 
 /// Everything that a seed decides.
@@ -244,6 +246,7 @@ impl Plan {
             damaged_max: servers - quorums.view_change,
         };
         plan.healed = draw_healed(dice, &plan, quorums);
+        draw_redis(&mut Dice::new(seed, "redis"), &mut plan.workload);
         draw_clocks(dice, &mut plan);
         plan.faults = draw_faults(&mut Dice::new(seed, "faults"), &plan);
         plan
@@ -309,6 +312,7 @@ fn workload_plan(dice: &mut Dice, heal_at_ns: u64) -> WorkloadPlan {
         weights: std::array::from_fn(|_| dice.pick(&[0, 1, 1, 4])),
         ttl_ms: 1..=dice.pick(&[50, 1000, 100_000]),
         sessions_max: dice.pick(&[2, 5, 100, 100, 100]),
+        redis: RedisPlan::none(),
     }
 }
 
@@ -327,6 +331,16 @@ fn draw_healed(dice: &mut Dice, plan: &Plan, quorums: Quorums) -> u8 {
     healed
 }
 
+/// Clients of the front door share what is asked for with the others.
+fn draw_redis(dice: &mut Dice, workload: &mut WorkloadPlan) {
+    workload.redis = RedisPlan::draw(dice);
+    let (natives, all) = (u32::from(workload.clients), u32::from(workload.clients + workload.redis.clients));
+    workload.requests = workload.requests * natives / all + 1;
+    let (least, most) = (*workload.think_ns.start(), *workload.think_ns.end());
+    let longer = |ns: u64| ns * u64::from(all) / u64::from(natives);
+    workload.think_ns = longer(least)..=longer(most);
+}
+
 fn draw_clocks(dice: &mut Dice, plan: &mut Plan) {
     if dice.chance(400) {
         // Far more than clocks differ: no promise may rest on time, and a lease that nobody meant to give shows only so.
@@ -335,9 +349,11 @@ fn draw_clocks(dice: &mut Dice, plan: &mut Plan) {
     // When a key expires is as certain as the servers' clocks agree: with clocks that differ, a key that one primary has seen
     // expire may still be there for the next one. So there are either keys that expire, or clocks that are wrong.
     let has_expiry = plan.workload.weights[FIRST_EXPIRING..].iter().any(|weight| *weight > 0);
+    let has_expiry = has_expiry || plan.workload.redis.has_expiry();
     plan.has_wrong_clocks = !has_expiry || dice.chance(500);
     if plan.has_wrong_clocks {
         plan.workload.weights[FIRST_EXPIRING..].fill(0);
+        plan.workload.redis.without_expiry();
         plan.clock_offsets_ns = std::array::from_fn(|_| dice.below(CLOCK_OFFSET_MAX_NS));
     }
 }

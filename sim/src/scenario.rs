@@ -10,6 +10,7 @@ use crate::{
     facts::Failure,
     network::Blocked,
     plan::{MS, Plan},
+    redis::RedisPlan,
     schedule::Event,
     world::World,
 };
@@ -366,6 +367,7 @@ impl Plan {
         plan.workload.think_ns = MS..=2 * MS;
         plan.workload.attempts_max = u32::MAX;
         plan.workload.keys = 1;
+        plan.workload.redis = RedisPlan::none();
         plan.workload.weights = [2, 4, 1, 1, 1, 0, 0, 0, 0];
         plan
     }

@@ -4,6 +4,8 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 use bytes::Bytes;
 
+use crate::redis::Asked;
+
 /// Something that will happen. `boot` names a process of a server: what was meant for one that is gone does not happen.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -104,6 +106,17 @@ pub enum Event {
         connection: u32,
         /// The frame.
         frame: Bytes,
+    },
+    /// What is asked over a connection of the Redis front door arrives.
+    Command {
+        /// The server.
+        server: u8,
+        /// Who asks.
+        client: u8,
+        /// On which connection.
+        connection: u32,
+        /// What.
+        asked: Asked,
     },
     /// A reply arrives at a client; an empty one: the connection is gone.
     Reply {

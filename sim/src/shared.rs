@@ -5,6 +5,7 @@ use lockstep_server::buffers::Pool;
 use crate::{
     dice::Dice,
     facts::Facts,
+    groups::GroupHistory,
     network::Network,
     plan::{Fault, Plan},
     schedule::{Event, Schedule},
@@ -59,6 +60,8 @@ pub struct Shared {
     pub facts: Facts,
     /// What happened.
     pub trace: Trace,
+    /// What clients asked of groups of keys and were told.
+    pub groups: GroupHistory,
     /// Faults that happened.
     pub counters: Counters,
     /// Chance of the disks.
@@ -83,6 +86,7 @@ impl Shared {
             network: Network::new(&plan),
             facts: Facts::new(&plan),
             trace: Trace::new(is_traced),
+            groups: GroupHistory::default(),
             counters: Counters::default(),
             disk_dice: Dice::new(plan.seed, "disk"),
             host_dice: Dice::new(plan.seed, "host"),

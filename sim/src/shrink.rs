@@ -78,6 +78,9 @@ impl Shrinker {
         self.change(|plan| plan.clock_rates = [1000; 7]);
         self.change(|plan| plan.clock_offsets_ns = [0; 7]);
         self.change(|plan| plan.workload.clients = 1);
+        self.change(|plan| plan.workload.redis.clients = plan.workload.redis.clients.min(1));
+        self.change(|plan| plan.workload.redis.clients = 0);
+        self.change(|plan| plan.workload.redis.groups.truncate(1));
         self.change(|plan| plan.workload.window = 1);
         self.change(|plan| plan.workload.requests = (plan.workload.requests / 2).max(1));
         self.change(|plan| plan.workload.keys = 1);

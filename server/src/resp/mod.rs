@@ -5,6 +5,7 @@
 //! - `parse` and `writer`: the protocol. `arguments`: a command where it arrived.
 //! - `connection` and `door`: one client's connection. `pending`: its answers in order. `mailbox`: other shards.
 //! - `registry`: every command there is. `commands`: what each does, as an [`context::Action`].
+//! - `submission`: what a command asks of a shard, and which way that takes.
 //! - `pubsub`: who listens to what.
 //! - `stats`: what is counted. `topology`: servers and shards as clients are told of them.
 //! - `client` and `server`: what a command may know.
@@ -29,6 +30,7 @@ pub mod registry;
 pub mod server;
 pub mod shared;
 pub mod stats;
+pub mod submission;
 pub mod topology;
 pub mod transaction;
 pub mod values;

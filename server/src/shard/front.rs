@@ -18,7 +18,7 @@ use super::{
     Core, Shard,
     clock::Now,
     connections::{Connection, ConnectionRef, REPLIES_PAUSE_BYTES},
-    submit::{Payload, Submission},
+    submit::Submission,
 };
 use crate::{
     resp::{
@@ -33,6 +33,7 @@ use crate::{
         redirect, registry,
         server::Server,
         stats::{Asked, Meter, Outcome},
+        submission::Payload,
         values::{NO_PRIMARY, READ_ONLY},
         writer::Writer,
     },

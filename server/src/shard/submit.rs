@@ -4,13 +4,11 @@
 //! connection are unanswered goes through the log behind them; a write that comes while reads are unanswered waits for them.
 
 use lockstep_proto::{
-    Operation,
-    limits::{KEY_SIZE_MAX, REQUEST_BODY_SIZE_MAX, VALUE_SIZE_MAX},
-    program::{self, Commands, Opcode},
-    request::{FLAG_STALE, Request, own_header},
+    limits::REQUEST_BODY_SIZE_MAX,
+    program::Opcode,
+    request::{FLAG_STALE, Request},
 };
-use lockstep_replica::Refusal;
-use zerocopy::IntoBytes;
+use lockstep_replica::{Refusal, Role};
 
 use super::{
     Core,
@@ -22,18 +20,11 @@ use crate::resp::{
     door::{PROGRAMS_MAX, READS_ELSEWHERE_MAX},
     mailbox::{Ask, WAITING_BYTES_MAX},
     pending::Form,
+    submission::{Payload, Way, is_stale, way},
     transaction::{Execution, Item},
     values::{NO_PRIMARY, READ_ONLY},
     writer::Writer,
 };
-
-/// What a request asks for.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Payload<'a> {
-    Get(&'a [u8]),
-    Put(&'a [u8], &'a [u8]),
-    Program(&'a [u8]),
-}
 
 /// A request for one shard.
 #[derive(Clone, Copy, Debug)]
@@ -65,14 +56,12 @@ impl Core {
         mut form: Form,
     ) -> Option<Taken> {
         let is_write = submissions[0].is_write;
-        let is_logged = is_write || asker.door.writes > 0;
-        // What looks at many keys would do so on every replica if it went through the log.
-        if is_logged && !is_write && submissions.iter().any(|submission| submission.payload.is_walk()) {
-            return Some(Taken::NeedsAnswers);
-        }
-        if is_write && asker.door.reads > 0 {
-            return Some(Taken::NeedsAnswers);
-        }
+        let is_walk = || submissions.iter().any(|submission| submission.payload.is_walk());
+        let is_logged = match way(asker.door.writes, asker.door.reads, is_write, is_walk) {
+            Way::Log => true,
+            Way::Read => false,
+            Way::NeedsAnswers => return Some(Taken::NeedsAnswers),
+        };
         if let Some(size) =
             submissions.iter().map(|submission| submission.payload.size()).find(|&size| size > REQUEST_BODY_SIZE_MAX)
         {
@@ -116,7 +105,7 @@ impl Core {
         for submission in submissions.iter().filter(|submission| submission.shard != self.shard) {
             let parcel = &mut desk.outbox[submission.shard as usize];
             let flags = if asker.door.client.is_readonly && !is_logged { FLAG_STALE } else { 0 };
-            encode(&submission.payload, is_logged, flags, sequence, &mut parcel.ask_bytes);
+            submission.payload.encode(is_logged, flags, sequence, &mut parcel.ask_bytes);
             let end = parcel.ask_bytes.len();
             parcel.asks.push(Ask { connection: asker.name, sequence, end });
         }
@@ -147,10 +136,9 @@ impl Core {
         is_logged: bool,
         sequence: u64,
     ) -> Submitted {
-        let is_stale =
-            !is_logged && asker.door.client.is_readonly && self.replica_role != lockstep_replica::Role::Primary;
+        let is_stale = is_stale(is_logged, asker.door.client.is_readonly, self.replica_role == Role::Primary);
         desk.frame.clear();
-        encode(&submission.payload, is_logged, if is_stale { FLAG_STALE } else { 0 }, sequence, &mut desk.frame);
+        submission.payload.encode(is_logged, if is_stale { FLAG_STALE } else { 0 }, sequence, &mut desk.frame);
         if is_stale {
             return Submitted::Stale;
         }
@@ -342,80 +330,4 @@ enum Submitted {
     Answered,
     /// There is no room for it now.
     Full,
-}
-
-impl Payload<'_> {
-    /// Whether the request's frame will be one that is taken out of the log again.
-    #[inline]
-    fn is_sound(&self, is_logged: bool) -> bool {
-        let is_key = |key: &[u8]| (1..=KEY_SIZE_MAX).contains(&key.len());
-        match self {
-            Payload::Get(key) => is_key(key),
-            Payload::Put(key, value) => is_key(key) && value.len() <= VALUE_SIZE_MAX,
-            Payload::Program(program) => program::check(program, !is_logged).is_ok(),
-        }
-    }
-
-    /// Whether it may look at all keys of its shard.
-    fn is_walk(&self) -> bool {
-        match self {
-            Payload::Program(program) => Commands::new(program).any(|command| command.opcode.is_walk()),
-            _ => false,
-        }
-    }
-
-    fn size(&self) -> usize {
-        match self {
-            Payload::Get(key) => key.len(),
-            Payload::Put(key, value) => key.len() + value.len(),
-            Payload::Program(program) => program.len(),
-        }
-    }
-}
-
-/// Appends a request's frame.
-#[inline]
-fn encode(payload: &Payload<'_>, is_logged: bool, flags: u8, sequence: u64, out: &mut Vec<u8>) {
-    match *payload {
-        Payload::Put(key, value) => {
-            out.extend_from_slice(own_header(Operation::Put, 0, sequence, key.len(), value.len()).as_bytes());
-            out.extend_from_slice(key);
-            out.extend_from_slice(value);
-        }
-        Payload::Get(key) if !is_logged => {
-            out.extend_from_slice(own_header(Operation::Get, flags, sequence, key.len(), 0).as_bytes());
-            out.extend_from_slice(key);
-        }
-        Payload::Get(key) => {
-            let mut program = lockstep_proto::program::Builder::new();
-            program.command(Opcode::Get, &[key]);
-            encode(&Payload::Program(program.as_bytes()), true, 0, sequence, out);
-        }
-        Payload::Program(program) => {
-            let operation = if is_logged { Operation::Transact } else { Operation::Query };
-            out.extend_from_slice(own_header(operation, flags, sequence, 0, program.len()).as_bytes());
-            out.extend_from_slice(program);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_submitted_is_taken_out_of_the_log_as_it_was_meant() {
-        for (payload, is_logged, operation) in [
-            (Payload::Get(b"k"), false, Operation::Get),
-            (Payload::Get(b"k"), true, Operation::Transact),
-            (Payload::Put(b"k", b"v"), true, Operation::Put),
-        ] {
-            let mut frame = Vec::new();
-            encode(&payload, is_logged, 0, 7, &mut frame);
-            let (request, rest) = Request::parse_trusted(&frame).expect("sound");
-            assert!(rest.is_empty());
-            assert_eq!((request.operation(), request.sequence(), request.session()), (operation, 7, 0));
-            assert_eq!(request.is_sessionless(), is_logged);
-        }
-    }
 }

@@ -160,4 +160,10 @@ const QUICK: &[Mutant] = &[
     Mutant::ExpiryIgnored,
     Mutant::CompareAndSetBlind,
     Mutant::CheckpointNotAtCut,
+    Mutant::WatchIgnored,
+    Mutant::AbortedRunsFirst,
+    Mutant::OwnClockAtApply,
+    Mutant::OfferedTwice,
+    Mutant::WriteOvertakesReads,
+    Mutant::IfEqualBlind,
 ];

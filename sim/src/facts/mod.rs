@@ -18,7 +18,7 @@ use lockstep_replica::{AckPolicy, Quorums, Recovered};
 
 use self::disk::DiskFacts;
 pub use self::model::{Model, Verdict};
-use crate::plan::Plan;
+use crate::{groups::describe_answer, plan::Plan};
 
 /// Which check failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -283,13 +283,13 @@ impl Facts {
     /// A primary gives an answer: of the request at `index` of `op`.
     pub fn is_answered(&mut self, server: u8, op: u64, index: usize, parts: &ReplyParts, body: &[u8]) {
         self.answered = self.answered.max(op);
-        let Some(verdict) = self.verdicts.get(op as usize - 1).and_then(|verdicts| verdicts.get(index)).copied() else {
+        let Some(verdict) = self.verdicts.get(op as usize - 1).and_then(|verdicts| verdicts.get(index)).cloned() else {
             return self.fail(Check::Answer, format!("{server} answers request {index} of op {op}, which has none"));
         };
-        let sum = body.try_into().map_or(0, i64::from_le_bytes);
-        let told = Verdict { status: parts.status, version: parts.version, sum };
-        self.ensure(told == verdict, Check::Answer, || {
-            format!("{server} answers request {index} of op {op} with {told:?}; the log says {verdict:?}")
+        let is_right = verdict.accepts(parts.status, parts.version, body).is_some();
+        self.ensure(is_right, Check::Answer, || {
+            let told = describe_answer(parts.operation, parts.status, parts.version, body);
+            format!("{server} answers request {index} of op {op} with {told}; the log says {verdict:?}")
         });
         let holders = self.holders.get(&(op, self.committed[op as usize - 1])).copied().unwrap_or(0);
         self.ensure(holders.count_ones() >= u32::from(parts.copies), Check::CommittedHeld, || {
@@ -365,6 +365,10 @@ impl Facts {
     /// A server has taken over another's checkpoint.
     pub fn has_installed(&mut self, server: u8, op: u64, checksum: u128) {
         self.is_committed(server, op, checksum);
+        // What a checkpoint has in it is held as well as in prepares.
+        for (op, checksum) in (1..=op).zip(self.committed.iter().copied()) {
+            *self.holders.entry((op, checksum)).or_default() |= 1 << server;
+        }
         self.disks[server as usize].install(op, checksum);
     }
 

@@ -7,6 +7,7 @@
 
 mod checkpoints;
 mod clock;
+mod door;
 mod journal;
 mod requests;
 mod start;
@@ -20,8 +21,10 @@ use lockstep_proto::{limits::SECTOR_SIZE, superblock::Superblock};
 use lockstep_replica::{BatchPool, Replica, Role};
 use lockstep_server::{journal::format::Origin, stub::Machine};
 
-pub use self::clock::SimClock;
-use self::{checkpoints::Checkpointer, journal::Journal, journal::Purpose, requests::Requests, transfer::Transfer};
+pub use self::clock::{SimClock, WALL_START_NS};
+use self::{
+    checkpoints::Checkpointer, door::Doors, journal::Journal, journal::Purpose, requests::Requests, transfer::Transfer,
+};
 use crate::{
     disk::SimDisk,
     plan::{Fault, Plan},
@@ -92,6 +95,7 @@ pub struct Process {
     journal: Journal,
     purposes: BTreeMap<u64, Purpose>,
     requests: Requests,
+    doors: Doors,
     checkpointer: Checkpointer,
     transfer: Transfer,
     has_turn: bool,

@@ -7,14 +7,14 @@ use lockstep_proto::{Operation, Status, reply::ReplyParts, reply::encode_reply, 
 use lockstep_replica::{Input, Refusal, Role};
 use lockstep_server::stub::{Answers, refuse};
 
-use super::Server;
+use super::{Server, door::Doors};
 use crate::{schedule::Event, shared::Shared};
 
 /// A connection of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Origin {
-    client: u8,
-    connection: u32,
+pub(super) struct Origin {
+    pub client: u8,
+    pub connection: u32,
 }
 
 /// A read that waits.
@@ -39,11 +39,35 @@ pub(super) struct Requests {
     last_write: BTreeMap<Origin, u64>,
 }
 
+impl Requests {
+    /// The next request of the batch that will be `op` came from there.
+    pub(super) fn note_offered(&mut self, origin: Origin, op: u64) {
+        match self.origins.back_mut() {
+            Some((last, origins)) if *last == op => origins.push(origin),
+            _ => self.origins.push_back((op, vec![origin])),
+        }
+        self.last_write.insert(origin, op);
+    }
+
+    /// A read has come from there, when `floor` had been answered.
+    pub(super) fn note_read(&mut self, origin: Origin, frame: Bytes, ticket: u64, floor: u64) {
+        let op_min = self.last_write.get(&origin).copied().unwrap_or(0);
+        self.reads.push_back(Read { origin, frame, ticket, op_min, floor });
+    }
+}
+
 impl Shared {
     /// Sends a reply; an empty one breaks the connection.
     pub(super) fn reply(&mut self, client: u8, connection: u32, frame: Bytes) {
         let delay_ns = self.host_dice.delay(&self.plan.network.delay_ns.clone());
         self.after(delay_ns, Event::Reply { client, connection, frame });
+    }
+
+    /// Sends a reply that overtakes none before it on its connection.
+    pub(super) fn reply_in_order(&mut self, client: u8, connection: u32, frame: Bytes) {
+        let at_ns = self.now_ns + self.host_dice.delay(&self.plan.network.delay_ns.clone());
+        let at_ns = self.network.reply_arrival(client, connection, at_ns);
+        self.schedule.at(at_ns, Event::Reply { client, connection, frame });
     }
 }
 
@@ -71,12 +95,7 @@ impl Server {
             }
             match process.replica.offer(self.clock.monotonic_ns(shared.now_ns), frame) {
                 Ok(op) => {
-                    let requests = &mut process.requests;
-                    match requests.origins.back_mut() {
-                        Some((last, origins)) if *last == op => origins.push(origin),
-                        _ => requests.origins.push_back((op, vec![origin])),
-                    }
-                    requests.last_write.insert(origin, op);
+                    process.requests.note_offered(origin, op);
                     return true;
                 }
                 Err(refusal) => refusal,
@@ -84,10 +103,7 @@ impl Server {
         } else {
             match process.replica.read_ticket() {
                 Ok(ticket) => {
-                    let op_min = process.requests.last_write.get(&origin).copied().unwrap_or(0);
-                    let floor = shared.facts.answered_op();
-                    let read = Read { origin, frame: frame.clone(), ticket, op_min, floor };
-                    process.requests.reads.push_back(read);
+                    process.requests.note_read(origin, frame.clone(), ticket, shared.facts.answered_op());
                     return true;
                 }
                 Err(refusal) => refusal,
@@ -146,7 +162,7 @@ impl Server {
             let (request, _) = Request::parse_trusted(&read.frame).expect("it was parsed when it arrived");
             let mut out = Vec::new();
             machine.store.read(wall_ns.max(machine.timestamp_ns), &request, &mut out);
-            shared.reply(read.origin.client, read.origin.connection, Bytes::from(out));
+            process.doors.reply(shared, read.origin, request.sequence(), Bytes::from(out));
         }
     }
 
@@ -158,7 +174,7 @@ impl Server {
         let is_ours = requests.origins.front().is_some_and(|(first, _)| *first == op);
         let origins = if is_ours { requests.origins.pop_front().map(|(_, origins)| origins) } else { None };
         let origins = origins.unwrap_or_default();
-        let mut replies = Replies { shared, server: id, op, origins: &origins };
+        let mut replies = Replies { shared, server: id, op, origins: &origins, doors: &mut process.doors };
         process.machine.apply(message, copies, &mut replies);
     }
 
@@ -168,14 +184,16 @@ impl Server {
         if role == Role::Primary {
             return;
         }
+        process.doors.cut(shared);
         let requests = std::mem::take(&mut process.requests);
-        for read in requests.reads {
+        for read in requests.reads.into_iter().filter(|read| !process.doors.has(read.origin)) {
             let (request, _) = Request::parse_trusted(&read.frame).expect("it was parsed when it arrived");
             let mut out = Vec::new();
             refuse(&request, Status::Unavailable, b"", &mut out);
             shared.reply(read.origin.client, read.origin.connection, Bytes::from(out));
         }
         let mut broken: Vec<Origin> = requests.origins.into_iter().flat_map(|(_, origins)| origins).collect();
+        broken.retain(|origin| !process.doors.has(*origin));
         broken.sort_unstable();
         broken.dedup();
         for origin in broken {
@@ -197,6 +215,7 @@ struct Replies<'a> {
     server: u8,
     op: u64,
     origins: &'a [Origin],
+    doors: &'a mut Doors,
 }
 
 impl Answers for Replies<'_> {
@@ -206,6 +225,6 @@ impl Answers for Replies<'_> {
         let mut out = Vec::new();
         encode_reply(parts, body, &mut out);
         debug_assert_ne!(parts.operation, Operation::Ping);
-        self.shared.reply(origin.client, origin.connection, Bytes::from(out));
+        self.doors.reply(self.shared, *origin, parts.sequence, Bytes::from(out));
     }
 }

@@ -20,6 +20,7 @@ use lockstep_store::StoreConfig;
 use super::{
     CLUSTER, Process, SHARD, SHARDS, Server, SimPool,
     checkpoints::Checkpointer,
+    door::Doors,
     journal::{Journal, Log},
     requests::Requests,
     transfer::Transfer,
@@ -146,6 +147,7 @@ impl Server {
             journal: Journal::new(journal_log, writer),
             purposes: BTreeMap::new(),
             requests: Requests::default(),
+            doors: Doors::default(),
             checkpointer: Checkpointer::default(),
             transfer: Transfer::default(),
             has_turn: false,

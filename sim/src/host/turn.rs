@@ -87,6 +87,7 @@ impl Server {
         if has_room {
             self.retry_waiting(shared);
         }
+        self.take_waiting_commands(shared);
         self.arm(shared);
     }
 

@@ -1,26 +1,33 @@
 //! The end of a run: everything is healed, and then everything must be well.
 
 use lockstep_proto::{
-    Operation, Status,
+    Operation,
+    program::{Builder, Opcode},
     reply::Reply,
-    request::{Request, RequestParts, encode_request},
+    request::{Request, own_header},
 };
 use lockstep_replica::Role;
 use lockstep_server::stub::{Machine, state_hash};
+use zerocopy::IntoBytes;
 
 use super::{CONVERGE_NS, LIVENESS_NS, World};
 use crate::{
     checker::{self, CheckOptions},
     client::Client,
     facts::Check,
-    host::Server,
+    groups::{GroupFailure, GroupOptions, describe_answer},
+    host::{Server, WALL_START_NS},
     plan::MS,
+    redis::RedisClient,
     schedule::Event,
 };
 
 /// Positions of the search for an order that are looked at per key. Many writes of one key with unknown outcome can be ordered in
 /// too many ways; such a history is counted, and not judged.
 const CHECK_STEPS_MAX: u64 = 300_000;
+
+/// The same for a group of keys, whose positions take longer to look at.
+const GROUP_STEPS_MAX: u64 = 10_000;
 
 impl World {
     /// From now on nothing goes wrong. Servers that the plan leaves out go down for good; all others are up.
@@ -48,6 +55,9 @@ impl World {
         for client in &mut self.clients {
             client.heal(&mut self.shared);
         }
+        for client in &mut self.redis {
+            client.heal(&mut self.shared);
+        }
         self.shared.after(CONVERGE_NS, Event::Converge);
     }
 
@@ -58,8 +68,7 @@ impl World {
         }
         let waited_ns = self.shared.now_ns - self.shared.plan.heal_at_ns;
         if waited_ns > LIVENESS_NS {
-            let is_answered = self.clients.iter().all(Client::is_done);
-            let check = if is_answered { Check::Liveness } else { Check::Unanswered };
+            let check = if self.is_answered() { Check::Liveness } else { Check::Unanswered };
             let text = format!("{} s after the healing not all is well\n{}", LIVENESS_NS / 1000 / MS, self.describe());
             return self.shared.facts.fail(check, text);
         }
@@ -67,7 +76,7 @@ impl World {
     }
 
     fn is_converged(&self) -> bool {
-        if !self.clients.iter().all(Client::is_done) {
+        if !self.is_answered() {
             return false;
         }
         let Some(primary) = self.primary() else { return false };
@@ -86,6 +95,10 @@ impl World {
         self.servers.iter().all(is_caught_up) && status.op >= self.shared.facts.committed_op()
     }
 
+    fn is_answered(&self) -> bool {
+        self.clients.iter().all(Client::is_done) && self.redis.iter().all(RedisClient::is_done)
+    }
+
     /// All replicas have the state that the committed log says, and the clients saw what it says.
     fn judge(&mut self) {
         let mut findings = Vec::new();
@@ -97,8 +110,8 @@ impl World {
         }
         for (server, op, hash, difference) in findings {
             self.shared.facts.has_state(server, op, hash);
-            if let Some(key) = difference {
-                let text = format!("{server} has another value of {key} than the committed log says");
+            if let Some(difference) = difference {
+                let text = format!("{server} has other values than the committed log says: {difference}");
                 self.shared.facts.fail(Check::State, text);
             }
         }
@@ -110,30 +123,31 @@ impl World {
             Err(checker::Failure::Undecided { .. }) => self.is_undecided = true,
             Err(violation) => self.shared.facts.fail(Check::Linearizable, violation.to_string()),
         }
+        let options = GroupOptions { slack_ns: 2000 * MS, wall_start_ns: WALL_START_NS, steps_max: GROUP_STEPS_MAX };
+        match self.shared.groups.check(&options) {
+            Ok(()) => {}
+            Err(GroupFailure::Undecided) => self.is_undecided = true,
+            Err(GroupFailure::Violation(reason)) => self.shared.facts.fail(Check::Linearizable, reason),
+        }
     }
 
-    /// A key that is not what the committed log says.
+    /// What a server has for all keys, if that is not what the committed log says: values, versions and times of expiry.
     fn difference(&self, machine: &Machine) -> Option<String> {
         let model = self.shared.facts.model();
-        let differs = |key: &&Vec<u8>| {
-            let mut frame = Vec::new();
-            let parts = RequestParts {
-                operation: Operation::Get,
-                flags: 0,
-                session: 0,
-                sequence: 1,
-                key,
-                arguments: &[],
-                value: &[],
-            };
-            encode_request(&parts, &mut frame);
-            let (request, _) = Request::parse_trusted(&frame).expect("it was encoded just now");
-            let mut out = Vec::new();
-            machine.store.read(model.now_ns(), &request, &mut out);
-            let reply = Reply::parse(&out).ok().flatten().expect("the store answers with a whole frame");
-            let found = (reply.status() == Status::Ok).then(|| (reply.version(), reply.body()));
-            found != model.entry(key).map(|entry| (entry.version, entry.value.as_slice()))
-        };
-        self.keys.iter().find(differs).map(|key| String::from_utf8_lossy(key).into_owned())
+        let mut program = Builder::new();
+        for key in self.keys.iter().chain(self.groups.iter().flatten()) {
+            program.command(Opcode::Get, &[key]);
+            program.command(Opcode::Stamp, &[key]);
+        }
+        let header = own_header(Operation::Query, 0, 1, 0, program.size());
+        let frame = [header.as_bytes(), program.as_bytes()].concat();
+        let (request, _) = Request::parse_trusted(&frame).expect("it was encoded just now");
+        let mut out = Vec::new();
+        machine.store.read(model.now_ns(), &request, &mut out);
+        let reply = Reply::parse(&out).ok().flatten().expect("the store answers with a whole frame");
+        let (status, version, body) = (reply.status(), reply.version(), reply.body());
+        let expected = model.read(&request);
+        let is_same = expected.accepts(status, version, body).is_some();
+        (!is_same).then(|| format!("{}, not {expected:?}", describe_answer(Operation::Query, status, version, body)))
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     host::{Process, SHARD, SHARDS, Server},
     network::Blocked,
     plan::{Fault, MS, Plan},
+    redis::{Groups, RedisClient},
     schedule::Event,
     shared::{Counters, Shared},
     transcript::describe,
@@ -56,13 +57,16 @@ pub struct Outcome {
 pub struct World {
     /// The servers.
     pub servers: Vec<Server>,
-    /// The clients.
+    /// The clients of the native protocol.
     pub clients: Vec<Client>,
+    /// The clients of the Redis front door. Their ids follow those of the others.
+    pub redis: Vec<RedisClient>,
     /// Time, network, facts and transcript.
     pub shared: Shared,
     /// What clients asked and were told.
     pub history: History,
     keys: Vec<Vec<u8>>,
+    groups: Groups,
     steps: u64,
     is_done: bool,
     is_undecided: bool,
@@ -75,8 +79,12 @@ impl World {
         let mut shared = Shared::new(plan, is_traced);
         let plan = &shared.plan;
         let servers: Vec<Server> = (0..plan.servers).map(|id| Server::formatted(id, plan)).collect();
-        let clients = (0..plan.workload.clients).map(|id| Client::new(id, plan)).collect();
-        let keys = keys(plan.workload.keys);
+        let workload = &plan.workload;
+        let groups = groups(&workload.redis.groups);
+        let (natives, all) = (workload.clients, workload.clients + workload.redis.clients);
+        let clients = (0..natives).map(|id| Client::new(id, plan, groups.clone())).collect();
+        let redis = (natives..all).map(|id| RedisClient::new(id, plan, groups.clone())).collect();
+        let keys = keys("k", workload.keys);
         let damage = vec![None; servers.len()];
         let (heal_at_ns, faults) = (plan.heal_at_ns, plan.faults.clone());
         for server in 0..servers.len() as u8 {
@@ -90,9 +98,11 @@ impl World {
         World {
             servers,
             clients,
+            redis,
             shared,
             history: History::new(),
             keys,
+            groups,
             steps: 0,
             is_done: false,
             is_undecided: false,
@@ -103,6 +113,9 @@ impl World {
     /// Lets everything happen that the plan has in store.
     pub fn run(&mut self) {
         for client in &mut self.clients {
+            client.arm(&mut self.shared);
+        }
+        for client in &mut self.redis {
             client.arm(&mut self.shared);
         }
         while !self.is_done && self.shared.facts.failure().is_none() {
@@ -154,12 +167,22 @@ impl World {
                     shared.after(MS, Event::Reply { client, connection, frame: Bytes::new() });
                 }
             }
-            Event::Reply { client, connection, frame } => {
-                self.clients[client as usize].take_reply(shared, &mut self.history, connection, &frame);
+            Event::Command { server, client, connection, asked } => {
+                let node = &mut self.servers[server as usize];
+                if node.is_up() {
+                    node.take_command(shared, client, connection, asked);
+                } else {
+                    shared.after(MS, Event::Reply { client, connection, frame: Bytes::new() });
+                }
             }
-            Event::Client { client } => {
-                self.clients[client as usize].wake(shared, &mut self.history, &self.keys);
-            }
+            Event::Reply { client, connection, frame } => match self.clients.get_mut(client as usize) {
+                Some(client) => client.take_reply(shared, &mut self.history, connection, &frame),
+                None => self.redis[client as usize - self.clients.len()].take_reply(shared, connection, &frame),
+            },
+            Event::Client { client } => match self.clients.get_mut(client as usize) {
+                Some(client) => client.wake(shared, &mut self.history, &self.keys),
+                None => self.redis[client as usize - self.clients.len()].wake(shared),
+            },
             Event::Fault(index) => self.fault(index),
             Event::Unblock { block } => shared.unblock(block),
             Event::Heal => self.heal(),
@@ -177,7 +200,8 @@ impl World {
             | Event::Tick { server, .. }
             | Event::Disk { server, .. }
             | Event::Checkpoint { server, .. }
-            | Event::Request { server, .. } => *server,
+            | Event::Request { server, .. }
+            | Event::Command { server, .. } => *server,
             _ => return Some(event),
         };
         self.servers[server as usize].hold(event)
@@ -241,7 +265,9 @@ impl World {
                 self.shared.after(delay_ns, Event::Disconnected { from, to: server, connection });
             }
         }
-        for (client, connection) in self.clients.iter().filter_map(|client| client.connection_to(server)) {
+        let natives = self.clients.iter().filter_map(|client| client.connection_to(server));
+        let redis = self.redis.iter().filter_map(|client| client.connection_to(server));
+        for (client, connection) in natives.chain(redis) {
             self.shared.after(MS / 10, Event::Reply { client, connection, frame: Bytes::new() });
         }
     }
@@ -287,6 +313,7 @@ impl World {
     pub fn describe(&self) -> String {
         let mut lines: Vec<String> = self.servers.iter().map(Server::describe).collect();
         lines.extend(self.clients.iter().filter(|client| !client.is_done()).map(Client::describe));
+        lines.extend(self.redis.iter().filter(|client| !client.is_done()).map(RedisClient::describe));
         lines.join("\n")
     }
 
@@ -298,8 +325,9 @@ impl World {
             steps: self.steps,
             counters: self.shared.counters.clone(),
             committed: self.shared.facts.committed_op(),
-            operations: self.history.len() as u64,
-            unknown: self.clients.iter().map(|client| u64::from(client.unknown())).sum(),
+            operations: (self.history.len() + self.shared.groups.len()) as u64,
+            unknown: self.clients.iter().map(|client| u64::from(client.unknown())).sum::<u64>()
+                + self.redis.iter().map(|client| u64::from(client.unknown())).sum::<u64>(),
             is_undecided: self.is_undecided,
             views: self.shared.facts.views(),
             virtual_ns: self.shared.now_ns,
@@ -308,9 +336,15 @@ impl World {
 }
 
 /// Keys that belong to the shard.
-fn keys(count: u32) -> Vec<Vec<u8>> {
-    let names = (0u64..).map(|number| format!("k{number}").into_bytes());
+fn keys(prefix: &str, count: u32) -> Vec<Vec<u8>> {
+    let names = (0u64..).map(|number| format!("{prefix}{number}").into_bytes());
     names.filter(|name| shard_of_key(name, SHARDS) == SHARD).take(count as usize).collect()
+}
+
+/// Groups of keys that belong to the shard.
+fn groups(sizes: &[u8]) -> Groups {
+    let mut names = keys("g", sizes.iter().map(|size| u32::from(*size)).sum()).into_iter();
+    sizes.iter().map(|size| names.by_ref().take(usize::from(*size)).collect()).collect()
 }
 
 /// Kinds of faults that do lasting damage to a disk.

@@ -20,6 +20,7 @@ mod walk;
 
 use lockstep_proto::{
     limits::{REPLY_BODY_SIZE_MAX, VALUE_SIZE_MAX},
+    mutant::{self, Mutant},
     operation::Status,
     program::{Command, Commands, ErrorCode, Kind, Opcode, ResultWriter},
 };
@@ -125,6 +126,9 @@ impl Store {
         let mut out = ResultWriter::new(out, REPLY_BODY_SIZE_MAX, count);
         let mut checks = Commands::new(program).take_while(|command| command.opcode == Opcode::Check);
         if !checks.all(|command| self.holds(moment.timestamp_ns, &command)) {
+            if mutant::is(Mutant::AbortedRunsFirst) {
+                return self.run_first(moment, program, first, out);
+            }
             out.aborted();
             return WriteResult::new(Status::Ok, moment.revision);
         }
@@ -152,6 +156,19 @@ impl Store {
         Status::Ok
     }
 
+    /// What [`Mutant::AbortedRunsFirst`] does.
+    #[cold]
+    fn run_first(&mut self, moment: Moment, program: &[u8], first: Probe, mut out: ResultWriter<'_>) -> WriteResult {
+        let mut command = Commands::new(program).skip_while(|command| command.opcode == Opcode::Check);
+        let mut unheard = Vec::new();
+        let unheard = ResultWriter::new(&mut unheard, REPLY_BODY_SIZE_MAX, 1);
+        let work = Work { left: PROGRAM_WORK_MAX };
+        let mut run = Run { store: self, moment, first: Some(first), out: unheard, work };
+        run.carry_out(&command.next().expect("checks alone are no program"));
+        out.aborted();
+        WriteResult::new(Status::Ok, moment.revision)
+    }
+
     fn owns_keys_of(&self, command: &Command<'_>) -> bool {
         self.shards == 1 || command.keys().all(|key| self.is_own_key(key))
     }
@@ -161,7 +178,7 @@ impl Store {
         let [key, version, expiry_ns] = check.first();
         let found = self.find_entry(now_ns, self.hash(key), key);
         let present = found.map_or((0, 0), |entry| (entry.header.version(), entry.header.expiry_ns()));
-        present == (number(version) as u64, number(expiry_ns) as u64)
+        present == (number(version) as u64, number(expiry_ns) as u64) || mutant::is(Mutant::WatchIgnored)
     }
 }
 

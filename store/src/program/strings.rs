@@ -4,6 +4,7 @@ use std::io::{Cursor, Write};
 
 use lockstep_proto::{
     limits::VALUE_SIZE_MAX,
+    mutant::{self, Mutant},
     operation::Status,
     program::{
         Command, ErrorCode,
@@ -46,7 +47,7 @@ impl Run<'_, '_> {
         let is_met = match command.flags & (NX | XX | IF_EQUAL) {
             NX => before.is_none(),
             XX => before.is_some(),
-            IF_EQUAL => before.is_some_and(|entry| entry.value() == old),
+            IF_EQUAL => before.is_some_and(|entry| entry.value() == old || mutant::is(Mutant::IfEqualBlind)),
             _ => true,
         };
         if is_met {

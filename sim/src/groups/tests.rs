@@ -1,0 +1,286 @@
+//! Histories written by hand, and random ones that are right.
+
+use std::collections::BTreeMap;
+
+use lockstep_proto::program::{Builder, Opcode, ResultWriter};
+
+use super::*;
+use crate::{
+    dice::Dice,
+    keyspace::{Body, Expect, Keyspace, Moment, Version},
+};
+
+const OPTIONS: GroupOptions = GroupOptions { slack_ns: 10, wall_start_ns: 1_000_000, steps_max: 100_000 };
+
+fn frame(is_write: bool, commands: &[(Opcode, &[&[u8]])]) -> Bytes {
+    let mut program = Builder::new();
+    commands.iter().for_each(|(opcode, arguments)| program.command(*opcode, arguments));
+    let mut frame = Vec::new();
+    let payload = lockstep_server::resp::submission::Payload::Program(program.as_bytes());
+    payload.encode(is_write, 0, 1, &mut frame);
+    Bytes::from(frame)
+}
+
+fn body(results: &[Expect]) -> Vec<u8> {
+    fn write(out: &mut ResultWriter<'_>, result: &Expect) {
+        match result {
+            Expect::Nil => out.nil(),
+            Expect::Done => out.ok(),
+            Expect::Integer(number) | Expect::Between(number, _) => out.integer(*number),
+            Expect::Version(version) => out.integer(version.least() as i64),
+            Expect::Bulk(bytes) => out.bulk(bytes),
+            Expect::Array(items) => {
+                let array = out.begin_array();
+                items.iter().for_each(|item| write(out, item));
+                out.end_array(array, items.len());
+            }
+            Expect::Error(code) => out.error(*code),
+            Expect::Aborted => out.aborted(),
+        }
+    }
+    let mut bytes = Vec::new();
+    let mut out = ResultWriter::new(&mut bytes, 10_000, results.len());
+    for result in results {
+        write(&mut out, result);
+        out.end_command();
+    }
+    bytes
+}
+
+/// Builds a history line by line: when it was asked and answered, over which connection, what, and the answer.
+#[derive(Default)]
+struct Lines(GroupHistory);
+
+impl Lines {
+    fn write(
+        &mut self,
+        times: (u64, u64),
+        connection: u32,
+        commands: &[(Opcode, &[&[u8]])],
+        revision: u64,
+        told: &[Expect],
+    ) {
+        let id = self.0.invoke(0, 1, Some(connection), times.0, frame(true, commands));
+        self.0.complete(id, times.1, (Operation::Transact, Status::Ok, revision), &body(told));
+    }
+
+    fn lost(&mut self, at_ns: u64, connection: u32, commands: &[(Opcode, &[&[u8]])]) {
+        self.0.invoke(0, 1, Some(connection), at_ns, frame(true, commands));
+    }
+
+    fn read(&mut self, times: (u64, u64), connection: u32, commands: &[(Opcode, &[&[u8]])], told: &[Expect]) {
+        let id = self.0.invoke(0, 1, Some(connection), times.0, frame(false, commands));
+        self.0.complete(id, times.1, (Operation::Query, Status::Ok, 0), &body(told));
+    }
+
+    fn is_right(&self) -> bool {
+        match self.0.check(&OPTIONS) {
+            Ok(()) => true,
+            Err(GroupFailure::Violation(_)) => false,
+            Err(GroupFailure::Undecided) => panic!("a short history is decided"),
+        }
+    }
+}
+
+fn bulk(text: &str) -> Expect {
+    Expect::Bulk(text.as_bytes().into())
+}
+
+const ONE: [u8; 8] = 1u64.to_le_bytes();
+const INCREMENT: (Opcode, &[&[u8]]) = (Opcode::Increment, &[b"n", &ONE]);
+const GET: (Opcode, &[&[u8]]) = (Opcode::Get, &[b"n"]);
+
+#[test]
+fn a_write_without_an_answer_happens_once_late_or_never() {
+    let sum = |sum: i64| {
+        let mut lines = Lines::default();
+        lines.lost(10, 1, &[INCREMENT]);
+        lines.write((20, 30), 2, &[INCREMENT], 5, &[Expect::Integer(1)]);
+        lines.write((40, 50), 2, &[INCREMENT], 9, &[Expect::Integer(sum)]);
+        lines.is_right()
+    };
+    assert!(sum(2) && sum(3), "never, or between the two");
+    assert!(!sum(4), "twice");
+    let mut lines = Lines::default();
+    lines.write((20, 30), 2, &[INCREMENT], 5, &[Expect::Integer(2)]);
+    lines.lost(31, 1, &[INCREMENT]);
+    assert!(!lines.is_right(), "it was not even asked for");
+}
+
+#[test]
+fn keys_that_are_written_at_once_are_seen_at_once() {
+    let halves = |a: &str, b: &str| {
+        let mut lines = Lines::default();
+        lines.write((10, 20), 1, &[(Opcode::MultiSet, &[b"a", b"1", b"b", b"1"])], 1, &[Expect::Done]);
+        lines.write((30, 60), 1, &[(Opcode::MultiSet, &[b"a", b"2", b"b", b"2"])], 2, &[Expect::Done]);
+        lines.read((40, 50), 2, &[(Opcode::MultiGet, &[b"a", b"b"])], &[Expect::Array(vec![bulk(a), bulk(b)])]);
+        lines.is_right()
+    };
+    assert!(halves("1", "1") && halves("2", "2"));
+    assert!(!halves("1", "2") && !halves("2", "1"));
+}
+
+#[test]
+fn requests_of_one_connection_take_effect_in_their_order() {
+    let seen = |value: Expect, connection: u32| {
+        let mut lines = Lines::default();
+        lines.read((10, 30), 1, &[GET], &[value]);
+        lines.write((10, 30), connection, &[INCREMENT], 1, &[Expect::Integer(1)]);
+        lines.is_right()
+    };
+    assert!(seen(Expect::Nil, 1) && seen(Expect::Nil, 2));
+    assert!(seen(bulk("1"), 2), "at the same time over another connection");
+    assert!(!seen(bulk("1"), 1), "the read was asked for first");
+}
+
+#[test]
+fn what_was_lost_with_a_connection_takes_effect_in_its_order() {
+    let seen = |value: &str| {
+        let mut lines = Lines::default();
+        lines.lost(10, 1, &[(Opcode::Set, &[b"n", b"first"])]);
+        lines.lost(10, 1, &[(Opcode::Set, &[b"n", b"second"])]);
+        lines.read((20, 30), 2, &[GET], &[bulk("second")]);
+        lines.read((40, 50), 2, &[GET], &[bulk(value)]);
+        lines.is_right()
+    };
+    assert!(seen("second"));
+    assert!(!seen("first"));
+}
+
+#[test]
+fn a_check_holds_for_the_version_that_was_seen_and_for_no_other() {
+    let check = |version: u64, told: Expect| {
+        let mut lines = Lines::default();
+        lines.write((10, 20), 1, &[INCREMENT], 4, &[Expect::Integer(1)]);
+        let check: (Opcode, &[&[u8]]) = (Opcode::Check, &[b"n", &version.to_le_bytes(), &[0; 8]]);
+        lines.write((30, 40), 1, &[check, INCREMENT], 6, &[told]);
+        lines.is_right()
+    };
+    assert!(check(4, Expect::Integer(2)) && check(3, Expect::Aborted));
+    assert!(!check(3, Expect::Integer(2)) && !check(4, Expect::Aborted));
+}
+
+#[test]
+fn a_version_that_nobody_was_told_of_belongs_to_a_write_without_an_answer() {
+    let stamp: (Opcode, &[&[u8]]) = (Opcode::Stamp, &[b"n"]);
+    let told = |version: u64| Expect::Array(vec![Expect::Version(Version::Exact(version)), Expect::Integer(0)]);
+    let versions = |first: u64, second: u64| {
+        let mut lines = Lines::default();
+        lines.write((10, 20), 1, &[INCREMENT], 4, &[Expect::Integer(1)]);
+        lines.lost(25, 2, &[INCREMENT]);
+        lines.read((30, 40), 1, &[GET, stamp], &[bulk("2"), told(first)]);
+        lines.write((50, 60), 1, &[stamp], 9, &[told(second)]);
+        lines.is_right()
+    };
+    assert!(versions(7, 7));
+    assert!(!versions(3, 3), "before what had been answered");
+    assert!(!versions(7, 8), "one write has one version");
+    assert!(!versions(10, 10), "later than what follows it");
+}
+
+#[test]
+fn a_key_is_there_until_it_expires_and_not_longer() {
+    let seen = |at_ns: u64, value: Expect| {
+        let mut lines = Lines::default();
+        let set: (Opcode, &[&[u8]]) = (Opcode::Set, &[b"n", b"v"]);
+        lines.write((10, 20), 1, &[set], 1, &[Expect::Done]);
+        // An absolute time, as that of the history: 2 ms, which is 1 ms after its beginning.
+        let mut program = Builder::new();
+        let flags = lockstep_proto::program::flags::ABSOLUTE;
+        program.command_with(Opcode::Expire, flags, &[b"n", &2i64.to_le_bytes()]);
+        let mut expire = Vec::new();
+        lockstep_server::resp::submission::Payload::Program(program.as_bytes()).encode(true, 0, 1, &mut expire);
+        let id = lines.0.invoke(0, 1, Some(1), 30, Bytes::from(expire));
+        lines.0.complete(id, 40, (Operation::Transact, Status::Ok, 2), &body(&[Expect::Integer(1)]));
+        lines.read((at_ns, at_ns + 5), 2, &[GET], &[value]);
+        lines.is_right()
+    };
+    assert!(seen(900_000, bulk("v")) && seen(1_100_000, Expect::Nil));
+    assert!(seen(1_000_000, bulk("v")) && seen(1_000_000, Expect::Nil), "within the slack of the clocks");
+    assert!(!seen(900_000, Expect::Nil) && !seen(1_100_000, bulk("v")));
+}
+
+fn any_program(dice: &mut Dice, versions: &BTreeMap<&[u8], u64>) -> (bool, Bytes) {
+    let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
+    let (key, other) = (dice.pick(&keys), dice.pick(&keys));
+    let value = dice.below(10).to_string().into_bytes();
+    let version = versions.get(key).copied().unwrap_or(0).to_le_bytes();
+    let check: (Opcode, &[&[u8]]) = (Opcode::Check, &[key, &version, &[0; 8]]);
+    let command: (Opcode, &[&[u8]]) = match dice.below(8) {
+        0 | 1 => {
+            return (false, frame(false, &[(Opcode::Get, &[key]), (Opcode::Stamp, &[key]), (Opcode::Get, &[other])]));
+        }
+        2 => (Opcode::Set, &[key, &value]),
+        3 => (Opcode::Append, &[key, &value]),
+        4 => (Opcode::Delete, &[key]),
+        5 => (Opcode::MultiSet, &[key, &value, other, &value]),
+        6 => (Opcode::Copy, &[key, other]),
+        _ => (Opcode::Increment, &[key, &ONE]),
+    };
+    let commands = [check, command];
+    (true, frame(true, &commands[usize::from(dice.chance(600))..]))
+}
+
+/// Clients ask one thing after another of one copy of the keys, and lose many answers.
+fn right_history(dice: &mut Dice) -> GroupHistory {
+    struct Doing {
+        id: GroupOperation,
+        is_write: bool,
+        request: Bytes,
+        effect_ns: u64,
+        return_ns: Option<u64>,
+    }
+    let mut history = GroupHistory::default();
+    let (mut state, mut versions, mut revision) = (Keyspace::default(), BTreeMap::new(), 0);
+    let mut clients = [(0u64, 1u32); 3];
+    let mut doing: Vec<Doing> = Vec::new();
+    for _ in 0..40 {
+        let client = (0..3).min_by_key(|&client| clients[client].0).expect("there are three");
+        let (now_ns, connection) = &mut clients[client];
+        // Everything that takes effect before this is asked for.
+        doing.sort_by_key(|doing| doing.effect_ns);
+        let due = doing.iter().take_while(|doing| doing.effect_ns < *now_ns).count();
+        for done in doing.drain(..due) {
+            revision += u64::from(done.is_write);
+            let time = Time::exact(OPTIONS.wall_start_ns + done.effect_ns);
+            let (request, _) = Request::parse_trusted(&done.request).expect("a whole frame");
+            let expected = state.carry_out(&Moment { time, version: Version::Exact(revision) }, &request, false);
+            let Body::Results(results) = &expected.body else { panic!("programs have results") };
+            let Some(return_ns) = done.return_ns else { continue };
+            let told = (request.operation(), Status::Ok, if done.is_write { revision } else { 0 });
+            history.complete(done.id, return_ns, told, &body(results));
+        }
+        for (key, entry) in [&b"a"[..], b"b", b"c"].map(|key| (key, state.get(key))) {
+            versions.insert(key, entry.map_or(0, |entry| entry.version.least()));
+        }
+        let (is_write, request) = any_program(dice, &versions);
+        let id = history.invoke(0, client as u8, Some(*connection), *now_ns, request.clone());
+        let effect_ns = *now_ns + dice.below(50);
+        if dice.chance(400) {
+            *connection += 1;
+            if dice.chance(600) {
+                let effect_ns = effect_ns + dice.below(400);
+                doing.push(Doing { id, is_write, request, effect_ns, return_ns: None });
+            }
+            *now_ns += dice.below(100);
+            continue;
+        }
+        let return_ns = effect_ns + dice.below(50);
+        doing.push(Doing { id, is_write, request, effect_ns, return_ns: Some(return_ns) });
+        *now_ns = return_ns + 1 + dice.below(100);
+    }
+    history
+}
+
+#[test]
+fn no_history_that_is_right_is_found_wrong() {
+    let mut undecided = 0;
+    for seed in 0..400 {
+        match right_history(&mut Dice::new(seed, "history")).check(&OPTIONS) {
+            Ok(()) => {}
+            Err(GroupFailure::Undecided) => undecided += 1,
+            Err(GroupFailure::Violation(reason)) => panic!("seed {seed}: {reason}"),
+        }
+    }
+    assert!(undecided <= 20, "{undecided} of 400 histories were not decided");
+}
