@@ -273,6 +273,7 @@ impl<P: BatchPool> Replica<P> {
             commit: self.commit,
             applied: self.applied,
             pipeline: if is_primary { (self.log.op() - self.applied) as u32 } else { 0 },
+            is_suspecting: self.is_suspecting,
             in_sync,
             peers,
         }

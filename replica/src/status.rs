@@ -45,6 +45,8 @@ pub struct ReplicaStatus {
     pub applied: u64,
     /// Prepares closed and not yet answered.
     pub pipeline: u32,
+    /// Whether it has heard nothing of its view's primary for too long.
+    pub is_suspecting: bool,
     /// The in-sync set, a bit per server, as the primary has it or last told this backup.
     pub in_sync: u8,
     /// Every server's state, this one's included, by id.

@@ -98,6 +98,26 @@ fn a_primary_without_a_quorum_says_that_it_does_not_serve() {
     cluster.wait_until_healthy();
 }
 
+/// It went on saying "200 backup" while nobody was left whom it could follow.
+#[test]
+fn a_backup_without_a_primary_says_that_it_does_not_serve() {
+    let mut cluster = Cluster::start(Spec::of(3));
+    let old = primary(&cluster);
+    let alone = (old + 1) % 3;
+    for id in (0..3).filter(|id| *id != alone) {
+        cluster.kill(id);
+    }
+    let reason = wait_for("the backup to know", || {
+        let (code, body) = get(&cluster.servers[alone as usize], "/healthz")?;
+        (code == 503).then_some(body)
+    });
+    assert!(reason.contains(&format!("it hears nothing of the primary, server {old}")), "{reason}");
+    for id in (0..3).filter(|id| *id != alone) {
+        cluster.start_server(id);
+    }
+    cluster.wait_until_healthy();
+}
+
 #[test]
 fn a_primary_that_is_asked_to_stop_hands_over_first() {
     let mut cluster = Cluster::start(Spec::of(3));

@@ -30,6 +30,11 @@ pub fn health_of(reported: &ReportedStatus) -> Health {
             "recovering in view {}: waiting for enough other servers to begin a view",
             status.view
         )),
+        Role::Backup if status.is_suspecting => Health::NotServing(format!(
+            "backup in view {}: it hears nothing of the primary, server {}",
+            status.view,
+            status.view % u64::from(status.servers)
+        )),
         role => Health::Serving(role),
     }
 }

@@ -23,7 +23,7 @@ use crate::{
 
 const INDEX: &str = "lockstep-server\n\
     /metrics              numbers, as OpenMetrics text\n\
-    /healthz              200 when every shard serves as primary or backup, else 503 and why not\n\
+    /healthz              200 when every shard serves as primary, or as backup that hears its primary, else 503 and why not\n\
     /status               every shard as JSON\n\
     /state-hash?shard=0   hash over a shard's content, to compare replicas at the same `applied`; costs a walk over all keys\n\
     POST /move-primary?shard=0&to=1   lets another server become primary; without `to` the one that has caught up best\n";

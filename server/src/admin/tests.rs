@@ -26,6 +26,7 @@ pub(crate) fn status(shard: u16, role: Role) -> ShardStatus {
         view: 4,
         log_view: 3,
         vouch_op: 0,
+        is_suspecting: false,
         is_recovering: false,
         transfer: None,
         op: 100,
@@ -133,6 +134,14 @@ async fn a_server_is_healthy_once_every_shard_serves() {
     server.shards[1].status.publish(status(1, Role::Backup));
     let answer = get(server.address, "/healthz").await;
     assert_eq!((answer.code, answer.body.as_str()), (200, "shard 0: primary\nshard 1: backup\n"));
+}
+
+#[test]
+fn a_backup_that_does_not_hear_its_primary_is_not_healthy() {
+    let status = Some(ShardStatus { is_suspecting: true, ..status(0, Role::Backup) });
+    let reported = ReportedStatus { status, age: Duration::ZERO };
+    let reason = "backup in view 4: it hears nothing of the primary, server 1".to_owned();
+    assert_eq!(health_of(&reported), Health::NotServing(reason));
 }
 
 #[test]

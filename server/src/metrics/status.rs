@@ -77,6 +77,8 @@ pub struct ShardStatus {
     pub view: u64,
     /// The last view in which the log was normal.
     pub log_view: u64,
+    /// Whether it has heard nothing of that primary for longer than `--view-timeout`.
+    pub is_suspecting: bool,
     /// Highest op that this server may have acknowledged in `log_view` although it has lost it; 0 if there is none,
     /// 2^63 - 1 if it cannot tell.
     pub vouch_op: u64,

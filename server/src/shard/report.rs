@@ -225,6 +225,7 @@ impl Core {
             view: status.view,
             log_view: status.log_view,
             vouch_op: superblock.vouch_op.get(),
+            is_suspecting: status.is_suspecting,
             is_recovering: superblock.is_recovering != 0,
             transfer: transfer.map(|(received_bytes, size_bytes)| TransferSnapshot { received_bytes, size_bytes }),
             op: status.op,
