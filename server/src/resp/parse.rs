@@ -132,6 +132,11 @@ impl Parser {
         self.wanted
     }
 
+    /// What the parser takes of the memory beside the bytes themselves, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.spans.len() * size_of::<Span>() + self.words.len()
+    }
+
     fn incomplete(&self, size: usize) -> Result<Parsed, ProtocolError> {
         if size.max(self.wanted) > COMMAND_SIZE_MAX {
             return Err(ProtocolError::new("too big request"));
@@ -294,6 +299,11 @@ fn hex(line: &[u8], at: usize) -> Option<u8> {
     Some((value(digits[0])? * 16 + value(digits[1])?) as u8)
 }
 
+/// What the fuzz target does with an input.
+#[cfg(test)]
+#[path = "../../../fuzz/entry/resp.rs"]
+mod entry;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -371,6 +381,63 @@ mod tests {
             bytes.extend(b"\r\n");
         }
         bytes
+    }
+
+    /// Something that may stand in what a client sends: commands and pieces of them, heads at their bounds, lines, quotes.
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        let command = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..12);
+        let sizes = prop_oneof![
+            -2..20i64,
+            prop::sample::select(vec![
+                9999,
+                10_000,
+                16_384,
+                16_385,
+                1 << 20,
+                (1 << 20) + 1,
+                4 << 20,
+                (4 << 20) + 1,
+                i64::MAX
+            ])
+        ];
+        let mark = prop::sample::select(b"*$:+-%".to_vec());
+        let end = prop::sample::select(vec![&b"\r\n"[..], b"\n", b"\r", b"\r\r\n", b"", b" \r\n"]);
+        let words = prop::sample::select(vec![
+            "PING",
+            "set",
+            "\"a b\"",
+            "'",
+            "\"",
+            "\\x41",
+            "'a\\'b'",
+            "\"\\xzz\"",
+            " ",
+            "\t",
+            "\0",
+        ]);
+        prop_oneof![
+            4 => command.prop_map(|command| encode(&command)),
+            3 => (mark, sizes, end.clone()).prop_map(|(mark, size, end)| {
+                [&[mark][..], size.to_string().as_bytes(), end].concat()
+            }),
+            2 => (prop::collection::vec(words, 0..6), end).prop_map(|(words, end)| {
+                [words.join(" ").as_bytes(), end].concat()
+            }),
+            1 => prop::collection::vec(any::<u8>(), 0..40),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5000))]
+
+        /// The fuzz target's entry, for where there is no fuzzer.
+        #[test]
+        fn commands_are_the_same_in_whatever_pieces_they_arrive(
+            choice in any::<u8>(),
+            pieces in prop::collection::vec(piece(), 0..8),
+        ) {
+            entry::check(&[&[choice][..], &pieces.concat()].concat());
+        }
     }
 
     proptest! {
