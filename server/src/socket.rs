@@ -36,6 +36,9 @@ pub(crate) const RECEIVE_BYTES_MIN: usize = 16 << 10;
 /// Receive buffer beyond which only a frame that does not fit makes it grow.
 const RECEIVE_BYTES_MAX: usize = 256 << 10;
 
+/// Memory for replies that a connection keeps while there are none, in bytes: thousands of idle connections have it twice.
+const REPLIES_KEPT_BYTES: usize = 32 << 10;
+
 /// How long a new connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -255,7 +258,9 @@ pub(crate) async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, con
             continue;
         }
         shard.metrics.ring_operations.increment();
+        connection.note_sending(replies.len());
         let (result, replies) = stream.write_all(replies).await;
+        connection.note_sending(0);
         if result.is_err() {
             return;
         }
@@ -264,7 +269,7 @@ pub(crate) async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, con
         }
         spare = replies;
         spare.clear();
-        if spare.capacity() > 2 * REPLIES_PAUSE_BYTES {
+        if spare.capacity() > REPLIES_KEPT_BYTES {
             spare = Vec::new();
         }
         connection.drained.notify();

@@ -1,7 +1,9 @@
-//! The Redis front door over real sockets: order, transactions, other shards, backups, a dying primary, and clients that mean no
-//! good. What each command answers is compared with Redis itself in `tests/redis`.
+//! The Redis front door over real sockets: order, transactions, other shards, backups, a dying primary. Clients
+//! that ask for too much are in `resp_bounds`. What each command answers is compared with Redis itself in `tests/redis`.
 
 mod harness;
+#[path = "redis/talk.rs"]
+mod talk;
 #[path = "redis/wire.rs"]
 #[allow(dead_code, reason = "made for another test")]
 mod wire;
@@ -13,67 +15,11 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
-use harness::{Cluster, Spec, wait_for};
-use wire::{Answer, Broken, Connection, encode};
-
-fn open(cluster: &Cluster, id: u8, shard: u16) -> Option<Connection> {
-    let server = &cluster.servers[id as usize];
-    let address = (server.host.as_str(), server.resp + shard).to_socket_addrs().unwrap().next().unwrap();
-    Connection::open(address).ok()
-}
-
-/// A connection to a server, which has to be there.
-fn client(cluster: &Cluster, id: u8) -> Connection {
-    open(cluster, id, 0).expect("the server listens")
-}
-
-/// The server that is primary of a shard.
-fn primary(cluster: &Cluster, shard: usize) -> u8 {
-    wait_for("a primary", || {
-        (0..cluster.spec.servers)
-            .find(|&id| cluster.status(id, shard).is_some_and(|status| status["role"] == "primary"))
-    })
-}
-
-/// A cluster, and its primary.
-fn start(spec: Spec) -> (Cluster, u8) {
-    let cluster = Cluster::start(spec.with_resp());
-    let id = primary(&cluster, 0);
-    (cluster, id)
-}
-
-/// Two shards.
-fn sharded(servers: u8) -> Spec {
-    Spec { shards: 2, ..Spec::of(servers) }
-}
-
-fn words(line: &str) -> Vec<Vec<u8>> {
-    line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
-}
-
-fn shown(answer: &Answer) -> String {
-    let shown = answer.as_ref().map_or_else(|broken| format!("{broken:?}"), |reply| format!("{reply:?}"));
-    shown.replace("\\'", "'")
-}
-
-/// Sends one command, a word between blanks each, and shows the reply.
-fn ask(connection: &mut Connection, line: &str) -> String {
-    let mut bytes = Vec::new();
-    encode(&words(line), &mut bytes);
-    connection.send(&bytes);
-    shown(&connection.receive())
-}
-
-/// Sends all commands at once, and shows all replies.
-fn pipeline<T: AsRef<str>>(connection: &mut Connection, lines: &[T]) -> Vec<String> {
-    let mut bytes = Vec::new();
-    lines.iter().for_each(|line| encode(&words(line.as_ref()), &mut bytes));
-    connection.send(&bytes);
-    lines.iter().map(|_| shown(&connection.receive())).collect()
-}
+use harness::{Spec, wait_for};
+use talk::{ask, client, open, pipeline, primary, sharded, shown, start, words};
+use wire::{Broken, Connection, encode};
 
 /// Reads and writes of one connection, sent without waiting, see each other in the order in which they were sent, whichever shard
 /// they are for.
@@ -193,6 +139,24 @@ fn a_cluster_node_says_where_a_key_is_before_anything_runs() {
         [&moved, &moved, "+OK", &moved]
     );
     wait_for("the backup to have the key", || (ask(&mut connection, "get bar") == "$\"1\"").then_some(()));
+    // What is about the node and not about a key needs no READONLY, as in Redis: the backup's own is told.
+    let mut connection = client(&cluster, backup);
+    assert_eq!(
+        pipeline(
+            &mut connection,
+            &[
+                "dbsize",
+                "keys *",
+                "scan 0",
+                "randomkey",
+                "cluster countkeysinslot 5061",
+                "cluster getkeysinslot 5061 9"
+            ]
+        ),
+        [":1", "*[$\"bar\"]", "*[$\"0\", *[$\"bar\"]]", "$\"bar\"", ":1", "*[$\"bar\"]"]
+    );
+    assert_eq!(pipeline(&mut connection, &["multi", "dbsize", "exec", "get bar"])[2..], ["*[:1]", &moved]);
+    assert_eq!(ask(&mut connection, "flushall"), "-READONLY You can't write against a read only replica.");
 }
 
 /// Everything that was answered before, during and after the primaries' deaths is there afterwards, and no INCR counted twice that
@@ -348,63 +312,4 @@ fn what_is_no_command_is_refused_and_its_connection_closed() {
     let mut connection = client(&cluster, id);
     assert_eq!(ask(&mut connection, "auth wrong"), "-WRONGPASS invalid username-password pair or user is disabled.");
     assert_eq!(pipeline(&mut connection, &["auth secret", "set key value", "get key"]), ["+OK", "+OK", "$\"value\""]);
-}
-
-/// More than may come in, one that sends half a command, and one that asks for far more than it takes: the others do not feel it,
-/// and the server's memory stays within bounds.
-#[test]
-fn clients_that_mean_no_good_do_not_hurt_the_others() {
-    let (cluster, id) = start(Spec::of(1).with(&["--resp-clients-max", "20"]));
-    let mut good = client(&cluster, id);
-    let value = "v".repeat(1 << 20);
-    assert_eq!(ask(&mut good, &format!("set big {value}")), "+OK");
-    let mut greedy = client(&cluster, id);
-    let mut bytes = Vec::new();
-    (0..20_000).for_each(|_| encode(&words("get big"), &mut bytes));
-    // Sent from a thread of its own: the server stops to read from one that does not take its answers.
-    let sender = std::thread::spawn(move || {
-        greedy.send(&bytes);
-        greedy
-    });
-    let mut halves: Vec<Connection> = (0..17).map(|_| client(&cluster, id)).collect();
-    halves.iter_mut().for_each(|half| half.send(b"*2\r\n$3\r\nGET\r\n$1000\r\nabc"));
-    wait_for("one too many", || {
-        let mut last = client(&cluster, id);
-        match shown(&last.receive_within(Duration::from_millis(200))).as_str() {
-            "-ERR max number of clients reached" => Some(()),
-            _ => {
-                halves.push(last);
-                None
-            }
-        }
-    });
-    for round in 0..200 {
-        assert_eq!(
-            pipeline(&mut good, &[format!("set key {round}"), "get key".to_string()])[1],
-            format!("$\"{round}\"")
-        );
-    }
-    let resident = resident_bytes(&cluster, id);
-    assert!(resident < 600 << 20, "{} MiB in use", resident >> 20);
-    drop(halves);
-    drop(sender);
-}
-
-/// More may wait behind a read than the server keeps before it puts reads off; the read itself is still answered.
-#[test]
-fn a_read_is_answered_however_much_waits_behind_it() {
-    let (cluster, id) = start(sharded(1));
-    let mut connection = client(&cluster, id);
-    let value = "v".repeat(1 << 20);
-    for key in ["foo", "bar"] {
-        assert_eq!(ask(&mut connection, &format!("set {key} {value}")), "+OK");
-    }
-    let echo = format!("echo {}", "e".repeat(4 << 20));
-    for (reply, size) in pipeline(&mut connection, &["get foo", &echo, "get bar", "get foo"]).iter().zip([1, 4, 1, 1]) {
-        assert!(reply.contains(&format!("({} bytes)", size << 20)), "{reply}");
-    }
-}
-
-fn resident_bytes(cluster: &Cluster, id: u8) -> u64 {
-    cluster.metric(id, "process_resident_memory_bytes", &[]).expect("the server tells its memory") as u64
 }

@@ -4,7 +4,11 @@ use std::{fmt, fs, path::PathBuf};
 
 use clap::Args;
 
-use super::address::Address;
+use super::{
+    address::Address,
+    units::{parse_size, show_size},
+};
+use crate::resp::memory::CLIENT_MEMORY_MIN;
 
 /// Largest password, in bytes.
 pub const PASSWORD_SIZE_MAX: usize = 512;
@@ -55,6 +59,21 @@ pub struct RespArgs {
     #[arg(long, value_name = "N", default_value_t = CLIENTS_MAX, help_heading = "Redis clients")]
     pub resp_clients_max: u32,
 
+    /// Memory that all Redis clients of this server together may hold; 0 for no bound
+    ///
+    /// Answers that are not taken, commands that are not complete, transactions, names that are watched or listened to. Beyond it, the
+    /// clients that hold most are closed, except those that said `CLIENT NO-EVICT on`. Up to 16 KiB of each client are not counted.
+    /// `CONFIG SET maxmemory-clients` changes it while the server runs. Small: clients that read large values slowly are closed. Large:
+    /// they can drive the server out of memory.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = CLIENT_MEMORY,
+        value_parser = parse_size,
+        help_heading = "Redis clients"
+    )]
+    pub resp_clients_memory: u64,
+
     /// Name under which SENTINEL knows this cluster
     ///
     /// Sentinel clients ask for the address of the primary by it. Give every server the same.
@@ -64,6 +83,9 @@ pub struct RespArgs {
 
 /// Default of `--resp-clients-max`, as Redis's `maxclients`.
 const CLIENTS_MAX: u32 = 10_000;
+
+/// Default of `--resp-clients-memory`.
+const CLIENT_MEMORY: &str = "1GiB";
 
 /// Default of `--master-name`, as in every example of a sentinel.
 const MASTER_NAME: &str = "mymaster";
@@ -91,6 +113,8 @@ pub struct RespOptions {
     pub password: Password,
     /// Largest number of clients.
     pub clients_max: u32,
+    /// Memory that all clients together may hold, in bytes; 0 for no bound.
+    pub client_bytes_max: u64,
     /// Name under which SENTINEL knows the cluster.
     pub master_name: String,
 }
@@ -119,6 +143,13 @@ impl RespArgs {
             self.resp_peers.clone()
         };
         super::start::within("--resp-clients-max", u64::from(self.resp_clients_max), 1, 1_000_000)?;
+        if self.resp_clients_memory > 0 && self.resp_clients_memory < CLIENT_MEMORY_MIN {
+            return Err(format!(
+                "--resp-clients-memory is {}: choose 0, for no bound, or at least {}",
+                show_size(self.resp_clients_memory),
+                show_size(CLIENT_MEMORY_MIN)
+            ));
+        }
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         if self.master_name.is_empty() || !self.master_name.bytes().all(is_word) {
             return Err(format!("--master-name is `{}`: choose letters, digits, `.`, `-` and `_`", self.master_name));
@@ -129,6 +160,7 @@ impl RespArgs {
             is_cluster: self.cluster_mode,
             password: self.password()?,
             clients_max: self.resp_clients_max,
+            client_bytes_max: self.resp_clients_memory,
             master_name: self.master_name.clone(),
         }))
     }

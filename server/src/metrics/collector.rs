@@ -52,6 +52,9 @@ const COUNTERS: &[Number<ShardMetrics>] = &[
     number("repaired_prepares", "Rotten prepares in the journal that were fetched and written again", |m| {
         m.repaired_prepares.get()
     }),
+    number("evicted_clients", "Redis clients closed because all together held too much memory", |m| {
+        m.evicted_clients.get()
+    }),
     number("state_hash_mismatches", "Times that a backup's state differed at the same op: an alarm", |m| {
         m.state_hash_mismatches.get()
     }),
@@ -74,6 +77,9 @@ const GAUGES: &[Number<ShardMetrics>] = &[
         |m| m.checkpoint_received_bytes.get(),
     ),
     number("client_connections", "Client connections", |m| m.client_connections.get()),
+    number("client_memory_bytes", "Memory that Redis clients hold beyond small buffers", |m| {
+        m.client_memory_bytes.get()
+    }),
     number("server_connections", "Connections from and to other servers", |m| m.server_connections.get()),
     number("sessions", "Sessions in the table", |m| m.sessions.get()),
     number("keys", "Keys in the store", |m| m.keys.get()),

@@ -287,6 +287,10 @@ pub struct ShardMetrics {
 
     /// Client connections.
     pub client_connections: Gauge,
+    /// Memory that Redis clients hold beyond what every connection has, in bytes.
+    pub client_memory_bytes: Gauge,
+    /// Redis clients that were closed because all together held too much memory.
+    pub evicted_clients: Counter,
     /// Connections from and to other servers.
     pub server_connections: Gauge,
     /// Connections accepted so far.
@@ -356,6 +360,8 @@ impl ShardMetrics {
             repaired_prepares: Counter::default(),
             state_hash_mismatches: Counter::default(),
             client_connections: Gauge::default(),
+            client_memory_bytes: Gauge::default(),
+            evicted_clients: Counter::default(),
             server_connections: Gauge::default(),
             accepted_connections: Counter::default(),
             sessions: Gauge::default(),

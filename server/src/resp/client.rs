@@ -113,10 +113,10 @@ pub struct ClientShared {
     pub query_bytes: AtomicU64,
     /// Bytes of answers that it has not taken yet.
     pub output_bytes: AtomicU64,
-    /// Bytes it has sent in all.
-    pub received_bytes: AtomicU64,
-    /// Bytes it was sent in all.
-    pub sent_bytes: AtomicU64,
+    /// Bytes of the commands that are queued in its transaction.
+    pub multi_bytes: AtomicU64,
+    /// Bytes it holds in all, as they are counted for [`Server::hold`](super::server::Server::hold).
+    pub held_bytes: AtomicU64,
     /// Commands it has given.
     pub commands: AtomicU64,
     /// Whether it takes old values.
@@ -125,8 +125,12 @@ pub struct ClientShared {
     pub no_evict: AtomicBool,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: AtomicBool,
+    /// Whether it waits in `WAIT`.
+    pub is_blocked: AtomicBool,
     /// It is to be closed.
     pub is_killed: AtomicBool,
+    /// It is to be closed because it held most when clients held too much.
+    pub is_evicted: AtomicBool,
 }
 
 /// What a client says about itself.
@@ -144,6 +148,12 @@ impl ClientShared {
     /// Commands in its transaction, -1 without one.
     pub fn multi(&self) -> i64 {
         i64::from(self.multi.load(Relaxed) as i32)
+    }
+
+    /// What it holds of the server's memory, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        let buffers = self.output_bytes.load(Relaxed) + self.query_bytes.load(Relaxed) + self.multi_bytes.load(Relaxed);
+        buffers.max(self.held_bytes.load(Relaxed))
     }
 
     /// What it says about itself.

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::{
     client::{Client, ClientShared},
     door::Door,
+    memory::UNCOUNTED_BYTES,
     server::Server,
 };
 use crate::{
@@ -35,8 +36,13 @@ const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 /// How long a refused client may take to take the refusal.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a paused connection waits before it looks again whether it may go on.
-const PAUSE_STEP: Duration = Duration::from_millis(5);
+/// How long a paused connection waits before it looks again whether it may go on: the longer, the more there may be that do.
+fn pause_step(clients: usize) -> Duration {
+    Duration::from_millis(5).max(Duration::from_micros(20 * clients as u64))
+}
+
+/// How long a silent connection is left alone before the kernel asks whether the other side is still there, as Redis's `tcp-keepalive`.
+pub const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// Accepts connections until the shard stops.
 pub async fn accept_loop(shard: Rc<Shard>, server: Arc<Server>, listener: TcpListener) {
@@ -48,6 +54,7 @@ pub async fn accept_loop(shard: Rc<Shard>, server: Arc<Server>, listener: TcpLis
                     return;
                 }
                 let _ = stream.set_nodelay(true);
+                keep_alive(&stream);
                 tokio_uring::spawn(serve(shard.clone(), server.clone(), Rc::new(stream), peer));
             }
             Err(error) => {
@@ -77,6 +84,7 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
         Door::new(Client::new(Arc::new(shared), is_authenticated), meter.clone())
     });
     *connection.stream.borrow_mut() = Rc::downgrade(&stream);
+    meter.holders.enter(id, Rc::downgrade(&connection));
     let shared = connection.door().expect("it was made with one").borrow().client.shared.clone();
     server.clients.enter(shared.clone());
     debug!(shard = shard.shard, id, "client connected");
@@ -103,6 +111,12 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
         server.forget(shard.shard, &mut door.borrow_mut().client);
     }
     server.clients.leave(id);
+    meter.holders.leave(id);
+    meter.hold(&shared, 0);
+    if shared.is_evicted.load(Relaxed) {
+        meter.stats().evicted_connections.increment();
+        shard.metrics.evicted_clients.increment();
+    }
     shard.close_connection(name);
 }
 
@@ -118,14 +132,27 @@ async fn close_soon(stream: &Rc<TcpStream>) {
     close_gently(stream).await;
 }
 
+/// Lets the kernel find out about clients that have vanished without a word: their connections would count for ever.
+fn keep_alive(stream: &TcpStream) {
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
+    let _ = with_socket(stream, |socket| socket.set_tcp_keepalive(&keepalive));
+}
+
 fn local_address(stream: &TcpStream) -> Option<SocketAddr> {
+    with_socket(stream, |socket| socket.local_addr()).ok()?.as_socket()
+}
+
+fn with_socket<T>(stream: &TcpStream, act: impl FnOnce(socket2::SockRef<'_>) -> T) -> T {
     // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the borrow of it ends before that.
     let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    socket2::SockRef::from(&socket).local_addr().ok()?.as_socket()
+    act(socket2::SockRef::from(&socket))
 }
 
 /// What is said when unfinished commands of all clients together take too much memory.
 const TOO_MUCH: &str = "ERR unfinished commands of all clients together take too much memory, try again later";
+
+/// Memory for commands that a connection keeps while there are none, in bytes.
+const RECEIVE_KEPT_BYTES: usize = 64 << 10;
 
 /// Unfinished commands up to this size are not counted: every connection has a buffer.
 const LARGE_BYTES_MIN: usize = 256 << 10;
@@ -185,7 +212,7 @@ async fn read_commands(
                 Taken::NeedsRoom => shard.room.notified().await,
                 Taken::NeedsAnswers => connection.settled.notified().await,
                 Taken::NeedsSending => connection.drained.notified().await,
-                Taken::Paused => ring::sleep(PAUSE_STEP).await,
+                Taken::Paused => ring::sleep(pause_step(server.clients.len())).await,
                 Taken::Closed => return,
             }
             if connection.is_broken.get() {
@@ -196,7 +223,13 @@ async fn read_commands(
             return shard.refuse_commands(connection, TOO_MUCH);
         }
         make_room(&mut buffer, consumed, wanted);
-        shared.query_bytes.store(buffer.len() as u64, Relaxed);
+        if buffer.is_empty() && buffer.capacity() > RECEIVE_KEPT_BYTES {
+            // It may be idle from now on, as thousands of others.
+            buffer = Vec::with_capacity(RECEIVE_KEPT_BYTES);
+        }
+        if shared.query_bytes.swap(buffer.len() as u64, Relaxed).max(buffer.len() as u64) > UNCOUNTED_BYTES as u64 {
+            connection.note_memory();
+        }
         while connection.replies.borrow().len() > REPLIES_PAUSE_BYTES && !connection.is_broken.get() {
             connection.drained.notified().await;
         }
@@ -210,7 +243,6 @@ async fn read_commands(
             None => return,
         }
         let size = (buffer.len() - before) as u64;
-        shared.received_bytes.fetch_add(size, Relaxed);
         shard.meter().stats().input_bytes.add(size);
     }
 }

@@ -13,7 +13,7 @@ use super::{
     transaction::Watch,
 };
 
-use crate::shard::submit::Built;
+use crate::shard::transactions::Built;
 
 /// Requests of one connection that may be unanswered.
 pub const PENDING_MAX: usize = 16_384;
@@ -125,6 +125,17 @@ impl Door {
             || (is_behind && (replies + self.pending.ready_bytes() > DEFER_BYTES || !self.deferred.is_empty()))
     }
 
+    /// What this connection takes of the memory beside answers that are ready to be sent, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        let client = &self.client;
+        self.pending.ready_bytes()
+            + self.parser.held_bytes()
+            + self.deferred.len()
+            + client.transaction.held_bytes()
+            + client.subscriptions.held_bytes()
+            + client.shared.query_bytes.load(Relaxed) as usize
+    }
+
     /// Whether the client does not want to hear the answer to the present command.
     #[inline]
     pub fn is_silent(&self) -> bool {
@@ -159,7 +170,7 @@ impl Door {
         if is_watch {
             self.watching -= 1;
             let transaction = &mut self.client.transaction;
-            transaction.watch(stamps.into_iter().map(|(key, version, expiry_ns)| Watch { key, version, expiry_ns }));
+            transaction.watch(stamps.into_iter().map(|(key, version, expiry_ns)| (key, Watch { version, expiry_ns })));
             self.client.shared.watches.store(transaction.watches.len() as u32, Relaxed);
         }
     }

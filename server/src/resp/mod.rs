@@ -7,7 +7,8 @@
 //! - `registry`: every command there is. `commands`: what each does, as an [`context::Action`].
 //! - `submission`: what a command asks of a shard, and which way that takes.
 //! - `pubsub`: who listens to what.
-//! - `stats`: what is counted. `topology`: servers and shards as clients are told of them.
+//! - `memory`: what all clients together may hold.
+//! - `stats`: what is counted. `slow_log`: what took long. `topology`: servers and shards as clients are told of them.
 //! - `client` and `server`: what a command may know.
 //!
 //! What becomes of an action, the way into the log, the read queue or another shard, is in `shard::front` and what stands
@@ -21,6 +22,7 @@ pub mod context;
 pub mod door;
 pub mod flags;
 pub mod mailbox;
+pub mod memory;
 pub mod numbers;
 pub mod parse;
 pub mod pending;
@@ -29,6 +31,7 @@ pub mod redirect;
 pub mod registry;
 pub mod server;
 pub mod shared;
+pub mod slow_log;
 pub mod stats;
 pub mod submission;
 pub mod topology;

@@ -43,6 +43,9 @@ pub enum Form {
     Hole,
 }
 
+/// Places for which an empty queue keeps memory.
+const PLACES_KEPT_MAX: usize = 256;
+
 /// Results of several shards that become one answer.
 #[derive(Debug)]
 pub struct Joining {
@@ -173,9 +176,11 @@ impl Pending {
             joining.missing -= 1;
             joining.parts.push((shard, status, body.to_vec()));
             if joining.missing > 0 {
+                self.ready_bytes += body.len();
                 heard.is_answered = false;
                 return heard;
             }
+            self.ready_bytes -= joining.parts.iter().map(|(.., part)| part.len()).sum::<usize>() - body.len();
         }
         if index > 0 {
             let mut bytes = Vec::new();
@@ -187,8 +192,10 @@ impl Pending {
         place.write(status, body, replies, &mut heard);
         self.places.pop_front();
         self.first += 1;
-        if let Some(Place { form: Form::Ready(_), .. }) = self.places.front() {
-            self.take_ready(replies);
+        match self.places.front() {
+            Some(Place { form: Form::Ready(_), .. }) => self.take_ready(replies),
+            Some(_) => {}
+            None => self.shrink(),
         }
         heard
     }
@@ -208,6 +215,15 @@ impl Pending {
         self.take_ready(replies);
     }
 
+    /// Gives back the memory of answers that nobody will take any more.
+    pub fn forget_answers(&mut self) {
+        for place in &mut self.places {
+            if let Form::Ready(bytes) = &mut place.form {
+                self.ready_bytes -= std::mem::take(bytes).len();
+            }
+        }
+    }
+
     /// The version that the place is answered in.
     pub fn version_of(&self, sequence: u64) -> Version {
         let index = sequence.wrapping_sub(self.first) as usize;
@@ -220,6 +236,15 @@ impl Pending {
             self.ready_bytes -= bytes.len();
             self.places.pop_front();
             self.first += 1;
+        }
+        self.shrink();
+    }
+
+    /// Gives back the memory of a long queue that has become empty: its client may be idle from now on.
+    #[inline]
+    fn shrink(&mut self) {
+        if self.places.is_empty() && self.places.capacity() > PLACES_KEPT_MAX {
+            self.places = VecDeque::new();
         }
     }
 }

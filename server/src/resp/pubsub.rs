@@ -18,6 +18,9 @@ pub const SUBSCRIPTIONS_MAX: usize = 65_536;
 /// Most bytes of the names of one client's channels and patterns together.
 pub const SUBSCRIPTION_BYTES_MAX: usize = 8 << 20;
 
+/// What a subscription takes beside its name, in bytes, about: two entries of trees.
+const SUBSCRIPTION_SIZE: usize = 64;
+
 /// A client: its shard, and its number.
 pub type Subscriber = (u16, u64);
 
@@ -47,6 +50,11 @@ impl Subscriptions {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What it takes of the memory, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes + self.len() * SUBSCRIPTION_SIZE
     }
 
     /// Number of channels, or of patterns.

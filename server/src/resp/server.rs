@@ -51,6 +51,8 @@ pub struct Server {
     pub pause: Pause,
     /// Bytes that large unfinished commands of all clients take.
     pub large_commands: AtomicUsize,
+    /// Held by the shard that looks for clients to close because all together hold too much.
+    pub evicting: Mutex<()>,
     /// Where each shard gets its mail.
     pub mailboxes: Vec<Mailbox>,
     /// What is counted over all shards.
@@ -170,6 +172,8 @@ pub struct ShardView {
     pub role: AtomicU64,
     /// What it counts of the front door's commands.
     pub stats: ShardStats,
+    /// What its clients hold, in bytes.
+    pub client_bytes: AtomicU64,
     /// Number of its keys, as of the end of its last turn.
     pub keys: AtomicU64,
     /// Number of those that expire.
@@ -232,6 +236,8 @@ pub struct Settings {
     pub idle_timeout_s: AtomicU64,
     /// Bytes of answers waiting for a subscriber beyond which it is closed.
     pub pubsub_output_bytes_max: AtomicU64,
+    /// Bytes that all clients together may hold; 0 for no bound.
+    pub client_bytes_max: AtomicU64,
 }
 
 /// Clients of all shards.

@@ -41,6 +41,7 @@ impl Server {
             clients_max: AtomicUsize::new(resp.clients_max as usize),
             idle_timeout_s: AtomicU64::new(0),
             pubsub_output_bytes_max: AtomicU64::new(32 << 20),
+            client_bytes_max: AtomicU64::new(resp.client_bytes_max),
         };
         let mailboxes = shards.iter().map(|_| Mailbox::new()).collect::<io::Result<_>>()?;
         Ok(Server {
@@ -54,6 +55,7 @@ impl Server {
             pubsub: PubSub::default(),
             pause: Pause::default(),
             large_commands: AtomicUsize::new(0),
+            evicting: Mutex::default(),
             stats: Stats::default(),
             last_primary: Mutex::default(),
             mailboxes,
@@ -87,6 +89,7 @@ impl ShardView {
             status,
             role: AtomicU64::new(2),
             stats: ShardStats::default(),
+            client_bytes: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             expires: AtomicU64::new(0),
             checkpoint: Mutex::default(),
@@ -118,6 +121,7 @@ impl Client {
     pub fn share_transaction(&self) {
         let commands = if self.transaction.is_open { self.transaction.queue.len() as u32 } else { u32::MAX };
         self.shared.multi.store(commands, Relaxed);
+        self.shared.multi_bytes.store(self.transaction.queue_bytes as u64, Relaxed);
         self.shared.watches.store(self.transaction.watches.len() as u32, Relaxed);
     }
 
@@ -158,13 +162,15 @@ impl ClientShared {
             watches: AtomicU32::new(0),
             query_bytes: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
-            received_bytes: AtomicU64::new(0),
-            sent_bytes: AtomicU64::new(0),
+            multi_bytes: AtomicU64::new(0),
+            held_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             is_readonly: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
+            is_blocked: AtomicBool::new(false),
             is_killed: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
         }
     }
 

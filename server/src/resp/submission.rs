@@ -36,12 +36,12 @@ pub fn way(writes: usize, reads: usize, is_write: bool, is_walk: impl FnOnce() -
     }
 }
 
-/// Whether a request is answered from what this server has, however old: only where the client has said READONLY, and not where
-/// the newest is to be had.
+/// Whether a request is answered from what this server has, however old: only where the client takes that (it has said READONLY), and
+/// not where the newest is to be had.
 #[inline]
-pub fn is_stale(is_logged: bool, is_readonly: bool, is_primary: bool) -> bool {
+pub fn is_stale(is_logged: bool, takes_old: bool, is_primary: bool) -> bool {
     let is_wrong = is_primary && mutant::is(Mutant::QueryWithoutRound);
-    !is_logged && ((is_readonly && !is_primary) || is_wrong)
+    !is_logged && ((takes_old && !is_primary) || is_wrong)
 }
 
 /// What a request asks for.
@@ -71,6 +71,14 @@ impl Payload<'_> {
     pub fn is_walk(&self) -> bool {
         match self {
             Payload::Program(program) => Commands::new(program).any(|command| command.opcode.is_walk()),
+            _ => false,
+        }
+    }
+
+    /// Whether it asks only about what its shard has, whichever keys those are.
+    pub fn is_about_node(&self) -> bool {
+        match self {
+            Payload::Program(program) => Commands::new(program).all(|command| command.opcode.is_walk()),
             _ => false,
         }
     }

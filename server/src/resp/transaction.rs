@@ -7,7 +7,10 @@
 //! WATCH remembers the version and the expiry of keys; in front of EXEC's program stand checks that they are still the same.
 //! A key that did not exist, came into being and was removed again between WATCH and EXEC counts as unchanged.
 
-use std::ops::Range;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::Range,
+};
 
 use lockstep_proto::program::{Value, results};
 
@@ -39,8 +42,10 @@ pub struct Transaction {
     pub queue: Vec<Queued>,
     /// Size of the queued commands, in bytes.
     pub queue_bytes: usize,
-    /// What is watched.
-    pub watches: Vec<Watch>,
+    /// What is watched, by key.
+    pub watches: BTreeMap<Vec<u8>, Watch>,
+    /// Size of the watched keys, in bytes.
+    pub watch_bytes: usize,
 }
 
 /// A command that waits for EXEC.
@@ -55,10 +60,8 @@ pub struct Queued {
 }
 
 /// A key that is watched, as it was then.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// The key.
-    pub key: Vec<u8>,
     /// Its version, 0 when it did not exist.
     pub version: u64,
     /// Its expiry, in ns since 1970, 0 for none.
@@ -91,17 +94,30 @@ impl Transaction {
 
     /// Whether so many more keys may be watched.
     pub fn may_watch(&self, keys: &Arguments<'_>) -> bool {
-        let sizes = self.watches.iter().map(|watch| watch.key.len()).chain(keys.iter().map(<[u8]>::len));
-        self.watches.len() + keys.len() <= WATCHES_MAX && sizes.sum::<usize>() <= QUEUE_BYTES_MAX
+        let bytes = self.watch_bytes + keys.iter().map(<[u8]>::len).sum::<usize>();
+        self.watches.len() + keys.len() <= WATCHES_MAX && bytes <= QUEUE_BYTES_MAX
     }
 
     /// Watches keys as they were found. One that is watched already stays as it was found first.
-    pub fn watch(&mut self, found: impl Iterator<Item = Watch>) {
-        for watch in found {
-            if !self.watches.iter().any(|other| other.key == watch.key) {
-                self.watches.push(watch);
+    pub fn watch(&mut self, found: impl Iterator<Item = (Vec<u8>, Watch)>) {
+        for (key, watch) in found {
+            let size = key.len();
+            if let Entry::Vacant(place) = self.watches.entry(key) {
+                self.watch_bytes += size;
+                place.insert(watch);
             }
         }
+    }
+
+    /// Forgets what is watched.
+    pub fn unwatch(&mut self) {
+        self.watches.clear();
+        self.watch_bytes = 0;
+    }
+
+    /// What it takes of the memory, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.queue_bytes + self.watch_bytes + self.watches.len() * size_of::<(Vec<u8>, Watch)>()
     }
 
     /// Ends the transaction without carrying it out, and forgets what is watched.

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     net::Shutdown,
     rc::{Rc, Weak},
+    sync::atomic::Ordering::Relaxed,
 };
 
 use lockstep_proto::{
@@ -17,7 +18,10 @@ use zerocopy::IntoBytes;
 use super::visitors::Visitor;
 use crate::{
     notify::LocalNotify,
-    resp::door::{Door, OUTPUT_BYTES_MAX},
+    resp::{
+        door::{Door, OUTPUT_BYTES_MAX},
+        memory::UNCOUNTED_BYTES,
+    },
 };
 
 /// Replies that wait to be sent on one connection, in bytes, beyond which nothing more is read from it.
@@ -68,6 +72,8 @@ pub struct Connection {
     pub settled: LocalNotify,
     /// Front door: what was sent last is why the connection is closed, and must arrive.
     pub is_refused: Cell<bool>,
+    /// Front door: bytes of answers that are being sent.
+    in_flight: Cell<usize>,
     /// Front door: the socket, for as long as it is served.
     pub stream: RefCell<Weak<TcpStream>>,
     is_dirty: Cell<bool>,
@@ -123,11 +129,61 @@ impl Connection {
     #[inline]
     pub fn door_answer(&self, sequence: u64, shard: u16, status: Status, copies: u8, body: &[u8]) {
         let Kind::Door(door) = &self.kind else { return };
-        let mut replies = self.replies.borrow_mut();
-        door.borrow_mut().answer(sequence, shard, status, copies, body, &mut replies);
+        if self.is_broken.get() {
+            // Nobody will take it.
+            return;
+        }
+        let waiting = {
+            let (mut replies, mut door) = (self.replies.borrow_mut(), door.borrow_mut());
+            door.answer(sequence, shard, status, copies, body, &mut replies);
+            replies.len() + door.pending.ready_bytes()
+        };
         self.settled.notify();
-        if replies.len() > OUTPUT_BYTES_MAX {
+        if waiting > OUTPUT_BYTES_MAX {
             self.cut();
+        }
+        if waiting > UNCOUNTED_BYTES {
+            self.note_memory();
+        }
+    }
+
+    /// Front door: notes what the client holds of the server's memory. If that makes it too much for all clients together, those that
+    /// hold most are closed.
+    pub fn note_memory(&self) {
+        let Kind::Door(door) = &self.kind else { return };
+        let door = door.borrow();
+        let shared = &door.client.shared;
+        let sending = self.replies.borrow().len() + self.in_flight.get();
+        shared.output_bytes.store((sending + door.pending.ready_bytes()) as u64, Relaxed);
+        if door.meter.hold(shared, sending + door.held_bytes()) {
+            let meter = door.meter.clone();
+            drop(door);
+            meter.evict();
+        }
+    }
+
+    /// Front door: notes how many bytes of answers are being sent.
+    pub fn note_sending(&self, bytes: usize) {
+        let Kind::Door(door) = &self.kind else { return };
+        let before = self.in_flight.replace(bytes);
+        if before.max(bytes) > UNCOUNTED_BYTES {
+            self.note_memory();
+        } else {
+            door.borrow().client.shared.output_bytes.store(bytes as u64, Relaxed);
+        }
+    }
+
+    /// Front door: closes the connection and gives back at once what its answers take.
+    pub fn evict(&self) {
+        self.cut();
+        if let Ok(mut replies) = self.replies.try_borrow_mut() {
+            *replies = Vec::new();
+        }
+        if let Kind::Door(door) = &self.kind
+            && let Ok(mut door) = door.try_borrow_mut()
+        {
+            door.pending.forget_answers();
+            door.deferred = Vec::new();
         }
     }
 

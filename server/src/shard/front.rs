@@ -10,7 +10,7 @@ use lockstep_proto::{
     limits::KEY_SIZE_MAX,
     program::{Builder, Opcode},
     request::Request,
-    slot::{shard_of_key, shard_of_slot, slot_of},
+    slot::{shard_of_key, shard_of_slot},
 };
 use lockstep_replica::{Refusal, Role};
 
@@ -19,12 +19,13 @@ use super::{
     clock::Now,
     connections::{Connection, ConnectionRef, REPLIES_PAUSE_BYTES},
     submit::Submission,
+    transactions::enqueue,
 };
 use crate::{
     resp::{
         arguments::Arguments,
         client::ReplyMode,
-        context::{Action, Context, Join, Spec, TransactionStep},
+        context::{Action, Context, Join, Spec},
         door::{Door, PENDING_MAX},
         flags,
         mailbox::Parcel,
@@ -73,7 +74,7 @@ pub struct Desk {
     pub(super) frame: Vec<u8>,
     /// Answers that cannot be sent yet, and replies of the store.
     pub(super) scratch: Vec<u8>,
-    program: Builder,
+    pub(super) program: Builder,
     draw: u64,
     /// Where this shard's commands are counted.
     pub(super) meter: Rc<Meter>,
@@ -134,7 +135,7 @@ impl Asker<'_> {
     }
 
     /// Refuses a command before it is carried out or queued: a transaction is spoilt by it, and ended if it is EXEC.
-    fn reject(&mut self, name: &[u8], spec: Option<&'static Spec>, text: &[u8]) {
+    pub(super) fn reject(&mut self, name: &[u8], spec: Option<&'static Spec>, text: &[u8]) {
         self.door.meter.rejected(spec, text);
         let transaction = &mut self.door.client.transaction;
         if name.eq_ignore_ascii_case(b"exec") {
@@ -161,13 +162,16 @@ impl Shard {
         }
         let core = &mut *self.core.borrow_mut();
         let mut desk = core.desk.take().expect("the front door is open");
-        let door = &mut *connection.door().expect("a connection of the front door").borrow_mut();
         let now = core.clock.now();
         desk.meter.set_now(now.monotonic_ns, now.wall_ns);
-        let mut asker = Asker { now, name, connection, door };
-        let taken = core.take_commands(&mut desk, &mut asker, bytes);
+        let taken = {
+            let door = &mut *connection.door().expect("a connection of the front door").borrow_mut();
+            let mut asker = Asker { now, name, connection, door };
+            core.take_commands(&mut desk, &mut asker, bytes)
+        };
         core.desk = Some(desk);
         core.metrics.received_bytes.add(taken.0 as u64);
+        connection.note_memory();
         if !connection.replies.borrow().is_empty() {
             core.connections.mark_dirty(connection);
         }
@@ -531,61 +535,6 @@ impl Core {
             .collect();
         self.submit_all(desk, asker, &submissions, Form::Join(Box::new(joining)))
     }
-
-    fn transaction_step(
-        &mut self,
-        desk: &mut Desk,
-        asker: &mut Asker<'_>,
-        step: TransactionStep<'_>,
-        draw: u64,
-    ) -> Option<Taken> {
-        let is_open = asker.door.client.transaction.is_open;
-        match step {
-            TransactionStep::Begin if is_open => asker.error("ERR MULTI calls can not be nested"),
-            TransactionStep::Begin => {
-                asker.door.client.transaction.is_open = true;
-                asker.reply(|out| out.ok());
-            }
-            TransactionStep::Watch(_) if is_open => asker.error("ERR WATCH inside MULTI is not allowed"),
-            TransactionStep::Watch(keys) => return self.watch(desk, asker, &keys),
-            TransactionStep::Execute if !is_open => asker.error("ERR EXEC without MULTI"),
-            TransactionStep::Discard if !is_open => asker.error("ERR DISCARD without MULTI"),
-            // What is watched must be known before it can be checked or forgotten.
-            _ if asker.door.watching > 0 => return Some(Taken::NeedsAnswers),
-            TransactionStep::Execute => return self.execute(desk, asker, draw),
-            TransactionStep::Discard => {
-                asker.door.client.transaction.discard();
-                asker.reply(|out| out.ok());
-            }
-            TransactionStep::Unwatch => {
-                asker.door.client.transaction.watches.clear();
-                asker.reply(|out| out.ok());
-            }
-        }
-        asker.door.client.share_transaction();
-        None
-    }
-
-    fn watch(&mut self, desk: &mut Desk, asker: &mut Asker<'_>, keys: &Arguments<'_>) -> Option<Taken> {
-        let shards = self.identity.shards;
-        let shard = shard_of_slot(slot_of(keys.get(0)), shards);
-        if shards > 1 && !keys.iter().all(|key| shard_of_key(key, shards) == shard) {
-            asker.error(CROSS_SLOT);
-            return None;
-        }
-        if asker.door.watching > 0 {
-            // How many there will be is known when those before are.
-            return Some(Taken::NeedsAnswers);
-        }
-        if !asker.door.client.transaction.may_watch(keys) {
-            asker.error("ERR too many watched keys of one client");
-            return None;
-        }
-        desk.program.clear();
-        keys.iter().for_each(|key| desk.program.command(Opcode::Stamp, &[key]));
-        let form = Form::Watch(keys.iter().map(<[u8]>::to_vec).collect());
-        self.submit_program(desk, asker, shard, false, form)
-    }
 }
 
 /// What is answered when the keys of one command or transaction are in several shards.
@@ -601,15 +550,4 @@ pub(super) struct Spread {
 
 fn context_out<'a>(is_direct: bool, replies: &'a mut Vec<u8>, scratch: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
     if is_direct { replies } else { scratch }
-}
-
-fn enqueue(asker: &mut Asker<'_>, spec: &'static Spec, arguments: &Arguments<'_>) {
-    if spec.has(flags::NO_MULTI) {
-        return asker.reject(b"", Some(spec), b"ERR Command not allowed inside a transaction");
-    }
-    if !asker.door.client.transaction.enqueue(spec, arguments) {
-        return asker.reject(b"", Some(spec), b"ERR the transaction is too large for this server");
-    }
-    asker.door.client.share_transaction();
-    asker.reply(|out| out.simple("QUEUED"));
 }

@@ -74,6 +74,7 @@ impl Core {
                     return None;
                 }
                 asker.door.owe_hole();
+                asker.door.client.shared.is_blocked.store(true, Relaxed);
                 self.waits.push(waiting);
             }
         }
@@ -131,6 +132,7 @@ impl Core {
             let mut bytes = Vec::new();
             waiting.write(holding, &mut Writer::new(&mut bytes, door.pending.version_of(waiting.sequence)));
             door.pending.fill(waiting.sequence, &bytes, &mut connection.replies.borrow_mut());
+            door.client.shared.is_blocked.store(false, Relaxed);
             self.connections.mark_dirty(&connection);
             connection.settled.notify();
         }

@@ -25,7 +25,8 @@ pub mod requests;
 mod setup;
 mod spare;
 mod start;
-pub mod submit;
+mod submit;
+pub mod transactions;
 mod transfer;
 pub mod turn;
 pub mod visitors;
@@ -303,6 +304,15 @@ impl Shard {
     /// Number of open client connections.
     pub fn connection_count(&self) -> usize {
         self.core.borrow().connections.len()
+    }
+
+    /// Sees to it that another turn comes once the kernel has got what this one has queued.
+    fn turn_again(self: &Rc<Self>) {
+        let shard = self.clone();
+        tokio_uring::spawn(async move {
+            ring::sleep(Duration::from_nanos(1)).await;
+            shard.turn.notify();
+        });
     }
 
     /// Sees to it that a turn comes when `deadline_ns` has passed.

@@ -69,25 +69,34 @@ impl ReadQueue {
         }
     }
 
-    /// Hands every confirmed read whose `op_min` is applied to `answer`: connection, request, time of arrival.
-    pub fn answer_ready(&mut self, applied: u64, mut answer: impl FnMut(ConnectionRef, &Request<'_>, u64)) {
+    /// Hands confirmed reads whose `op_min` is applied to `answer`: connection, request, time of arrival. It says how many bytes it has
+    /// answered with; when those are `bytes_max` or more, the others keep waiting. Whether none waits for that reason.
+    pub fn answer_ready(
+        &mut self,
+        applied: u64,
+        bytes_max: usize,
+        mut answer: impl FnMut(ConnectionRef, &Request<'_>, u64) -> usize,
+    ) -> bool {
+        let mut bytes = 0;
         for _ in 0..self.ready.len() {
-            let Some(mut group) = self.ready.pop_front() else {
-                return;
-            };
+            let Some(mut group) = self.ready.pop_front() else { break };
+            if bytes >= bytes_max {
+                self.ready.push_back(group);
+                continue;
+            }
             let mut waiting = Group { ticket: group.ticket, ..Group::default() };
             let mut start = 0;
             for read in group.reads.drain(..) {
                 let frame = &group.frames[start..read.frame_end as usize];
                 start = read.frame_end as usize;
-                if read.op_min > applied {
+                if read.op_min > applied || bytes >= bytes_max {
                     waiting.frames.extend_from_slice(frame);
                     waiting.reads.push(Read { frame_end: waiting.frames.len() as u32, ..read });
                     continue;
                 }
                 self.bytes -= frame.len();
                 let (request, _) = Request::parse_trusted(frame).expect("the frame was checked when it arrived");
-                answer(read.connection, &request, read.arrival_ns);
+                bytes += answer(read.connection, &request, read.arrival_ns);
             }
             if !waiting.reads.is_empty() {
                 self.ready.push_back(waiting);
@@ -97,12 +106,16 @@ impl ReadQueue {
                 self.spare.push(group);
             }
         }
+        bytes < bytes_max
     }
 
     /// Takes every read out, confirmed or not: the server is no longer the primary.
     pub fn drain(&mut self, mut refuse: impl FnMut(ConnectionRef, &Request<'_>)) {
         self.ready.extend(self.groups.drain(..));
-        self.answer_ready(u64::MAX, |connection, request, _| refuse(connection, request));
+        self.answer_ready(u64::MAX, usize::MAX, |connection, request, _| {
+            refuse(connection, request);
+            0
+        });
         assert!(self.is_empty() && self.bytes == 0);
     }
 }
@@ -134,8 +147,35 @@ mod tests {
 
     fn answered(queue: &mut ReadQueue, applied: u64) -> Vec<u64> {
         let mut sequences = Vec::new();
-        queue.answer_ready(applied, |_, request, _| sequences.push(request.sequence()));
+        queue.answer_ready(applied, usize::MAX, |_, request, _| {
+            sequences.push(request.sequence());
+            0
+        });
         sequences
+    }
+
+    /// Thousands of large answers in one turn held a shard up for so long that the others chose another primary.
+    #[test]
+    fn large_answers_are_spread_over_several_turns() {
+        let (connection, _) = ConnectionTable::default().open();
+        let mut queue = ReadQueue::default();
+        (1..=3).for_each(|sequence| queue.push(1, connection, &get(sequence), 0, 0));
+        (4..=5).for_each(|sequence| queue.push(2, connection, &get(sequence), 0, 0));
+        queue.confirm(2);
+        let mut turns = Vec::new();
+        loop {
+            let mut sequences = Vec::new();
+            let is_done = queue.answer_ready(0, 200, |_, request, _| {
+                sequences.push(request.sequence());
+                100
+            });
+            turns.push(sequences);
+            if is_done {
+                break;
+            }
+        }
+        assert_eq!(turns, [vec![1, 2], vec![3, 4], vec![5]], "one after the other, and none is forgotten");
+        assert!(queue.is_empty() && queue.bytes == 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a shard tells about itself: the status reply, `/status`, and the gauges of `/metrics`.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use lockstep_proto::items::{PeerStatus, StatusBody};
 use lockstep_replica::Role;
@@ -175,7 +175,9 @@ impl Core {
         let superblock = *self.disk.superblock();
         let transfer = self.transfers.progress();
         if let Some(desk) = &self.desk {
-            desk.server.shards[self.shard as usize].observe_checkpoint(superblock.checkpoint.get(), now.wall_ns);
+            let shard = &desk.server.shards[self.shard as usize];
+            shard.observe_checkpoint(superblock.checkpoint.get(), now.wall_ns);
+            self.metrics.client_memory_bytes.set(shard.client_bytes.load(Relaxed));
             if self.shard == 0 {
                 desk.server.look_around(now.monotonic_ns);
             }

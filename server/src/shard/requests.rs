@@ -207,35 +207,40 @@ impl Core {
         }
     }
 
-    /// Answers the reads that nothing keeps waiting any more.
-    pub(super) fn answer_reads(&mut self, now: Now) {
+    /// Answers the reads that nothing keeps waiting any more, up to [`ANSWER_BYTES_MAX`] bytes. Whether that was all of them.
+    pub(super) fn answer_reads(&mut self, now: Now) -> bool {
         let wall_ns = self.replica.read_time_ns(now.wall_ns).max(self.machine.timestamp_ns);
         let (machine, connections, metrics) = (&self.machine, &mut self.connections, &self.metrics);
         let (scratch, shard) = (&mut self.read_scratch, self.shard);
-        self.reads.answer_ready(machine.applied, |name, request, arrival_ns| {
-            let Some(connection) = connections.get(name).cloned() else {
-                return;
-            };
+        self.reads.answer_ready(machine.applied, ANSWER_BYTES_MAX, |name, request, arrival_ns| {
+            let Some(connection) = connections.get(name).cloned() else { return 0 };
+            let size;
             if connection.is_native() {
-                answer_read(&machine.store, metrics, wall_ns, request, &mut connection.replies.borrow_mut());
+                let replies = &mut connection.replies.borrow_mut();
+                let start = replies.len();
+                answer_read(&machine.store, metrics, wall_ns, request, replies);
+                size = replies.len() - start;
                 connection.answered();
             } else if connection.defer(request) {
-                return;
+                return 0;
             } else if request.operation() == Operation::Get {
                 let (status, value) = machine.store.value(wall_ns, request.key());
                 metrics.count_requests(Operation::Get, status, 1);
                 let sequence = request.sequence();
                 let parts = ReplyParts { status, operation: Operation::Get, copies: 0, sequence, version: 0 };
+                size = value.len();
                 connection.answer(&parts, value, shard);
             } else {
                 scratch.clear();
                 answer_read(&machine.store, metrics, wall_ns, request, scratch);
                 let (parts, body) = parts_of(request, scratch);
+                size = body.len();
                 connection.answer(&parts, body, shard);
             }
             connections.mark_dirty(&connection);
             metrics.read_latency.record(now.monotonic_ns.saturating_sub(arrival_ns));
-        });
+            size
+        })
     }
 
     /// Refuses everything that waits: this server is not the primary any more, or stops.
@@ -258,6 +263,10 @@ impl Core {
         });
     }
 }
+
+/// Bytes of answers to reads in one turn, beyond which the rest waits until these are on their way: the shard has other things to do,
+/// and what clients take in the meantime does not have to be kept.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Takes the reply to a read, which is all that is in `reply`, apart.
 pub(super) fn parts_of<'a>(request: &Request<'_>, reply: &'a [u8]) -> (ReplyParts, &'a [u8]) {

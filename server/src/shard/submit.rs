@@ -5,25 +5,21 @@
 
 use lockstep_proto::{
     limits::REQUEST_BODY_SIZE_MAX,
-    program::Opcode,
     request::{FLAG_STALE, Request},
 };
 use lockstep_replica::{Refusal, Role};
 
 use super::{
     Core,
-    front::{Asker, CROSS_SLOT, Desk, Taken},
+    front::{Asker, Desk, Taken},
     requests::{answer_read, parts_of},
 };
 use crate::resp::{
-    context::{Action, Context, TransactionStep},
     door::{PROGRAMS_MAX, READS_ELSEWHERE_MAX},
     mailbox::{Ask, WAITING_BYTES_MAX},
     pending::Form,
     submission::{Payload, Way, is_stale, way},
-    transaction::{Execution, Item},
     values::{NO_PRIMARY, READ_ONLY},
-    writer::Writer,
 };
 
 /// A request for one shard.
@@ -103,8 +99,8 @@ impl Core {
             }
         }
         for submission in submissions.iter().filter(|submission| submission.shard != self.shard) {
-            let parcel = &mut desk.outbox[submission.shard as usize];
             let flags = if asker.door.client.is_readonly && !is_logged { FLAG_STALE } else { 0 };
+            let parcel = &mut desk.outbox[submission.shard as usize];
             submission.payload.encode(is_logged, flags, sequence, &mut parcel.ask_bytes);
             let end = parcel.ask_bytes.len();
             parcel.asks.push(Ask { connection: asker.name, sequence, end });
@@ -136,7 +132,10 @@ impl Core {
         is_logged: bool,
         sequence: u64,
     ) -> Submitted {
-        let is_stale = is_stale(is_logged, asker.door.client.is_readonly, self.replica_role == Role::Primary);
+        // What a node of a Redis Cluster has, a backup tells from what is its own.
+        let takes_old = asker.door.client.is_readonly
+            || (self.replica_role == Role::Backup && desk.server.is_cluster() && submission.payload.is_about_node());
+        let is_stale = is_stale(is_logged, takes_old, self.replica_role == Role::Primary);
         desk.frame.clear();
         submission.payload.encode(is_logged, if is_stale { FLAG_STALE } else { 0 }, sequence, &mut desk.frame);
         if is_stale {
@@ -179,146 +178,6 @@ impl Core {
         self.metrics.busy.increment();
         Submitted::Full
     }
-
-    /// EXEC: the queued commands as one program.
-    pub(super) fn execute(&mut self, desk: &mut Desk, asker: &mut Asker<'_>, draw: u64) -> Option<Taken> {
-        if asker.door.client.transaction.is_spoilt {
-            asker.door.client.transaction.discard();
-            asker.door.client.share_transaction();
-            asker.error("EXECABORT Transaction discarded because of previous errors.");
-            return None;
-        }
-        let built = match asker.door.built.take() {
-            Some(built) => built,
-            None => {
-                if asker.door.reads > 0 {
-                    return Some(Taken::NeedsAnswers);
-                }
-                match self.build(desk, asker, draw) {
-                    Ok(built) => built,
-                    Err(text) => {
-                        asker.door.client.transaction.discard();
-                        asker.door.client.share_transaction();
-                        asker.error(text);
-                        return None;
-                    }
-                }
-            }
-        };
-        if built.program.is_empty() {
-            asker.reply(|out| {
-                built.execution.write(out, &[]);
-            });
-            desk.meter.deliver(built.execution.deliveries);
-        } else {
-            let submission = Submission {
-                shard: built.shard,
-                payload: Payload::Program(built.program.as_bytes()),
-                is_write: built.program.is_write(),
-            };
-            let form = Form::Execute(Box::new(built.execution.clone()));
-            if let Some(taken) = self.submit(desk, asker, submission, form) {
-                asker.door.built = Some(built);
-                return Some(taken);
-            }
-        }
-        asker.door.client.transaction.discard();
-        asker.door.client.share_transaction();
-        asker.door.is_closing |= built.closes;
-        None
-    }
-
-    /// Makes EXEC's program, and carries out what does not concern the store.
-    fn build(&mut self, desk: &mut Desk, asker: &mut Asker<'_>, draw: u64) -> Result<Box<Built>, &'static str> {
-        use lockstep_proto::slot::{shard_of_key, shard_of_slot};
-        let shards = self.identity.shards;
-        let transaction = std::mem::take(&mut asker.door.client.transaction);
-        let mut built = Box::<Built>::default();
-        let mut shard = None;
-        let mut is_one_shard = true;
-        let mut belongs = |other: u16| is_one_shard &= *shard.get_or_insert(other) == other;
-        for watch in &transaction.watches {
-            belongs(shard_of_key(&watch.key, shards));
-            let (version, expiry_ns) = (watch.version.to_le_bytes(), watch.expiry_ns.to_le_bytes());
-            built.program.command(Opcode::Check, &[&watch.key, &version, &expiry_ns]);
-        }
-        let mut error = None;
-        for queued in &transaction.queue {
-            let arguments = queued.arguments();
-            let start = built.execution.literals.len();
-            let version = asker.door.client.version;
-            let mut context = Context {
-                client: &mut asker.door.client,
-                server: &desk.server,
-                out: Writer::new(&mut built.execution.literals, version),
-                program: &mut built.program,
-                shard: self.shard,
-                is_in_exec: true,
-                wall_ns: asker.now.wall_ns,
-                draw,
-            };
-            let action = (queued.spec.run)(&mut context, &arguments);
-            desk.meter.stats().record(queued.spec.number, 0, false);
-            let is_answered =
-                matches!(action, Action::Done | Action::Close | Action::Transaction(_) | Action::Admin(_));
-            match action {
-                Action::Done => {}
-                Action::Close => built.closes = true,
-                Action::Get { key } => {
-                    belongs(shard_of_key(key, shards));
-                    built.program.command(Opcode::Get, &[key]);
-                }
-                Action::Put { key, value } => {
-                    belongs(shard_of_key(key, shards));
-                    built.program.command(Opcode::Set, &[key, value]);
-                }
-                Action::Everywhere { .. } | Action::Scan { .. } if desk.server.is_cluster() => belongs(self.shard),
-                // A step of a scan may have to go on in the next shard.
-                Action::Scan { .. } if shards > 1 => error = Some(CROSS_SLOT),
-                Action::Run { slot, .. } | Action::Scan { slot, .. } => belongs(shard_of_slot(slot, shards)),
-                Action::Split { opcode, keys, .. } => {
-                    keys.iter().for_each(|key| belongs(shard_of_key(key, shards)));
-                    built.program.command_of(opcode, keys.iter());
-                }
-                // All shards are more than one.
-                Action::Everywhere { .. } if shards > 1 => error = Some(CROSS_SLOT),
-                Action::Everywhere { .. } => belongs(0),
-                Action::Transaction(TransactionStep::Unwatch) => built.execution.literals.extend_from_slice(b"+OK\r\n"),
-                Action::Transaction(_) | Action::Admin(_) => {
-                    built.execution.literals.extend_from_slice(b"-ERR Command not allowed inside a transaction\r\n")
-                }
-            }
-            if is_answered && built.execution.literals.len() == start {
-                // CLIENT REPLY OFF and SKIP answer nothing, but an array has no gaps.
-                built.execution.literals.extend_from_slice(b"+OK\r\n");
-            }
-            let end = built.execution.literals.len();
-            built.execution.items.push(if is_answered { Item::Literal(start..end) } else { Item::Result });
-        }
-        built.execution.deliveries = std::mem::take(&mut asker.door.client.published);
-        asker.door.client.transaction = transaction;
-        if let Some(error) = error.or((!is_one_shard).then_some(CROSS_SLOT)) {
-            return Err(error);
-        }
-        let watches = &asker.door.client.transaction.watches;
-        if built.program.count() == watches.len()
-            && let Some(watch) = watches.first()
-        {
-            // Checks alone are no program.
-            built.program.command(Opcode::Exists, &[&watch.key]);
-        }
-        built.shard = shard.unwrap_or(self.shard);
-        Ok(built)
-    }
-}
-
-/// EXEC's program and what is to be done with its results.
-#[derive(Debug, Default)]
-pub struct Built {
-    program: lockstep_proto::program::Builder,
-    execution: Execution,
-    shard: u16,
-    closes: bool,
 }
 
 enum Submitted {

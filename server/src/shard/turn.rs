@@ -55,7 +55,10 @@ pub fn turn(shard: &Rc<Shard>) {
         carry_out(shard, core, now, output);
     }
     if !core.reads.is_empty() {
-        core.answer_reads(now);
+        let is_done = core.answer_reads(now);
+        if !is_done {
+            shard.turn_again();
+        }
     }
     core.flush_peers();
     core.share_state();

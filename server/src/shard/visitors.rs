@@ -32,6 +32,9 @@ use crate::{
 /// Bytes of answers for the clients of another shard in one turn, beyond which answers with a body are refused.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of answers from a backup for the clients of another shard in one turn, beyond which the rest waits for the next one.
+const STALE_BYTES_MAX: usize = 16 << 20;
+
 /// What is answered then.
 const TOO_MUCH: &[u8] = b"too much was asked of another shard at once, try again";
 
@@ -243,24 +246,25 @@ impl Core {
     /// Sends a client something that it has not asked for.
     fn push_to(&mut self, server: &Server, id: u64, write: impl FnOnce(&mut Writer<'_>)) {
         let Some(client) = server.clients.find(id).filter(|client| client.shard == self.shard) else { return };
-        let Some(connection) = self.connections.get(client.connection).cloned() else { return };
+        let connection = self.connections.get(client.connection).filter(|connection| !connection.is_broken.get());
+        let Some(connection) = connection.cloned() else { return };
         let Some(door) = connection.door() else { return };
-        let door = &mut *door.borrow_mut();
-        let version = door.client.version;
-        let mut replies = connection.replies.borrow_mut();
-        if door.pending.is_empty() {
-            write(&mut Writer::new(&mut replies, version));
-        } else {
-            // Behind what is owed: the answer to its own SUBSCRIBE may be part of that.
-            let mut bytes = Vec::new();
-            write(&mut Writer::new(&mut bytes, version));
-            door.pending.push_ready(&bytes);
-        }
-        let is_too_slow =
-            (replies.len() + door.pending.ready_bytes()) as u64 > server.settings.pubsub_output_bytes_max.load(Relaxed);
-        drop(replies);
+        let waiting_bytes = {
+            let (mut door, mut replies) = (door.borrow_mut(), connection.replies.borrow_mut());
+            let version = door.client.version;
+            if door.pending.is_empty() {
+                write(&mut Writer::new(&mut replies, version));
+            } else {
+                // Behind what is owed: the answer to its own SUBSCRIBE may be part of that.
+                let mut bytes = Vec::new();
+                write(&mut Writer::new(&mut bytes, version));
+                door.pending.push_ready(&bytes);
+            }
+            replies.len() + door.pending.ready_bytes()
+        };
         self.connections.mark_dirty(&connection);
-        if is_too_slow {
+        connection.note_memory();
+        if waiting_bytes as u64 > server.settings.pubsub_output_bytes_max.load(Relaxed) {
             warn!(shard = self.shard, id, "a subscriber takes too little of what is published, closing its connection");
             connection.cut();
         }
@@ -320,6 +324,10 @@ impl Core {
                 Err(refusal) => refusal,
             }
         } else if request.is_stale_allowed() && self.replica_role != Role::Primary {
+            if visitor.borrow().answer_bytes.len() > STALE_BYTES_MAX {
+                visitor.borrow_mut().unexpect();
+                return false;
+            }
             let wall_ns = now.wall_ns.max(self.machine.timestamp_ns);
             let mut scratch = Vec::new();
             answer_read(&self.machine.store, &self.metrics, wall_ns, &request, &mut scratch);

@@ -321,3 +321,39 @@ fn redis_benchmark_on_a_cluster() {
     let address = addresses(&cluster)[0].clone();
     benchmark(&program, &address, "--cluster -t set,get -n 5000 -c 20 -P 4 -r 1000 -d 100");
 }
+
+/// Its cluster mode looks for the slots again when it is redirected, but it ends as soon as a node's connection does. So it is started
+/// again, on a node that is left; whatever other cluster clients were told in the meantime is there.
+#[test]
+fn redis_benchmark_on_a_cluster_through_a_kill() {
+    const TEST: &str = "redis_benchmark_on_a_cluster_through_a_kill";
+    let Some(program) = find_or_skip(TEST, "redis-benchmark") else { return };
+    let Some(client) = find_or_skip(TEST, "redis-cli") else { return };
+    let mut cluster = cluster_mode();
+    let before = addresses(&cluster);
+    let (host, port) = before[0].rsplit_once(':').unwrap();
+    let mut endless = Command::new(&program);
+    endless.args(["-h", host, "-p", port, "--cluster", "-t", "set", "-n", "100000000", "-c", "8", "-r", "1000", "-q"]);
+    let mut endless = endless.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut written = 0;
+    let mut write = |address: &str| {
+        if redis_cli(&client, address, &["-c", "SET", &format!("own:{written}"), &written.to_string()]) == "OK" {
+            written += 1;
+        }
+        written
+    };
+    wait_for("both to write", || {
+        let keys = redis_cli(&client, &before[0], &["DBSIZE"]).parse::<usize>().unwrap_or(0);
+        (write(&before[0]) >= 20 && keys > 100).then_some(())
+    });
+    cluster.kill(wait_for_primary(&cluster));
+    let ended = wait_for("its end", || endless.try_wait().unwrap());
+    assert!(!ended.success(), "it says that its connection has ended");
+    let next = resp_address(&cluster, wait_for_primary(&cluster), 0).to_string();
+    wait_for("both shards to serve", || (write(&next) >= 40).then_some(()));
+    benchmark(&program, &next, "--cluster -t set,get -n 5000 -c 20 -P 4 -r 1000 -d 100");
+    for number in 0..written {
+        let words = ["-c", "GET", &format!("own:{number}")];
+        assert_eq!(redis_cli(&client, &next, &words), number.to_string(), "an acknowledged write");
+    }
+}

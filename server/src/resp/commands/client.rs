@@ -142,6 +142,7 @@ fn describe(client: &ClientShared, now_ns: u64) -> Vec<u8> {
     let marks = [
         (channels + patterns > 0, 'P'),
         (multi >= 0, 'x'),
+        (client.is_blocked.load(Relaxed), 'b'),
         (client.is_readonly.load(Relaxed), 'r'),
         (client.no_evict.load(Relaxed), 'e'),
         (client.no_touch.load(Relaxed), 'T'),
@@ -162,12 +163,13 @@ fn describe(client: &ClientShared, now_ns: u64) -> Vec<u8> {
     write!(
         rest,
         " age={} idle={} flags={flags} db=0 sub={channels} psub={patterns} ssub=0 multi={multi} qbuf={input} qbuf-free=0 \
-         argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={output} tot-mem={} events=r cmd={} user=default redir=-1 resp={} \
+         argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll={} omem={output} tot-mem={} events=r cmd={} user=default redir=-1 resp={} \
          lib-name=",
         seconds_since(client.created_ns),
         seconds_since(client.active_ns.load(Relaxed)),
+        client.multi_bytes.load(Relaxed),
         u8::from(output > 0),
-        input + output,
+        client.memory_bytes(),
         client.last_command_name(),
         client.resp.load(Relaxed),
     )

@@ -8,11 +8,14 @@ use lockstep_store::{STORE_BYTES_MAX, glob};
 use super::{
     super::{
         arguments::Arguments,
+        connection::KEEPALIVE,
         context::{Action, Context},
+        door::OUTPUT_BYTES_MAX,
+        memory::CLIENT_MEMORY_MIN,
         numbers::integer,
         registry::shown,
         server::Server,
-        stats::SLOW_LOG_LEN_LIMIT,
+        slow_log::SLOW_LOG_LEN_LIMIT,
     },
     connection::SYNTAX_ERROR,
     help::{help, subcommand_error},
@@ -56,7 +59,7 @@ const PARAMETERS: &[Parameter] = &[
         "client-output-buffer-limit",
         |server, _| {
             let bytes = server.settings.pubsub_output_bytes_max.load(Relaxed);
-            format!("normal 0 0 0 slave 0 0 0 pubsub {bytes} 0 0")
+            format!("normal {OUTPUT_BYTES_MAX} 0 0 slave 0 0 0 pubsub {bytes} 0 0")
         },
         set_output_limit,
     ),
@@ -78,6 +81,11 @@ const PARAMETERS: &[Parameter] = &[
         },
     ),
     fixed("maxmemory", |server, shard| memory_max(server, shard).to_string()),
+    changeable(
+        "maxmemory-clients",
+        |server, _| server.settings.client_bytes_max.load(Relaxed).to_string(),
+        set_client_memory,
+    ),
     fixed("maxmemory-policy", |_, _| "noeviction".to_owned()),
     fixed("min-replicas-to-write", |server, _| (server.identity.servers.div_ceil(2) - 1).to_string()),
     fixed("notify-keyspace-events", |_, _| String::new()),
@@ -117,6 +125,7 @@ const PARAMETERS: &[Parameter] = &[
             Ok(())
         },
     ),
+    fixed("tcp-keepalive", |_, _| KEEPALIVE.as_secs().to_string()),
     changeable(
         "timeout",
         |server, _| server.settings.idle_timeout_s.load(Relaxed).to_string(),
@@ -146,6 +155,17 @@ fn set_password(server: &Server, value: &[u8], is_applied: bool) -> Result<(), S
         let mut password = server.settings.requirepass.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         *password = value.to_vec();
         server.settings.needs_password.store(!value.is_empty(), Relaxed);
+    }
+    Ok(())
+}
+
+fn set_client_memory(server: &Server, value: &[u8], is_applied: bool) -> Result<(), String> {
+    let bytes = memory_size(&String::from_utf8_lossy(value)).ok_or("argument must be a memory value")?;
+    if bytes > 0 && bytes < CLIENT_MEMORY_MIN {
+        return Err(format!("argument must be 0, for no bound, or at least {CLIENT_MEMORY_MIN} bytes"));
+    }
+    if is_applied {
+        server.settings.client_bytes_max.store(bytes, Relaxed);
     }
     Ok(())
 }

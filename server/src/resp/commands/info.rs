@@ -136,7 +136,7 @@ fn clients(view: &View<'_>, text: &mut Text) {
     text.line("maxclients", view.server.settings.clients_max.load(Relaxed));
     text.line("client_recent_max_input_buffer", largest(|client| client.query_bytes.load(Relaxed)).unwrap_or(0));
     text.line("client_recent_max_output_buffer", largest(|client| client.output_bytes.load(Relaxed)).unwrap_or(0));
-    text.line("blocked_clients", 0);
+    text.line("blocked_clients", count(|client| client.is_blocked.load(Relaxed)));
     text.line("tracking_clients", 0);
     text.line("pubsub_clients", count(|client| client.channels.load(Relaxed) + client.patterns.load(Relaxed) > 0));
     text.line("watching_clients", count(|client| client.watches.load(Relaxed) > 0));
@@ -167,15 +167,7 @@ fn memory(view: &View<'_>, text: &mut Text) {
     text.line("used_memory_dataset", used);
     text.line("maxmemory_policy", "noeviction");
     text.line("mem_fragmentation_ratio", format_args!("{:.2}", resident as f64 / used.max(1) as f64));
-    text.line(
-        "mem_clients_normal",
-        view.server
-            .clients
-            .all()
-            .iter()
-            .map(|client| client.output_bytes.load(Relaxed) + client.query_bytes.load(Relaxed))
-            .sum::<u64>(),
-    );
+    text.line("mem_clients_normal", view.server.clients.all().iter().map(|client| client.memory_bytes()).sum::<u64>());
     text.line("mem_allocator", "mimalloc");
     text.line("active_defrag_running", 0);
     text.line("lazyfree_pending_objects", 0);
@@ -218,7 +210,7 @@ fn stats(view: &View<'_>, text: &mut Text) {
     text.line("instantaneous_output_kbps", format_args!("{:.2}", output / 1024.0));
     text.line("rejected_connections", totals.rejected_connections);
     text.line("evicted_keys", 0);
-    text.line("evicted_clients", 0);
+    text.line("evicted_clients", totals.evicted_connections);
     text.line("keyspace_hits", totals.hits);
     text.line("keyspace_misses", totals.misses);
     text.line("pubsub_channels", channels);

@@ -17,7 +17,6 @@ const fn client(name: &'static str, arity: i8, flags: u32, since: &'static str, 
 }
 
 const HANDSHAKE: u32 = NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY;
-const NO_EFFECT: &str = "Accepted and without effect: nothing is evicted here.";
 
 /// The table.
 pub const COMMANDS: &[Spec] = &[
@@ -62,8 +61,7 @@ const CLIENT: &[Spec] = &[
         )
         .differs("Fields that have no meaning here are given as 0."),
     client("no-evict", 3, NOSCRIPT | ADMIN, "7.0.0", client_no_evict)
-        .about("<ON | OFF>", "Exempts the connection from eviction.")
-        .differs(NO_EFFECT),
+        .about("<ON | OFF>", "Exempts the connection from being closed when all together hold too much memory."),
     client("no-touch", 3, NOSCRIPT, "7.2.0", client_no_touch)
         .about("<ON | OFF>", "Lets the connection's commands not count as use of their keys."),
     client("pause", -3, NOSCRIPT | ADMIN, "2.9.50", client_pause)
