@@ -62,6 +62,9 @@ impl Batch {
     }
 }
 
+/// Seeds that are listed at most.
+const LISTED_MAX: usize = 10;
+
 #[derive(Default)]
 struct Totals {
     seeds: u64,
@@ -69,7 +72,7 @@ struct Totals {
     operations: u64,
     unknown: u64,
     committed: u64,
-    undecided: u64,
+    undecided: Vec<u64>,
     views: u64,
     virtual_ns: u64,
     counters: Counters,
@@ -87,7 +90,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
         let is_repeatable = !arguments.check_determinism
             || run_plan(Plan::of(seed), false).outcome.trace_hash == run.outcome.trace_hash;
         let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-        totals.add(&run);
+        totals.add(seed, &run);
         if !is_repeatable {
             progress.print(&format!("seed {seed} of version {}: two runs differ", version()));
         }
@@ -117,14 +120,14 @@ fn tell(seed: u64, run: &Run, arguments: &RunArguments, progress: &Progress) {
 }
 
 impl Totals {
-    fn add(&mut self, run: &Run) {
+    fn add(&mut self, seed: u64, run: &Run) {
         let outcome = &run.outcome;
         self.seeds += 1;
         self.steps += outcome.steps;
         self.operations += outcome.operations;
         self.unknown += outcome.unknown;
         self.committed += outcome.committed;
-        self.undecided += u64::from(outcome.is_undecided);
+        self.undecided.extend(outcome.is_undecided.then_some(seed));
         self.views += outcome.views;
         self.virtual_ns += outcome.virtual_ns;
         self.counters.merge(&outcome.counters);
@@ -139,12 +142,18 @@ impl Totals {
             "{} operations ({} with unknown outcome; {} histories too hard to judge), {} ops committed, {} views, {:.0} s of virtual time, {} steps",
             self.operations,
             self.unknown,
-            self.undecided,
+            self.undecided.len(),
             self.committed,
             self.views,
             self.virtual_ns as f64 / 1e9,
             self.steps
         );
+        if !self.undecided.is_empty() {
+            let mut listed = self.undecided.clone();
+            listed.sort_unstable();
+            listed.truncate(LISTED_MAX);
+            println!("too hard to judge, among others: {listed:?}");
+        }
         println!(
             "{} seeds in {seconds:.1} s: {:.0} seeds/s; {} failed{}",
             self.seeds,

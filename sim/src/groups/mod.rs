@@ -21,13 +21,17 @@ mod search;
 mod tests;
 
 use bytes::Bytes;
-use lockstep_proto::{Operation, Status, program::Commands, request::Request};
+use lockstep_proto::{
+    Operation, Status,
+    program::{Commands, Opcode, Value, results},
+    request::Request,
+};
 
 pub use describe::describe_answer;
 use describe::explain;
 use search::{Found, Search};
 
-use crate::keyspace::Time;
+use crate::keyspace::{Time, says_otherwise};
 
 /// What a client was told.
 #[derive(Clone, Debug)]
@@ -86,8 +90,8 @@ pub struct GroupOptions {
 pub enum GroupFailure {
     /// It is wrong, for this reason.
     Violation(String),
-    /// It takes too long to find out.
-    Undecided,
+    /// It takes too long to find out; this is how far it was.
+    Undecided(String),
 }
 
 /// The operations of all clients on all groups. Times are on one clock that all clients share.
@@ -160,18 +164,18 @@ impl GroupHistory {
     /// The first group that is not, or that cannot be decided within the bound on steps.
     pub fn check(&self, options: &GroupOptions) -> Result<(), GroupFailure> {
         let groups = self.operations.iter().map(|operated| operated.group + 1).max().unwrap_or(0);
-        let mut is_undecided = false;
+        let mut undecided = None;
         for group in 0..groups {
             let operations: Vec<Operated> =
                 self.operations.iter().filter(|operated| operated.group == group).cloned().collect();
             let mut search = Search::new(&operations, *options);
             match search.run() {
                 Found::Order => {}
-                Found::Undecided => is_undecided = true,
+                Found::Undecided(stuck) => undecided = Some(explain(group, &operations, &stuck)),
                 Found::NoOrder(stuck) => return Err(GroupFailure::Violation(explain(group, &operations, &stuck))),
             }
         }
-        if is_undecided { Err(GroupFailure::Undecided) } else { Ok(()) }
+        undecided.map_or(Ok(()), |how_far| Err(GroupFailure::Undecided(how_far)))
     }
 }
 
@@ -212,6 +216,39 @@ impl Operated {
             _ => add(request.key()),
         }
         bits
+    }
+
+    /// Keys that existed when it began, and the versions that the answer says they were at.
+    fn seen(&self) -> Vec<(&[u8], u64)> {
+        let request = self.request();
+        let Some(told) = &self.told else { return Vec::new() };
+        let mut seen = match (request.operation(), told.operation) {
+            (Operation::Query, Operation::Query) => {
+                let commands = Commands::new(request.program()).zip(results(&told.body));
+                let stamps = commands.filter_map(|(command, value)| match value {
+                    Value::Array(items) if command.opcode == Opcode::Stamp => match items.iter().next() {
+                        Some(Value::Integer(version)) => Some((command.first::<1>()[0], version as u64)),
+                        _ => None,
+                    },
+                    _ => None,
+                });
+                stamps.collect()
+            }
+            (Operation::Transact, _) if !says_otherwise(told.status, told.operation, &told.body) => {
+                let checks = Commands::new(request.program()).filter(|command| command.opcode == Opcode::Check);
+                let versions = checks.map(|check| {
+                    let [key, version] = check.first();
+                    (key, u64::from_le_bytes(version.try_into().expect("a number has 8 bytes")))
+                });
+                versions.collect()
+            }
+            (Operation::CompareAndSet, _) if told.status == Status::Ok => {
+                vec![(request.key(), request.expected_version())]
+            }
+            _ => Vec::new(),
+        };
+        seen.retain(|(_, version)| *version != 0);
+        seen
     }
 
     /// When it was carried out, on the servers' clock.

@@ -12,7 +12,7 @@ pub(super) enum Found {
     /// There is none.
     NoOrder(Stuck),
     /// The bound on steps was reached.
-    Undecided,
+    Undecided(Stuck),
 }
 
 /// The furthest point that any order came to.
@@ -104,6 +104,8 @@ pub(super) struct Search<'a> {
     /// The keys that each operation concerns, a bit each, and their names.
     keys: Vec<u64>,
     names: Vec<Vec<u8>>,
+    /// The keys, by their place in `names`, of which an answer says that they were at a version when the operation began.
+    seen: Vec<Vec<(usize, u64)>>,
     /// The highest place in the log that was known before each operation was asked for.
     floors: Vec<u64>,
     tried: Tried,
@@ -124,12 +126,18 @@ impl<'a> Search<'a> {
             index: vec![0; operations.len()],
             keys: Vec::new(),
             names: Vec::new(),
+            seen: Vec::new(),
             floors: vec![0; operations.len()],
             tried: Tried::default(),
             stuck: None,
             kinds,
         };
         search.keys = operations.iter().map(|operated| operated.keys(&mut search.names)).collect();
+        let named = |(key, version): (&[u8], u64)| {
+            let name = search.names.iter().position(|name| name == key);
+            (name.expect("it is one of the operation's keys"), version)
+        };
+        search.seen = operations.iter().map(|operated| operated.seen().into_iter().map(named).collect()).collect();
         search.sort();
         search
     }
@@ -195,11 +203,11 @@ impl<'a> Search<'a> {
             if let Some((node, before)) = arrival.take() {
                 steps += 1;
                 if steps > self.options.steps_max {
-                    return Found::Undecided;
+                    return Found::Undecided(self.stuck.take().expect("something was tried"));
                 }
                 let Some(overdue) = self.overdue(&node) else { return Found::Order };
                 self.note_stuck(&node, overdue);
-                match self.tried.blamed(&node) {
+                match self.too_late(&node).or_else(|| self.tried.blamed(&node)) {
                     Some(blamed) => blame(&mut stack, blamed),
                     None => {
                         let choices = self.answered(&node, overdue);
@@ -440,6 +448,16 @@ impl<'a> Search<'a> {
             }
         }
         listed
+    }
+
+    /// The keys of something that has seen one of them at an earlier version than it has now, and is not placed: versions only
+    /// grow.
+    fn too_late(&self, node: &Node) -> Option<u64> {
+        let least: Vec<u64> =
+            self.names.iter().map(|name| node.state.get(name).map_or(0, |entry| entry.version.least())).collect();
+        let is_too_late = |place: u32| self.seen[place as usize].iter().any(|&(name, version)| least[name] > version);
+        let late = self.by_return.iter().find(|&&place| !self.is_placed(node, place) && is_too_late(place));
+        late.map(|&place| self.keys[place as usize])
     }
 
     fn note_stuck(&mut self, node: &Node, overdue: u32) {

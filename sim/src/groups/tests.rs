@@ -77,7 +77,7 @@ impl Lines {
         match self.0.check(&OPTIONS) {
             Ok(()) => true,
             Err(GroupFailure::Violation(_)) => false,
-            Err(GroupFailure::Undecided) => panic!("a short history is decided"),
+            Err(GroupFailure::Undecided(_)) => panic!("a short history is decided"),
         }
     }
 }
@@ -278,7 +278,7 @@ fn no_history_that_is_right_is_found_wrong() {
     for seed in 0..400 {
         match right_history(&mut Dice::new(seed, "history")).check(&OPTIONS) {
             Ok(()) => {}
-            Err(GroupFailure::Undecided) => undecided += 1,
+            Err(GroupFailure::Undecided(_)) => undecided += 1,
             Err(GroupFailure::Violation(reason)) => panic!("seed {seed}: {reason}"),
         }
     }

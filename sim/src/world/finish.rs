@@ -126,7 +126,10 @@ impl World {
         let options = GroupOptions { slack_ns: 2000 * MS, wall_start_ns: WALL_START_NS, steps_max: GROUP_STEPS_MAX };
         match self.shared.groups.check(&options) {
             Ok(()) => {}
-            Err(GroupFailure::Undecided) => self.is_undecided = true,
+            Err(GroupFailure::Undecided(how_far)) => {
+                self.is_undecided = true;
+                self.shared.line(|| format!("too hard to judge: {how_far}"));
+            }
             Err(GroupFailure::Violation(reason)) => self.shared.facts.fail(Check::Linearizable, reason),
         }
     }
