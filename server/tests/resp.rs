@@ -242,6 +242,48 @@ fn handing_over_closes_the_clients_connections() {
     assert_eq!(ask(&mut client(&cluster, next), "get key"), "$\"value\"");
 }
 
+/// Commands that were carried out were not answered, because the connection was closed while their answers were on their way from
+/// another shard or to the client.
+#[test]
+fn handing_over_answers_everything_that_it_carries_out() {
+    let (cluster, id) = start(sharded(3).with(&["--view-timeout=2s", "--stall-timeout=10s"]));
+    wait_for("one primary for all", || (primary(&cluster, 1) == id).then_some(()));
+    let (mut connections, keys) = ([client(&cluster, id), open(&cluster, id, 1).expect("it listens")], ["foo", "bar"]);
+    let begun = AtomicU64::new(0);
+    let answered: [u64; 2] = std::thread::scope(|scope| {
+        let readers = connections.each_mut().map(|connection| {
+            scope.spawn(|| {
+                let mut answered = [0; 2];
+                let lines: Vec<Vec<Vec<u8>>> = keys.iter().map(|key| words(&format!("incr {key}"))).collect();
+                let mut bytes = Vec::new();
+                (0..20).for_each(|_| lines.iter().for_each(|line| encode(line, &mut bytes)));
+                loop {
+                    connection.send(&bytes);
+                    for number in 0..40 {
+                        match connection.receive() {
+                            Ok(reply) => answered[number % 2] += u64::from(reply.integer().is_some()),
+                            Err(_) => return answered,
+                        }
+                    }
+                    begun.fetch_add(1, Relaxed);
+                }
+            })
+        });
+        wait_for("both to count", || (begun.load(Relaxed) > 20).then_some(()));
+        assert_eq!(ask(&mut client(&cluster, id), "failover"), "+OK");
+        let counts = readers.map(|reader| reader.join().expect("it does not panic"));
+        [counts[0][0] + counts[1][0], counts[0][1] + counts[1][1]]
+    });
+    for (key, answered) in keys.iter().zip(answered) {
+        let counted = wait_for("the new primary", || {
+            let reply =
+                (0..3).filter_map(|id| open(&cluster, id, 0)).map(|mut other| ask(&mut other, &format!("get {key}")));
+            reply.into_iter().find(|reply| reply.starts_with('$'))
+        });
+        assert_eq!(counted, format!("$\"{answered}\""), "{key}");
+    }
+}
+
 #[test]
 fn what_is_published_reaches_the_listeners_of_every_shard() {
     let (cluster, id) = start(sharded(3));

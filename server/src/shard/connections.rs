@@ -173,6 +173,25 @@ impl Connection {
         }
     }
 
+    /// Front door: takes nothing more in, and closes the connection once everything that is owed is answered and sent. Whether that is
+    /// still to come.
+    pub fn leave(&self) -> bool {
+        let Kind::Door(door) = &self.kind else { return false };
+        let is_owing =
+            !door.borrow().pending.is_empty() || !self.replies.borrow().is_empty() || self.in_flight.get() > 0;
+        if !is_owing || self.is_broken.get() {
+            self.cut();
+            return false;
+        }
+        door.borrow_mut().is_closing = true;
+        self.is_ending.set(true);
+        // The client may have sent more, which must not cost it what it has been answered.
+        self.is_refused.set(true);
+        self.flush.notify();
+        self.settled.notify();
+        true
+    }
+
     /// Front door: closes the connection and gives back at once what its answers take.
     pub fn evict(&self) {
         self.cut();

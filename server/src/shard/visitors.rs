@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use lockstep_proto::{Status, reply::ReplyParts, request::Request};
@@ -34,6 +35,9 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of answers from a backup for the clients of another shard in one turn, beyond which the rest waits for the next one.
 const STALE_BYTES_MAX: usize = 16 << 20;
+
+/// How long clients may take to take what they have been answered, when this server has lost the primary's role.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is answered then.
 const TOO_MUCH: &[u8] = b"too much was asked of another shard at once, try again";
@@ -400,10 +404,19 @@ impl Core {
     }
 
     fn cut_front_door(&mut self) {
-        for connection in self.connections.iter() {
-            if connection.door().is_some_and(|door| !door.borrow().client.is_listening_for_events()) {
+        let is_client = |connection: &&Rc<Connection>| {
+            connection.door().is_some_and(|door| !door.borrow().client.is_listening_for_events())
+        };
+        let leaving: Vec<Rc<Connection>> =
+            self.connections.iter().filter(is_client).filter(|connection| connection.leave()).cloned().collect();
+        if leaving.is_empty() {
+            return;
+        }
+        tokio_uring::spawn(async move {
+            ring::sleep(LEAVE_TIMEOUT).await;
+            for connection in leaving.iter().filter(|connection| !connection.is_broken.get()) {
                 connection.cut();
             }
-        }
+        });
     }
 }
