@@ -168,8 +168,12 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 async fn connect(addresses: &str) -> Client {
-    // Answers that are long in coming are no reason to look for another primary.
-    let options = ClientOptions::new().request_timeout(harness::DEADLINE).probe_after(Duration::from_secs(5));
+    // Answers that are long in coming are no reason to look for another primary, or to send a write once more on another
+    // connection: the first one would go into the journal too, as soon as there is room, and take it from others.
+    let options = ClientOptions::new()
+        .request_timeout(harness::DEADLINE)
+        .silence_timeout(Duration::from_secs(20))
+        .probe_after(Duration::from_secs(5));
     Client::connect(addresses.split(','), options).await.unwrap()
 }
 
