@@ -242,6 +242,10 @@ fn redis_cli_through_a_kill() {
     }
     cluster.kill(wait_for_primary(&cluster));
     let next = resp_address(&cluster, wait_for_primary(&cluster), 0).to_string();
+    // The other shard's primary follows the first one's. "foo" and "bar" are in different shards.
+    wait_for("it to serve both shards", || {
+        ["foo", "bar"].iter().all(|key| redis_cli(&program, &next, &["SET", key, "value"]) == "OK").then_some(())
+    });
     for number in 0..WRITES {
         assert_eq!(redis_cli(&program, &next, &["GET", &format!("key:{number}")]), number.to_string());
     }
@@ -262,7 +266,13 @@ fn redis_cli_follows_redirections_through_a_kill() {
         assert_eq!(redis_cli(&program, &before[number % 3], &words), "OK");
     }
     cluster.kill(wait_for_primary(&cluster));
-    wait_for_primary(&cluster);
+    // Each shard has its own primary, and each node hears of it for itself: "foo" and "bar" are in different shards.
+    wait_for("both nodes to know both shards' primaries", || {
+        let is_served = |node: &String| {
+            ["foo", "bar"].iter().all(|key| redis_cli(&program, node, &["-c", "SET", key, "value"]) == "OK")
+        };
+        before[1..].iter().all(is_served).then_some(())
+    });
     for number in 0..20 {
         let words = ["-c", "GET", &format!("key:{number}")];
         assert_eq!(redis_cli(&program, &before[1 + number % 2], &words), number.to_string());
