@@ -58,12 +58,25 @@ struct Frame {
     blamed: u64,
     /// If a write without an answer has led here, and nothing has seen it yet: what was there before it.
     before: Option<Keyspace>,
+    /// The keys of what has led here.
+    via: u64,
 }
 
-/// These keys are why nothing came of the last choice.
-fn blame(stack: &mut [Frame], keys: u64) {
+/// A position that was come to: what was there before if that is of interest, and the keys of what has led there.
+struct Arrival {
+    node: Node,
+    before: Option<Keyspace>,
+    via: u64,
+}
+
+/// These keys are why nothing came of the last choice, which concerned the keys `via`: what it made of one of them may have come
+/// from any other.
+fn blame(stack: &mut [Frame], keys: u64, via: u64) {
     if let Some(frame) = stack.last_mut() {
         frame.blamed |= keys;
+        if keys & via != 0 {
+            frame.blamed |= via;
+        }
     }
 }
 
@@ -198,9 +211,9 @@ impl<'a> Search<'a> {
         self.settle(&mut start);
         let mut steps = 0;
         let mut stack: Vec<Frame> = Vec::new();
-        let mut arrival = Some((start, None));
+        let mut arrival = Some(Arrival { node: start, before: None, via: 0 });
         loop {
-            if let Some((node, before)) = arrival.take() {
+            if let Some(Arrival { node, before, via }) = arrival.take() {
                 steps += 1;
                 if steps > self.options.steps_max {
                     return Found::Undecided(self.stuck.take().expect("something was tried"));
@@ -208,12 +221,12 @@ impl<'a> Search<'a> {
                 let Some(overdue) = self.overdue(&node) else { return Found::Order };
                 self.note_stuck(&node, overdue);
                 match self.too_late(&node).or_else(|| self.tried.blamed(&node)) {
-                    Some(blamed) => blame(&mut stack, blamed),
+                    Some(blamed) => blame(&mut stack, blamed, via),
                     None => {
                         let choices = self.answered(&node, overdue);
                         // What has to be next and is not is to blame from the start.
                         let blamed = self.keys[overdue as usize];
-                        stack.push(Frame { node, choices, is_complete: false, blamed, before });
+                        stack.push(Frame { node, choices, is_complete: false, blamed, before, via });
                     }
                 }
             }
@@ -224,9 +237,9 @@ impl<'a> Search<'a> {
             let helps = |choice: &Choice| !matches!(choice, Choice::Leap { keys, .. } if keys & blamed == 0);
             let Some(at) = frame.choices.iter().rposition(helps) else {
                 if frame.is_complete {
-                    let Frame { node, blamed, .. } = stack.pop().expect("there is one");
+                    let Frame { node, blamed, via, .. } = stack.pop().expect("there is one");
                     self.tried.insert(node, blamed);
-                    blame(&mut stack, blamed);
+                    blame(&mut stack, blamed, via);
                 } else {
                     frame.is_complete = true;
                     let (choices, blamed) = self.leaps(&frame.node, frame.before.as_ref());
@@ -237,14 +250,20 @@ impl<'a> Search<'a> {
             };
             let (node, placed, before) = (frame.node.clone(), frame.node.pure.clone(), frame.node.state.clone());
             match frame.choices.remove(at) {
-                Choice::Leap { node, is_unknown, .. } => {
+                Choice::Leap { node, is_unknown, keys } => {
                     let is_unseen = is_unknown && node.pure == placed;
-                    arrival = Some((*node, is_unseen.then_some(before)));
+                    arrival = Some(Arrival { node: *node, before: is_unseen.then_some(before), via: keys });
                 }
-                Choice::Logged(place) | Choice::Pure(place) => match self.place(node, place) {
-                    Some(node) => arrival = Some((node, None)),
-                    None => blame(&mut stack, self.keys[place as usize]),
-                },
+                Choice::Logged(place) | Choice::Pure(place) => {
+                    let keys = self.keys[place as usize];
+                    // An answer may tell the version of a write that concerns other keys, too.
+                    let is_open = before.iter().any(|(_, entry)| matches!(entry.version, Version::Open { .. }));
+                    let via = if is_open { u64::MAX } else { keys };
+                    match self.place(node, place) {
+                        Some(node) => arrival = Some(Arrival { node, before: None, via }),
+                        None => blame(&mut stack, keys, 0),
+                    }
+                }
             }
         }
     }

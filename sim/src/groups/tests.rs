@@ -121,6 +121,17 @@ fn keys_that_are_written_at_once_are_seen_at_once() {
 }
 
 #[test]
+fn what_is_copied_may_come_from_a_write_without_an_answer() {
+    let mut lines = Lines::default();
+    lines.write((10, 20), 1, &[(Opcode::Set, &[b"a", b"5"])], 1, &[Expect::Done]);
+    lines.lost(25, 2, &[(Opcode::Increment, &[b"a", &8u64.to_le_bytes()])]);
+    lines.write((30, 40), 1, &[(Opcode::Rename, &[b"a", b"b"])], 3, &[Expect::Done]);
+    lines.write((50, 60), 1, &[(Opcode::Set, &[b"a", b""])], 4, &[Expect::Done]);
+    lines.write((70, 80), 1, &[(Opcode::Length, &[b"b"])], 5, &[Expect::Integer(2)]);
+    assert!(lines.is_right());
+}
+
+#[test]
 fn requests_of_one_connection_take_effect_in_their_order() {
     let seen = |value: Expect, connection: u32| {
         let mut lines = Lines::default();
