@@ -12,7 +12,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use lockstep_proto::checksum::cluster_id;
 use lockstep_server::{
     cli::{Cli, Command, Durability, FormatArgs, InspectArgs, StartArgs, count_of, show_size},
-    dev,
+    dev, huge_pages,
     journal::{
         folder::Identity,
         format::{FormatProgress, format_folder},
@@ -134,6 +134,7 @@ fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
         options.durability.name()
     );
     if options.durability == Durability::Memory {
+        let _ = huge_pages::avoid();
         warn!(
             "--durability memory: this server forgets at a restart what it has acknowledged and gets it back from the others; if a \
              quorum restarts together, acknowledged writes are lost"

@@ -25,7 +25,7 @@ use super::{
     clock::Now,
     disk::{self, SuperblockChange},
     header_of,
-    pace::Pace,
+    pace::{Pace, STEP_BYTES},
     spare::{self, Spare},
     transfer::KeptCheckpoint,
 };
@@ -41,12 +41,6 @@ use crate::{
     ring::{self, Sync},
     stub::state_hash,
 };
-
-/// Bytes that store and sessions give out between two turns: some tens of microseconds of work.
-const STEP_BYTES: usize = 64 << 10;
-
-/// Bytes in one write to the disk. A write of the journal may have to wait for one of these.
-const WRITE_BYTES: usize = 128 << 10;
 
 /// When the next checkpoint is due, and what is being written.
 pub struct Checkpointer {
@@ -266,13 +260,14 @@ async fn write_state(
 async fn take_sessions(shard: &Rc<Shard>, pace: &mut Pace) -> Option<(Vec<Vec<u8>>, u128)> {
     let mut pieces = Vec::new();
     loop {
-        let mut piece = Vec::with_capacity(STEP_BYTES + STEP_BYTES / 8);
+        let step_bytes = pace.step_bytes();
+        let mut piece = Vec::with_capacity(step_bytes + step_bytes / 8);
         let progress = {
             let core = &mut *shard.core.borrow_mut();
             if core.checkpointer.is_given_up {
                 return None;
             }
-            core.machine.sessions.checkpoint_step(STEP_BYTES, &mut piece)
+            core.machine.sessions.checkpoint_step(step_bytes, &mut piece)
         };
         let size = piece.len();
         pieces.push(piece);
@@ -298,7 +293,7 @@ async fn write_store(
             if core.checkpointer.is_given_up {
                 return Ok(None);
             }
-            core.machine.store.checkpoint_step(STEP_BYTES, &mut piece)
+            core.machine.store.checkpoint_step(pace.step_bytes(), &mut piece)
         };
         writer.push(Section::Store, &piece);
         while let Some(write) = writer.next_write() {
@@ -319,7 +314,7 @@ async fn write_piece(
 ) -> anyhow::Result<()> {
     let CheckpointWrite { mut offset, mut bytes } = write;
     while !bytes.is_empty() {
-        let piece = bytes.split_to(WRITE_BYTES.min(bytes.len()));
+        let piece = bytes.split_to(pace.write_bytes().min(bytes.len()));
         let size = piece.len();
         ring::write_at(file.clone(), piece, offset, Sync::Later).await?;
         offset += size as u64;

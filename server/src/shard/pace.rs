@@ -14,8 +14,15 @@ use crate::ring;
 /// notices much of it. Each byte counts twice, when it is taken and when it is written.
 const CALM_BYTES_PER_S: u64 = 32 << 20;
 
-/// How long the journal's growth is watched before much is concluded from it.
+/// How long the journal's growth is watched before much is concluded from it, unless it has grown by a sixteenth of the room.
 const ELAPSED_MIN: Duration = Duration::from_millis(250);
+
+/// Bytes that store and sessions give out between two turns: some tens of microseconds of work.
+pub(super) const STEP_BYTES: usize = 64 << 10;
+
+/// The same for a checkpoint that is late. Under full load a turn takes a millisecond, and with small steps between them the
+/// journal filled up before the checkpoint was done: writes waited, and throughput was a fifth lower.
+const STEP_BYTES_MAX: usize = 512 << 10;
 
 /// The pace of one checkpoint.
 pub(super) struct Pace {
@@ -25,6 +32,7 @@ pub(super) struct Pace {
     rested: Instant,
     /// Estimate of what is still to be done.
     rest_bytes: u64,
+    step_bytes: usize,
 }
 
 impl Pace {
@@ -32,7 +40,17 @@ impl Pace {
     pub(super) fn new(core: &Core) -> Pace {
         let now = Instant::now();
         let rest_bytes = 2 * core.machine.store.entry_bytes();
-        Pace { start: now, used_at_start: core.disk.used_bytes(), rested: now, rest_bytes }
+        Pace { start: now, used_at_start: core.disk.used_bytes(), rested: now, rest_bytes, step_bytes: STEP_BYTES }
+    }
+
+    /// How many bytes are to be taken next.
+    pub(super) fn step_bytes(&self) -> usize {
+        self.step_bytes
+    }
+
+    /// How many bytes are to be written next at most. A write of the journal may have to wait for one of these.
+    pub(super) fn write_bytes(&self) -> usize {
+        2 * self.step_bytes
     }
 
     /// Lets everything that has arrived meanwhile go first, and the disk rest, after `step_bytes` have been taken or written.
@@ -49,7 +67,9 @@ impl Pace {
         };
         let pause =
             bytes_per_s.map(|rate| Duration::from_nanos((step_bytes as u64).saturating_mul(1_000_000_000) / rate));
-        match pause.and_then(|pause| pause.checked_sub(self.rested.elapsed())) {
+        let took = self.rested.elapsed();
+        self.step_bytes = next_step_bytes(self.step_bytes, pause, took);
+        match pause.and_then(|pause| pause.checked_sub(took)) {
             Some(early) => ring::sleep(early).await,
             None => drop(tokio_uring::no_op().await),
         }
@@ -63,8 +83,20 @@ fn bytes_per_s(room: u64, grown: u64, elapsed: Duration, rest_bytes: u64) -> Opt
     let left = room.checked_sub(grown).filter(|left| *left > 0)?;
     // The time that is left is `left / grown` of the time that has passed.
     let rest = u128::from(rest_bytes) * u128::from(grown) * 1_000_000_000;
-    let rate = rest / (u128::from(left) * elapsed.max(ELAPSED_MIN).as_nanos());
+    let elapsed_min = if grown < room / 16 { ELAPSED_MIN } else { Duration::from_millis(1) };
+    let rate = rest / (u128::from(left) * elapsed.max(elapsed_min).as_nanos());
     Some(u64::try_from(rate).unwrap_or(u64::MAX).max(CALM_BYTES_PER_S))
+}
+
+/// The size of the step after one of `step_bytes` that `took` some time, of the `pause` from one to the next: twice that when
+/// it was late, half of it when there is much time.
+fn next_step_bytes(step_bytes: usize, pause: Option<Duration>, took: Duration) -> usize {
+    match pause {
+        None => STEP_BYTES_MAX,
+        Some(pause) if took > pause => (2 * step_bytes).min(STEP_BYTES_MAX),
+        Some(pause) if took < pause / 4 => (step_bytes / 2).max(STEP_BYTES),
+        Some(_) => step_bytes,
+    }
 }
 
 #[cfg(test)]
@@ -80,8 +112,30 @@ mod tests {
         assert_eq!(bytes_per_s(32 * MIB, 0, second, 1 << 40), calm, "the journal does not grow");
         assert_eq!(bytes_per_s(32 * MIB, 8 * MIB, second, 300 * MIB), Some(100 * MIB), "three seconds are left");
         assert_eq!(bytes_per_s(1 << 40, MIB, second, 300 * MIB), calm, "there is plenty of time");
-        assert_eq!(bytes_per_s(9 * MIB, MIB, Duration::ZERO, 80 * MIB), Some(40 * MIB), "too early to tell");
+        assert_eq!(bytes_per_s(33 * MIB, MIB, Duration::ZERO, 800 * MIB), Some(100 * MIB), "too early to tell");
+        let moment = Duration::from_millis(20);
+        assert_eq!(
+            bytes_per_s(32 * MIB, 8 * MIB, moment, 30 * MIB),
+            Some(500 * MIB),
+            "it grows fast, and that is certain"
+        );
         assert_eq!(bytes_per_s(2, 1, second, u64::MAX), Some(u64::MAX), "no overflow");
+    }
+
+    #[test]
+    fn steps_are_large_only_while_a_checkpoint_is_late() {
+        let millis = Duration::from_millis;
+        let mut step_bytes = STEP_BYTES;
+        for expected in [2 * STEP_BYTES, 4 * STEP_BYTES, STEP_BYTES_MAX, STEP_BYTES_MAX] {
+            step_bytes = next_step_bytes(step_bytes, Some(millis(1)), millis(2));
+            assert_eq!(step_bytes, expected);
+        }
+        assert_eq!(next_step_bytes(step_bytes, Some(millis(8)), millis(4)), step_bytes, "that is fast enough");
+        for expected in [4 * STEP_BYTES, 2 * STEP_BYTES, STEP_BYTES, STEP_BYTES] {
+            step_bytes = next_step_bytes(step_bytes, Some(millis(8)), millis(1));
+            assert_eq!(step_bytes, expected);
+        }
+        assert_eq!(next_step_bytes(STEP_BYTES, None, millis(1)), STEP_BYTES_MAX, "the journal's room is used up");
     }
 
     #[test]
