@@ -21,7 +21,7 @@ const ELAPSED_MIN: Duration = Duration::from_millis(250);
 pub(super) const STEP_BYTES: usize = 64 << 10;
 
 /// The same for a checkpoint that is late. Under full load a turn takes a millisecond, and with small steps between them the
-/// journal filled up before the checkpoint was done: writes waited, and throughput was a fifth lower.
+/// journal filled up before the checkpoint was done, and writes waited.
 const STEP_BYTES_MAX: usize = 512 << 10;
 
 /// The pace of one checkpoint.
