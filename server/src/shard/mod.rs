@@ -310,7 +310,8 @@ impl Shard {
     fn turn_again(self: &Rc<Self>) {
         let shard = self.clone();
         tokio_uring::spawn(async move {
-            ring::sleep(Duration::from_nanos(1)).await;
+            // Completes in the round after the one that submits everything queued so far.
+            let _ = tokio_uring::no_op().await;
             shard.turn.notify();
         });
     }
