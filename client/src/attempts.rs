@@ -79,6 +79,10 @@ impl Link {
     ///
     /// Why the connection must be given up: the reply makes no sense, or the server is not the primary any more.
     pub(crate) fn on_reply(&mut self, reply: &Reply<'_>, now: Instant) -> Result<(), FailureKind> {
+        if reply.is_keep_alive() {
+            self.kept_alive_at = Some(now);
+            return Ok(());
+        }
         let sequence = reply.sequence();
         let entry = match self.flight.get_mut(sequence) {
             Lookup::Outstanding(entry) => entry,
@@ -222,6 +226,7 @@ impl Link {
         self.peer = None;
         self.owed_since = None;
         self.ping_at = None;
+        self.kept_alive_at = None;
         self.unsent.clear();
         let now = Instant::now();
         let is_attempt = self.take_attempt(now);
@@ -308,7 +313,7 @@ impl Link {
             let failure = failure.as_ref().filter(|_| !entry.is_sent());
             entry.call.expire(failure, outcome);
         }
-        let is_connected = self.peer.is_some();
+        let (is_connected, kept_alive_at) = (self.peer.is_some(), self.kept_alive_at);
         for (sequence, entry) in self.flight.iter_mut() {
             self.wake.lower(entry.call.deadline);
             match entry.state {
@@ -319,6 +324,9 @@ impl Link {
                 }
                 State::Paused(until) => self.wake.lower(until),
                 State::Sent(at) if is_connected => {
+                    // A server that says so is there and has the request, or will read it: to send it again would only add to
+                    // what waits, and would be answered after it.
+                    let at = kept_alive_at.map_or(at, |kept_alive_at| at.max(kept_alive_at));
                     let resend_at = entry.resend_at(at, self.options.attempt_timeout);
                     if resend_at > now {
                         self.wake.lower(resend_at);

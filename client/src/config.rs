@@ -65,8 +65,8 @@ impl ClientOptions {
         self.request_timeout
     }
 
-    /// After how long without an answer a request is sent again on the same connection, under the same session and
-    /// sequence. Doubles with each repeat. Default: 1 s.
+    /// After how long without an answer, or another word from the server, a request is sent again on the same connection, under
+    /// the same session and sequence. Doubles with each repeat. Default: 1 s.
     ///
     /// Too short a time makes a slow cluster slower: the server gets the bytes again, though it carries them out once.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
@@ -81,7 +81,8 @@ impl ClientOptions {
     }
 
     /// After how long without a whole reply from a server that owes one its connection is given up. A ping is sent at half of
-    /// it, so a server that is alive but slow to commit keeps its connection. Default: 2 s.
+    /// it, and a server that owes answers says every 200 ms that it is there, so one that is alive but slow to commit, or that reads
+    /// nothing because its journal is full, keeps its connection. Choose a second or more. Default: 2 s.
     pub fn silence_timeout(mut self, timeout: Duration) -> Self {
         self.silence_timeout = timeout.max(Duration::from_millis(2));
         self

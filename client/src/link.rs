@@ -61,6 +61,8 @@ pub(crate) struct Link {
     pub(crate) owed_since: Option<Instant>,
     /// When it was asked for a sign of life.
     pub(crate) ping_at: Option<Instant>,
+    /// When the server, owing answers, last said that it is there.
+    pub(crate) kept_alive_at: Option<Instant>,
     /// What has kept requests from being answered; `None` once one was.
     pub(crate) last_failure: Option<Failure>,
 }
@@ -99,6 +101,7 @@ impl Link {
             peer: None,
             owed_since: None,
             ping_at: None,
+            kept_alive_at: None,
             last_failure: None,
             options,
             directory,

@@ -75,7 +75,10 @@ impl Socket {
         self.stream.write_all(frame).await?;
         let mut piece = [0; 4096];
         loop {
-            if let Some(reply) = self.decoder.next_reply()? {
+            while let Some(reply) = self.decoder.next_reply()? {
+                if reply.is_keep_alive() {
+                    continue;
+                }
                 if reply.operation() != operation {
                     let got = reply.operation();
                     let message = format!("reply to {got:?} where one to {operation:?} was due");

@@ -125,11 +125,24 @@ impl<'a> Reply<'a> {
         self.body
     }
 
+    /// Whether it answers nothing, and only says that the server is there: see [`encode_keep_alive`].
+    #[inline]
+    pub fn is_keep_alive(&self) -> bool {
+        self.sequence() == 0 && self.operation == Operation::Ping && self.status == Status::Ok
+    }
+
     /// Size of the frame, in bytes.
     #[inline]
     pub fn size(&self) -> usize {
         ReplyHeader::SIZE + self.body.len()
     }
+}
+
+/// Appends the frame by which a server that owes answers says that it is there: the reply to a ping that nobody has sent, with
+/// the sequence 0.
+pub fn encode_keep_alive(out: &mut Vec<u8>) {
+    let parts = ReplyParts { status: Status::Ok, operation: Operation::Ping, copies: 0, sequence: 0, version: 0 };
+    encode_reply(&parts, &[], out);
 }
 
 /// The fixed part of a reply.

@@ -218,11 +218,15 @@ async fn read_requests(
                 // The log is full: nothing more is read from this socket until there is room again.
                 Progress::Full(size) => {
                     consumed += size;
+                    connection.is_waiting.set(true);
                     shard.room.notified().await;
+                    connection.is_waiting.set(false);
                 }
                 // The refusal is in the replies; this connection's bytes cannot be trusted any more.
                 Progress::Refused => return,
             }
+            // What waits here has not been offered to the replica, so nobody will answer it, and it can be dropped: its client cannot
+            // tell that from a request that was lost on its way, and sends it again elsewhere if it still wants it.
             if connection.is_broken.get() {
                 return;
             }
@@ -258,6 +262,7 @@ pub(crate) async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, con
             continue;
         }
         shard.metrics.ring_operations.increment();
+        connection.has_sent.set(true);
         connection.note_sending(replies.len());
         let (result, replies) = stream.write_all(replies).await;
         connection.note_sending(0);

@@ -8,7 +8,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
 };
 
 use harness::{Cluster, Spec, scratch_folder, wait_for};
@@ -168,12 +167,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 async fn connect(addresses: &str) -> Client {
-    // Answers that are long in coming are no reason to look for another primary, or to send a write once more on another
-    // connection: the first one would go into the journal too, as soon as there is room, and take it from others.
-    let options = ClientOptions::new()
-        .request_timeout(harness::DEADLINE)
-        .silence_timeout(Duration::from_secs(20))
-        .probe_after(Duration::from_secs(5));
+    let options = ClientOptions::new().request_timeout(harness::DEADLINE);
     Client::connect(addresses.split(','), options).await.unwrap()
 }
 

@@ -117,6 +117,34 @@ async fn an_unanswered_request_is_repeated_on_its_connection_and_the_second_answ
     assert_eq!(fake.state().machine.writes, 1);
 }
 
+/// A server whose journal is full reads nothing, not even a ping, and whatever its clients send again has to wait too.
+#[tokio::test]
+async fn nothing_is_sent_again_to_a_server_that_says_that_it_is_there() {
+    let fake = Fake::single(|seen| match seen.operation {
+        Operation::Put => Action::Hold,
+        Operation::Ping => Action::Ignore,
+        _ => Action::Answer,
+    })
+    .await;
+    let options = options().attempt_timeout(Duration::from_secs(1)).silence_timeout(Duration::from_secs(2));
+    let client = Client::connect(fake.addresses(), options).await.unwrap();
+    let put = tokio::spawn({
+        let client = client.clone();
+        async move { client.put("key", "value").await }
+    });
+    fake.until("the put arrives", |state| state.held.len() == 1).await;
+    let since = tokio::time::Instant::now();
+    while since.elapsed() < Duration::from_secs(4) {
+        fake.keep_alive();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let held = fake.state().held.len();
+    fake.release(std::mem::take);
+    put.await.unwrap().unwrap();
+    let connections: std::collections::BTreeSet<usize> = fake.state().seen.iter().map(|seen| seen.connection).collect();
+    assert_eq!((held, connections.len()), (1, 1));
+}
+
 #[tokio::test]
 async fn a_write_that_is_not_answered_in_time_has_an_unknown_outcome_and_a_read_has_not() {
     let fake = Fake::single(|seen| match seen.operation {

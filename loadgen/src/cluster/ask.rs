@@ -72,8 +72,10 @@ impl Conversation {
         encode_request(&parts, &mut frame);
         self.stream.write_all(&frame)?;
         loop {
-            if let Some(reply) = self.decoder.next_reply().map_err(io::Error::other)? {
-                return Ok((reply.status(), reply.body().to_vec()));
+            while let Some(reply) = self.decoder.next_reply().map_err(io::Error::other)? {
+                if !reply.is_keep_alive() {
+                    return Ok((reply.status(), reply.body().to_vec()));
+                }
             }
             read_more(&mut self.stream, &mut self.decoder)?;
         }

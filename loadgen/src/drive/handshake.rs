@@ -261,7 +261,14 @@ pub(super) async fn register(stream: &Rc<TcpStream>) -> Result<u64, HandshakeErr
     };
     encode_request(&parts, &mut frame);
     let parse = |bytes: &[u8]| -> Result<_, HandshakeError> {
-        Ok(Reply::parse(bytes)?.map(|reply| ((reply.status(), reply.version(), view_of(&reply)), reply.size())))
+        let mut skipped = 0;
+        while let Some(reply) = Reply::parse(&bytes[skipped..])? {
+            skipped += reply.size();
+            if !reply.is_keep_alive() {
+                return Ok(Some(((reply.status(), reply.version(), view_of(&reply)), skipped)));
+            }
+        }
+        Ok(None)
     };
     match within(stream, STEP_TIMEOUT, exchange(stream, frame, parse)).await?? {
         (Status::Ok, session, _) => Ok(session),

@@ -3,7 +3,7 @@
 use lockstep_proto::{
     Operation, Status,
     limits::REPLY_BODY_SIZE_MAX,
-    reply::{Reply, ReplyHeader, ReplyParts, begin_reply, encode_reply, finish_reply},
+    reply::{Reply, ReplyHeader, ReplyParts, begin_reply, encode_keep_alive, encode_reply, finish_reply},
     request::FrameError,
 };
 use proptest::prelude::*;
@@ -47,6 +47,19 @@ fn the_largest_body_passes() {
 #[should_panic]
 fn a_body_beyond_the_bound_is_not_encoded() {
     encode_reply(&PARTS, &vec![7; REPLY_BODY_SIZE_MAX + 1], &mut Vec::new());
+}
+
+#[test]
+fn a_keep_alive_is_told_from_every_answer() {
+    let mut frame = Vec::new();
+    encode_keep_alive(&mut frame);
+    assert!(Reply::parse(&frame).expect("valid").expect("complete").is_keep_alive());
+    let ping = ReplyParts { operation: Operation::Ping, ..PARTS };
+    for parts in [PARTS, ping, ReplyParts { status: Status::BadRequest, sequence: 0, ..ping }] {
+        frame.clear();
+        encode_reply(&parts, &[], &mut frame);
+        assert!(!Reply::parse(&frame).expect("valid").expect("complete").is_keep_alive());
+    }
 }
 
 #[test]

@@ -44,6 +44,9 @@ const COUNTERS: &[Number<ShardMetrics>] = &[
     number("turns", "Turns of the event loop", |m| m.turns.get()),
     number("ring_operations", "Operations handed to io_uring for sockets and the journal", |m| m.ring_operations.get()),
     number("connections_accepted", "Connections accepted", |m| m.accepted_connections.get()),
+    number("keep_alives", "Times that a client which waited for an answer was told that the server is there", |m| {
+        m.keep_alives.get()
+    }),
     number("sessions_evicted", "Sessions evicted to keep the table within its bound", |m| m.evicted_sessions.get()),
     number("view_changes", "Times that the view has changed since the start", |m| m.view_changes.get()),
     number("checkpoints_installed", "Checkpoints of other servers that have become this server's state", |m| {

@@ -293,6 +293,8 @@ pub struct ShardMetrics {
     pub evicted_clients: Counter,
     /// Connections from and to other servers.
     pub server_connections: Gauge,
+    /// Times that a client which waited for an answer was told that the server is there.
+    pub keep_alives: Counter,
     /// Connections accepted so far.
     pub accepted_connections: Counter,
     /// Sessions in the table.
@@ -362,6 +364,7 @@ impl ShardMetrics {
             client_connections: Gauge::default(),
             client_memory_bytes: Gauge::default(),
             evicted_clients: Counter::default(),
+            keep_alives: Counter::default(),
             server_connections: Gauge::default(),
             accepted_connections: Counter::default(),
             sessions: Gauge::default(),

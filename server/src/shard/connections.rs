@@ -68,6 +68,12 @@ pub struct Connection {
     pub unanswered: Cell<u64>,
     /// The op that will hold this connection's latest write: its reads wait for it.
     pub last_write_op: Cell<u64>,
+    /// Native: a request that has been read waits until there is room for it.
+    pub is_waiting: Cell<bool>,
+    /// Native: something was sent since [`Connection::was_silent`] was asked last, ...
+    pub has_sent: Cell<bool>,
+    /// ... and answers were owed then.
+    has_owed: Cell<bool>,
     /// Front door: wakes the reading task when something has been answered.
     pub settled: LocalNotify,
     /// Front door: what was sent last is why the connection is closed, and must arrive.
@@ -234,6 +240,13 @@ impl Connection {
         self.flush.notify();
         self.settled.notify();
         self.drained.notify();
+    }
+
+    /// Native: whether the client was owed an answer all the time since this was asked last, and was sent nothing.
+    pub fn was_silent(&self) -> bool {
+        let owes = self.is_waiting.get() || self.unanswered.get() > 0;
+        let (has_owed, has_sent) = (self.has_owed.replace(owes), self.has_sent.replace(false));
+        owes && has_owed && !has_sent && self.replies.borrow().is_empty()
     }
 
     /// Counts one accepted request as answered.

@@ -13,6 +13,7 @@ mod disk;
 mod front;
 mod front_admin;
 mod handover;
+mod keep_alive;
 pub mod memory_log;
 mod origins;
 mod pace;

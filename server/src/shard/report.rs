@@ -21,12 +21,21 @@ use crate::{
 /// How often the status is published and the gauges are set.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// How many of these intervals a client waits for a word at most, once it has been owed one for an interval of this length.
+const KEEP_ALIVE_INTERVALS: u64 = 2;
+
 /// How long a shard waits before it tries again to have its primary where the first shard's is.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Publishes the shard's status for as long as it runs.
 pub async fn report_loop(shard: Rc<Shard>) {
-    while !shard.is_stopped() {
+    for interval in 1u64.. {
+        if shard.is_stopped() {
+            return;
+        }
+        if interval.is_multiple_of(KEEP_ALIVE_INTERVALS) {
+            shard.keep_clients();
+        }
         {
             let core = &mut *shard.core.borrow_mut();
             core.publish();

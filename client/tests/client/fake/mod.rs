@@ -16,6 +16,7 @@ use lockstep_client::{Client, ClientOptions};
 use lockstep_proto::{
     Operation, Status,
     hello::{Answer, Topology},
+    reply::encode_keep_alive,
 };
 use tokio::{
     net::TcpListener,
@@ -224,6 +225,15 @@ impl Fake {
             state.outstanding.remove(&(held.seen.session, held.seen.sequence));
             // A connection that is gone takes no answers.
             let _ = held.connection.send(connection::Out::Bytes(held.bytes));
+        }
+    }
+
+    /// Has the servers say that they are there wherever an answer is held back.
+    pub fn keep_alive(&self) {
+        let mut bytes = Vec::new();
+        encode_keep_alive(&mut bytes);
+        for held in &self.state().held {
+            let _ = held.connection.send(connection::Out::Bytes(bytes.clone()));
         }
     }
 
