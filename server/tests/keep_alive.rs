@@ -62,7 +62,7 @@ fn clients_of_a_server_with_a_full_journal_wait_and_repeat_nothing() {
     assert_eq!(accepted(), accepted_before, "the server is there all the time");
     assert_eq!(puts(), puts_before, "nothing is committed");
     cluster.signal(stopped, "CONT");
-    let (versions, nobody) = writers.join().unwrap();
+    let Written { versions, nobody } = writers.join().unwrap();
     assert_eq!(accepted(), accepted_before);
     assert_eq!(puts(), puts_before + WRITES as f64, "each write was carried out and answered once");
     let (first, last) = (versions.iter().min().unwrap(), versions.iter().max().unwrap());
@@ -72,9 +72,16 @@ fn clients_of_a_server_with_a_full_journal_wait_and_repeat_nothing() {
     cluster.wait_for_equal_state();
 }
 
-/// A client with its session open, which writes as soon as it is told to. Its thread returns the versions of what it wrote, and what
-/// it then read of the key `nobody`.
-fn start_writers(addresses: String) -> (JoinHandle<(Vec<u64>, Option<Entry>)>, Sender<()>) {
+/// What the client has got.
+struct Written {
+    /// The versions of what it wrote.
+    versions: Vec<u64>,
+    /// What it then read of the key of that name.
+    nobody: Option<Entry>,
+}
+
+/// A client with its session open, which writes as soon as it is told to.
+fn start_writers(addresses: String) -> (JoinHandle<Written>, Sender<()>) {
     let (go, told) = mpsc::channel();
     let (ready, is_ready) = mpsc::channel();
     // Looking for another primary would open connections, and is not what this is about.
@@ -98,7 +105,7 @@ fn start_writers(addresses: String) -> (JoinHandle<(Vec<u64>, Option<Entry>)>, S
             for write in writes {
                 versions.push(write.await.unwrap().expect("there is room again").version);
             }
-            (versions, client.get("nobody").await.unwrap())
+            Written { versions, nobody: client.get("nobody").await.unwrap() }
         })
     });
     is_ready.recv().unwrap();
