@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 use bytes::Bytes;
 
-use crate::redis::Asked;
+use crate::{groups::GroupOperation, redis::Asked};
 
 /// Something that will happen. `boot` names a process of a server: what was meant for one that is gone does not happen.
 #[derive(Clone, Debug)]
@@ -115,6 +115,8 @@ pub enum Event {
         client: u8,
         /// On which connection.
         connection: u32,
+        /// Which operation of the history it is.
+        id: GroupOperation,
         /// What.
         asked: Asked,
     },

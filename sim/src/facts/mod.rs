@@ -4,6 +4,7 @@
 //! `docs/protocol.md` numbers the invariants that these checks hold.
 
 mod disk;
+mod effects;
 mod model;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,10 @@ use lockstep_replica::{AckPolicy, Quorums, Recovered};
 
 use self::disk::DiskFacts;
 pub use self::model::{Model, Verdict};
-use crate::{groups::describe_answer, plan::Plan};
+use crate::{
+    groups::{GroupOperation, describe_answer},
+    plan::Plan,
+};
 
 /// Which check failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +83,8 @@ pub struct Facts {
     failure: Option<Failure>,
     /// Every prepare that a server has handed to its journal.
     prepares: BTreeMap<(u64, u128), Bytes>,
+    /// Which operations the requests of a prepare are, as far as they came through the front door.
+    asked: BTreeMap<(u64, u128), Vec<Option<GroupOperation>>>,
     /// The servers that have held a prepare durably at some time, a bit each.
     holders: BTreeMap<(u64, u128), u8>,
     /// Checksums of the committed prepares, from op 1 on.
@@ -104,6 +110,7 @@ impl Facts {
             now_ns: 0,
             failure: None,
             prepares: BTreeMap::new(),
+            asked: BTreeMap::new(),
             holders: BTreeMap::new(),
             committed: Vec::new(),
             committed_views: Vec::new(),
@@ -164,10 +171,13 @@ impl Facts {
         self.disks[server as usize].said_op()
     }
 
-    /// A replica hands a prepare to its journal.
-    pub fn handed_over(&mut self, server: u8, message: &Bytes) {
+    /// A replica hands a prepare to its journal. `asked` tells which operations its requests are, if they were offered there.
+    pub fn handed_over(&mut self, server: u8, message: &Bytes, asked: Option<Vec<Option<GroupOperation>>>) {
         let header = header_of(message);
         let (op, checksum) = (header.op.get(), header.checksum.get());
+        if let Some(asked) = asked {
+            self.asked.entry((op, checksum)).or_insert(asked);
+        }
         self.prepares.entry((op, checksum)).or_insert_with(|| message.clone());
         self.disks[server as usize].hand_over(op, checksum);
     }

@@ -19,9 +19,20 @@ struct ModelSession {
     answers: BTreeMap<u64, Verdict>,
 }
 
+/// A request of the committed log that was carried out, and not refused or answered again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effect {
+    pub(super) op: u64,
+    /// Its place among the requests of the op.
+    pub(super) index: usize,
+    pub(super) revision: u64,
+    pub(super) time_ns: u64,
+}
+
 /// The state after all committed ops so far.
 #[derive(Clone, Debug)]
 pub struct Model {
+    effects: Vec<Effect>,
     keyspace: Keyspace,
     sessions: BTreeMap<u64, ModelSession>,
     sessions_max: usize,
@@ -31,7 +42,7 @@ pub struct Model {
 impl Model {
     /// The state before the first op.
     pub fn new(sessions_max: usize) -> Model {
-        Model { keyspace: Keyspace::default(), sessions: BTreeMap::new(), sessions_max, now_ns: 0 }
+        Model { effects: Vec::new(), keyspace: Keyspace::default(), sessions: BTreeMap::new(), sessions_max, now_ns: 0 }
     }
 
     /// Carries a prepare out. Returns an answer for each of its requests.
@@ -43,7 +54,7 @@ impl Model {
         let mut revision = header.revision.get();
         while let Some((request, after)) = Request::parse_trusted(rest) {
             rest = after;
-            verdicts.push(self.take(header.op.get(), revision, &request));
+            verdicts.push(self.take((header.op.get(), verdicts.len()), revision, &request));
             revision += 1;
         }
         verdicts
@@ -60,7 +71,12 @@ impl Model {
         self.now_ns
     }
 
-    fn take(&mut self, op: u64, revision: u64, request: &Request<'_>) -> Verdict {
+    /// All requests so far that were carried out, in order.
+    pub(super) fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
+    fn take(&mut self, (op, index): (u64, usize), revision: u64, request: &Request<'_>) -> Verdict {
         if request.operation() == Operation::Register {
             if self.sessions.len() == self.sessions_max {
                 let idle = self.sessions.iter().map(|(&number, session)| (session.last_op, number)).min();
@@ -71,7 +87,7 @@ impl Model {
         }
         if request.session() == 0 {
             // It has no name, so it is carried out as often as it is there.
-            return self.carry_out(revision, request);
+            return self.carry_out((op, index), revision, request);
         }
         let refusal = |status| Rc::new(Expected::plain(status, Version::NONE));
         let sequence = request.sequence();
@@ -85,14 +101,15 @@ impl Model {
         }
         session.highest = session.highest.max(sequence);
         let lowest = session.highest.saturating_sub(SESSION_WINDOW as u64) + 1;
-        let verdict = self.carry_out(revision, request);
+        let verdict = self.carry_out((op, index), revision, request);
         let session = self.sessions.get_mut(&request.session()).expect("it was there just now");
         session.answers.insert(sequence, verdict.clone());
         session.answers.retain(|sequence, _| *sequence >= lowest);
         verdict
     }
 
-    fn carry_out(&mut self, revision: u64, request: &Request<'_>) -> Verdict {
+    fn carry_out(&mut self, (op, index): (u64, usize), revision: u64, request: &Request<'_>) -> Verdict {
+        self.effects.push(Effect { op, index, revision, time_ns: self.now_ns });
         let moment = Moment { time: Time::exact(self.now_ns), version: Version::Exact(revision) };
         Rc::new(self.keyspace.carry_out(&moment, request, false))
     }

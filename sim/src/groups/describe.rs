@@ -6,7 +6,8 @@ use lockstep_proto::{
     request::Request,
 };
 
-use super::{Operated, search::Stuck};
+use super::{Operated, search::Stuck, witness::Refused};
+use crate::keyspace::Keyspace;
 
 /// Operations that an explanation lists at most.
 const LISTED_MAX: usize = 16;
@@ -79,23 +80,34 @@ fn describe(operated: &Operated) -> String {
 
 /// Why there is no order, and the operations around the place where every order ends.
 pub(super) fn explain(group: u16, operations: &[Operated], stuck: &Stuck) -> String {
-    let overdue = &operations[stuck.overdue as usize];
+    let (state, around) = around(operations, stuck.overdue, &stuck.state);
+    format!(
+        "no order of effects on group {group} explains these answers. At best it was {{{state}}} before this was answered:\n  {around}"
+    )
+}
+
+/// Why the order of the log does not explain what clients were told.
+pub(super) fn explain_refused(group: u16, operations: &[Operated], refused: &Refused) -> String {
+    let (state, around) = around(operations, refused.place, &refused.state);
+    let why = &refused.why;
+    format!(
+        "the log is no order of effects on group {group}: {why}. It was {{{state}}}; what does not fit:\n  {around}"
+    )
+}
+
+/// What the keys hold, and an operation with those around it.
+fn around(operations: &[Operated], place: u32, state: &Keyspace) -> (String, String) {
+    let overdue = &operations[place as usize];
     let around: Vec<&Operated> =
         operations.iter().filter(|operated| !operated.is_refused && operated.invoke_ns <= overdue.return_ns).collect();
     let skipped = around.len().saturating_sub(LISTED_MAX);
     let lines: Vec<String> = around[skipped..].iter().map(|operated| describe(operated)).collect();
-    let state: Vec<String> = stuck
-        .state
+    let state: Vec<String> = state
         .iter()
         .map(|(key, entry)| {
             format!("{} = {} at {:?}, expiry {:?}", text(key), text(&entry.value), entry.version, entry.expiry)
         })
         .collect();
-    format!(
-        "no order of effects on group {group} explains these answers. At best it was {{{}}} before this was answered:\n  {}\n\
-         ({skipped} earlier operations)\n  {}",
-        state.join("; "),
-        describe(overdue),
-        lines.join("\n  ")
-    )
+    let around = format!("{}\n({skipped} earlier operations)\n  {}", describe(overdue), lines.join("\n  "));
+    (state.join("; "), around)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{GroupOptions, Kind, Operated};
+use super::{GroupOptions, Kind, Operated, precedence::Precedence};
 use crate::keyspace::{Bytes, Entry, Keyspace, Moment, Version, says_otherwise};
 
 /// How a search ended.
@@ -108,12 +108,9 @@ pub(super) struct Search<'a> {
     pure: Vec<u32>,
     /// Of the lost connections, what was not answered, in order; what has no order is a list of its own.
     unknown: Vec<Vec<u32>>,
-    /// Answered operations by the time of their answers.
-    by_return: Vec<u32>,
-    /// The answered operation before on the same connection, and where operations are found among those of their kind.
-    before: Vec<Option<u32>>,
+    precedence: Precedence<'a>,
+    /// Where operations are found among those of their kind.
     index: Vec<u32>,
-    kinds: Vec<Kind>,
     /// The keys that each operation concerns, a bit each, and their names.
     keys: Vec<u64>,
     names: Vec<Vec<u8>>,
@@ -127,15 +124,13 @@ pub(super) struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub(super) fn new(operations: &'a [Operated], options: GroupOptions) -> Search<'a> {
-        let kinds: Vec<Kind> = operations.iter().map(Operated::kind).collect();
         let mut search = Search {
             operations,
             options,
             logged: Vec::new(),
             pure: Vec::new(),
             unknown: Vec::new(),
-            by_return: Vec::new(),
-            before: Vec::new(),
+            precedence: Precedence::new(operations),
             index: vec![0; operations.len()],
             keys: Vec::new(),
             names: Vec::new(),
@@ -143,7 +138,6 @@ impl<'a> Search<'a> {
             floors: vec![0; operations.len()],
             tried: Tried::default(),
             stuck: None,
-            kinds,
         };
         search.keys = operations.iter().map(|operated| operated.keys(&mut search.names)).collect();
         let named = |(key, version): (&[u8], u64)| {
@@ -158,11 +152,9 @@ impl<'a> Search<'a> {
     /// Puts operations into the lists of their kinds.
     fn sort(&mut self) {
         let operations = self.operations;
-        let (mut last, mut lost) = (HashMap::new(), HashMap::new());
+        let mut lost = HashMap::new();
         for (place, operated) in (0u32..).zip(operations) {
-            let kind = self.kinds[place as usize];
-            self.before.push(operated.connection.and_then(|connection| last.get(&connection).copied()));
-            match kind {
+            match self.precedence.kinds[place as usize] {
                 Kind::Logged(revision) => self.logged.push((revision, place)),
                 Kind::Pure => {
                     self.index[place as usize] = self.pure.len() as u32;
@@ -179,18 +171,11 @@ impl<'a> Search<'a> {
                 }
                 Kind::Void => {}
             }
-            if let (Some(connection), Kind::Logged(_) | Kind::Pure) = (operated.connection, kind) {
-                last.insert(connection, place);
-            }
         }
         self.logged.sort_unstable();
         for (index, (_, place)) in (0..).zip(&self.logged) {
             self.index[*place as usize] = index;
         }
-        let mut by_return: Vec<u32> =
-            self.pure.iter().chain(self.logged.iter().map(|(_, place)| place)).copied().collect();
-        by_return.sort_by_key(|&place| operations[place as usize].return_ns);
-        self.by_return = by_return;
         for (place, floor) in self.floors.iter_mut().enumerate() {
             let is_before = |other: u32| operations[other as usize].return_ns < operations[place].invoke_ns;
             let before = self.logged.iter().filter(|(_, other)| is_before(*other));
@@ -270,7 +255,7 @@ impl<'a> Search<'a> {
 
     fn is_placed(&self, node: &Node, place: u32) -> bool {
         let index = self.index[place as usize];
-        match self.kinds[place as usize] {
+        match self.precedence.kinds[place as usize] {
             Kind::Logged(_) => index < node.logged,
             _ => node.pure[index as usize / 64] >> (index % 64) & 1 == 1,
         }
@@ -278,15 +263,11 @@ impl<'a> Search<'a> {
 
     /// The operation that was answered first, of those that are not placed.
     fn overdue(&self, node: &Node) -> Option<u32> {
-        self.by_return.iter().copied().find(|&place| !self.is_placed(node, place))
+        self.precedence.overdue(|place| self.is_placed(node, place))
     }
 
-    /// Whether an operation may be next: nothing that is not placed was answered before it was asked for, or asked for before
-    /// it on its connection.
     fn may_be_next(&self, node: &Node, place: u32, overdue: u32) -> bool {
-        let bound_ns = self.operations[overdue as usize].return_ns;
-        self.operations[place as usize].invoke_ns <= bound_ns
-            && self.before[place as usize].is_none_or(|before| self.is_placed(node, before))
+        self.precedence.may_be_next(place, overdue, |place| self.is_placed(node, place))
     }
 
     /// Carries out an answered operation. `None` if the answer is another one.
@@ -336,7 +317,7 @@ impl<'a> Search<'a> {
     /// Places an answered operation. `None` if the answer is another one.
     fn place(&self, mut node: Node, place: u32) -> Option<Node> {
         let index = self.index[place as usize];
-        if let Kind::Logged(revision) = self.kinds[place as usize] {
+        if let Kind::Logged(revision) = self.precedence.kinds[place as usize] {
             // What it sees is older than itself.
             let is_newer = |(name, entry): (&Bytes, &Entry)| {
                 self.concerns(place, name) && matches!(entry.version, Version::Exact(version) if version > revision)
@@ -400,7 +381,7 @@ impl<'a> Search<'a> {
         let Some(overdue) = self.overdue(node) else { return true };
         let next = self.logged.get(node.logged as usize).map(|(_, place)| *place);
         next.filter(|&place| self.may_be_next(node, place, overdue)).is_some_and(|place| {
-            let Kind::Logged(revision) = self.kinds[place as usize] else { return false };
+            let Kind::Logged(revision) = self.precedence.kinds[place as usize] else { return false };
             self.carry_out(&mut node.state.clone(), place, Version::Exact(revision)).is_some()
         })
     }
@@ -475,7 +456,7 @@ impl<'a> Search<'a> {
         let least: Vec<u64> =
             self.names.iter().map(|name| node.state.get(name).map_or(0, |entry| entry.version.least())).collect();
         let is_too_late = |place: u32| self.seen[place as usize].iter().any(|&(name, version)| least[name] > version);
-        let late = self.by_return.iter().find(|&&place| !self.is_placed(node, place) && is_too_late(place));
+        let late = self.precedence.by_return.iter().find(|&&place| !self.is_placed(node, place) && is_too_late(place));
         late.map(|&place| self.keys[place as usize])
     }
 

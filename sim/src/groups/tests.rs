@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_proto::program::{Builder, Opcode, ResultWriter};
+use lockstep_proto::{
+    program::{Builder, Opcode, ResultWriter},
+    request::{RequestParts, encode_request},
+};
 
 use super::*;
 use crate::{
@@ -11,6 +14,9 @@ use crate::{
 };
 
 const OPTIONS: GroupOptions = GroupOptions { slack_ns: 10, wall_start_ns: 1_000_000, steps_max: 100_000 };
+
+/// A bound so low that the search decides nothing.
+const TOO_HARD: GroupOptions = GroupOptions { steps_max: 1, ..OPTIONS };
 
 fn frame(is_write: bool, commands: &[(Opcode, &[&[u8]])]) -> Bytes {
     let mut program = Builder::new();
@@ -64,8 +70,8 @@ impl Lines {
         self.0.complete(id, times.1, (Operation::Transact, Status::Ok, revision), &body(told));
     }
 
-    fn lost(&mut self, at_ns: u64, connection: u32, commands: &[(Opcode, &[&[u8]])]) {
-        self.0.invoke(0, 1, Some(connection), at_ns, frame(true, commands));
+    fn lost(&mut self, at_ns: u64, connection: u32, commands: &[(Opcode, &[&[u8]])]) -> GroupOperation {
+        self.0.invoke(0, 1, Some(connection), at_ns, frame(true, commands))
     }
 
     fn read(&mut self, times: (u64, u64), connection: u32, commands: &[(Opcode, &[&[u8]])], told: &[Expect]) {
@@ -73,9 +79,29 @@ impl Lines {
         self.0.complete(id, times.1, (Operation::Query, Status::Ok, 0), &body(told));
     }
 
+    /// Whether the history, which is right, is explained by this order: operations by their lines, and their revisions.
+    fn is_explained_by(&self, order: &[(u32, u64)]) -> bool {
+        let effect = |&(line, revision): &(u32, u64)| {
+            let invoke_ns = self.0.operations[line as usize].invoke_ns;
+            let time_ns = OPTIONS.wall_start_ns + invoke_ns;
+            Effect { operation: GroupOperation(line), revision, time_ns }
+        };
+        let mut witness: Vec<Effect> = order.iter().map(effect).collect();
+        for at in 1..witness.len() {
+            witness[at].time_ns = witness[at].time_ns.max(witness[at - 1].time_ns);
+        }
+        assert!(self.is_right(), "only the order is in question");
+        assert!(matches!(self.0.check(&TOO_HARD, None), Err(GroupFailure::Undecided(_))));
+        match (self.0.check(&OPTIONS, Some(&witness)), self.0.check(&TOO_HARD, Some(&witness))) {
+            (Ok(0), Ok(1)) => true,
+            (Err(GroupFailure::Violation(_)), Err(GroupFailure::Violation(_))) => false,
+            other => panic!("the order is judged alike in both cases: {other:?}"),
+        }
+    }
+
     fn is_right(&self) -> bool {
-        match self.0.check(&OPTIONS) {
-            Ok(()) => true,
+        match self.0.check(&OPTIONS, None) {
+            Ok(_) => true,
             Err(GroupFailure::Violation(_)) => false,
             Err(GroupFailure::Undecided(_)) => panic!("a short history is decided"),
         }
@@ -232,8 +258,8 @@ fn any_program(dice: &mut Dice, versions: &BTreeMap<&[u8], u64>) -> (bool, Bytes
     (true, frame(true, &commands[usize::from(dice.chance(600))..]))
 }
 
-/// Clients ask one thing after another of one copy of the keys, and lose many answers.
-fn right_history(dice: &mut Dice) -> GroupHistory {
+/// Clients ask one thing after another of one copy of the keys, and lose many answers. Also returns the order of its writes.
+fn right_history(dice: &mut Dice) -> (GroupHistory, Vec<Effect>) {
     struct Doing {
         id: GroupOperation,
         is_write: bool,
@@ -241,7 +267,7 @@ fn right_history(dice: &mut Dice) -> GroupHistory {
         effect_ns: u64,
         return_ns: Option<u64>,
     }
-    let mut history = GroupHistory::default();
+    let (mut history, mut effects) = (GroupHistory::default(), Vec::new());
     let (mut state, mut versions, mut revision) = (Keyspace::default(), BTreeMap::new(), 0);
     let mut clients = [(0u64, 1u32); 3];
     let mut doing: Vec<Doing> = Vec::new();
@@ -253,7 +279,11 @@ fn right_history(dice: &mut Dice) -> GroupHistory {
         let due = doing.iter().take_while(|doing| doing.effect_ns < *now_ns).count();
         for done in doing.drain(..due) {
             revision += u64::from(done.is_write);
-            let time = Time::exact(OPTIONS.wall_start_ns + done.effect_ns);
+            let time_ns = OPTIONS.wall_start_ns + done.effect_ns;
+            if done.is_write {
+                effects.push(Effect { operation: done.id, revision, time_ns });
+            }
+            let time = Time::exact(time_ns);
             let (request, _) = Request::parse_trusted(&done.request).expect("a whole frame");
             let expected = state.carry_out(&Moment { time, version: Version::Exact(revision) }, &request, false);
             let Body::Results(results) = &expected.body else { panic!("programs have results") };
@@ -280,18 +310,149 @@ fn right_history(dice: &mut Dice) -> GroupHistory {
         doing.push(Doing { id, is_write, request, effect_ns, return_ns: Some(return_ns) });
         *now_ns = return_ns + 1 + dice.below(100);
     }
-    history
+    (history, effects)
 }
 
 #[test]
 fn no_history_that_is_right_is_found_wrong() {
     let mut undecided = 0;
     for seed in 0..400 {
-        match right_history(&mut Dice::new(seed, "history")).check(&OPTIONS) {
-            Ok(()) => {}
+        let (history, _) = right_history(&mut Dice::new(seed, "history"));
+        match history.check(&OPTIONS, None) {
+            Ok(_) => {}
             Err(GroupFailure::Undecided(_)) => undecided += 1,
             Err(GroupFailure::Violation(reason)) => panic!("seed {seed}: {reason}"),
         }
     }
     assert!(undecided <= 20, "{undecided} of 400 histories were not decided");
+}
+
+#[test]
+fn the_order_of_the_log_decides_what_is_too_hard_to_search_for() {
+    for seed in 0..400 {
+        let (history, mut witness) = right_history(&mut Dice::new(seed, "history"));
+        assert!(matches!(history.check(&TOO_HARD, None), Err(GroupFailure::Undecided(_))));
+        assert_eq!(history.check(&TOO_HARD, Some(&witness)), Ok(1), "seed {seed}");
+        let is_answered = |effect: &Effect| history.operations[effect.operation.0 as usize].told.is_some();
+        let answered = witness.iter().position(is_answered).expect("something was answered");
+        witness.remove(answered);
+        let judged = history.check(&TOO_HARD, Some(&witness));
+        assert!(matches!(judged, Err(GroupFailure::Violation(_))), "seed {seed}: an answered write is missing");
+    }
+}
+
+#[test]
+fn an_order_with_a_write_missing_doubled_or_elsewhere_is_refused() {
+    let mut lines = Lines::default();
+    lines.lost(10, 1, &[INCREMENT]);
+    lines.write((20, 30), 2, &[INCREMENT], 5, &[Expect::Integer(2)]);
+    lines.write((40, 50), 2, &[INCREMENT], 9, &[Expect::Integer(3)]);
+    lines.lost(60, 2, &[INCREMENT]);
+    assert!(lines.is_explained_by(&[(0, 4), (1, 5), (2, 9)]));
+    assert!(lines.is_explained_by(&[(0, 4), (1, 5), (2, 9), (3, 10)]));
+    assert!(!lines.is_explained_by(&[(1, 5), (2, 9)]), "without the lost one the sums are others");
+    assert!(!lines.is_explained_by(&[(1, 5), (0, 6), (2, 9)]), "too late");
+    assert!(!lines.is_explained_by(&[(0, 4), (1, 5), (2, 9), (0, 10)]), "twice");
+    assert!(!lines.is_explained_by(&[(0, 4), (2, 5), (1, 9)]), "against time");
+    assert!(!lines.is_explained_by(&[(0, 4), (1, 5)]), "an answered one is missing");
+    assert!(!lines.is_explained_by(&[(0, 4), (1, 6), (2, 9)]), "its answer has another revision");
+    assert!(!lines.is_explained_by(&[(0, 5), (1, 5), (2, 9)]), "two have one revision");
+}
+
+#[test]
+fn an_order_against_time_or_that_of_a_connection_is_refused() {
+    let set = |key: &'static [u8]| -> [&[u8]; 2] { [key, b"v"] };
+    let (a, b) = (set(b"a"), set(b"b"));
+    let mut lines = Lines::default();
+    // Nothing in the answers tells in which order these were.
+    lines.lost(10, 1, &[(Opcode::Set, &a)]);
+    lines.lost(10, 1, &[(Opcode::Set, &b)]);
+    lines.read((20, 30), 2, &[(Opcode::Get, &[b"c"])], &[Expect::Nil]);
+    lines.write((40, 50), 2, &[(Opcode::Set, &a)], 7, &[Expect::Done]);
+    lines.lost(60, 3, &[(Opcode::Set, &b)]);
+    assert!(lines.is_explained_by(&[(0, 1), (1, 2), (3, 7), (4, 8)]));
+    assert!(lines.is_explained_by(&[(1, 2), (3, 7)]), "the first was lost on its way");
+    assert!(!lines.is_explained_by(&[(1, 1), (0, 2), (3, 7)]), "the second was sent later over the same connection");
+    assert!(!lines.is_explained_by(&[(4, 6), (3, 7)]), "the last was not even asked for");
+}
+
+#[test]
+fn an_order_in_which_something_refused_takes_effect_is_refused() {
+    let mut lines = Lines::default();
+    let refused = lines.lost(10, 1, &[(Opcode::Set, &[b"a", b"v"])]);
+    lines.0.refuse(refused);
+    lines.write((20, 30), 2, &[INCREMENT], 5, &[Expect::Integer(1)]);
+    assert!(lines.is_explained_by(&[(1, 5)]));
+    assert!(!lines.is_explained_by(&[(0, 4), (1, 5)]));
+}
+
+#[test]
+fn an_order_that_a_read_does_not_fit_into_is_refused() {
+    let mut lines = Lines::default();
+    lines.write((10, 40), 1, &[INCREMENT], 1, &[Expect::Integer(1)]);
+    lines.lost(10, 2, &[(Opcode::Set, &[b"n", b"7"])]);
+    lines.read((20, 30), 3, &[GET], &[bulk("7")]);
+    assert!(lines.is_explained_by(&[(0, 1), (1, 2)]));
+    assert!(!lines.is_explained_by(&[(0, 1)]), "it was never seen");
+    let mut lines = Lines::default();
+    lines.write((10, 20), 1, &[INCREMENT], 1, &[Expect::Integer(1)]);
+    lines.lost(21, 2, &[INCREMENT]);
+    lines.lost(21, 3, &[(Opcode::Set, &[b"n", b"1"])]);
+    lines.read((30, 40), 4, &[GET], &[bulk("1")]);
+    lines.read((50, 60), 4, &[GET], &[bulk("2")]);
+    assert!(lines.is_explained_by(&[(0, 1), (1, 2)]));
+    assert!(!lines.is_explained_by(&[(0, 1), (2, 2)]), "the sum was never seen");
+}
+
+#[test]
+fn an_order_in_which_a_key_expires_at_another_time_is_refused() {
+    let explained = |read: (u64, u64), value: Expect, set_ns: u64| {
+        let mut lines = Lines::default();
+        let mut program = Builder::new();
+        let flags = lockstep_proto::program::flags::RELATIVE;
+        program.command_with(Opcode::SetWith, flags, &[b"n", b"v", &1i64.to_le_bytes(), b""]);
+        let mut set = Vec::new();
+        lockstep_server::resp::submission::Payload::Program(program.as_bytes()).encode(true, 0, 1, &mut set);
+        let id = lines.0.invoke(0, 1, Some(1), 100, Bytes::from(set));
+        lines.0.complete(id, 110, (Operation::Transact, Status::Ok, 2), &body(&[Expect::Done]));
+        lines.read(read, 2, &[GET], &[value]);
+        let effect = Effect { operation: id, revision: 2, time_ns: OPTIONS.wall_start_ns + set_ns };
+        lines.0.check(&TOO_HARD, Some(&[effect])).is_ok()
+    };
+    // A relative expiry counts from the whole ms: it is over 1 ms after the beginning of the history.
+    assert!(explained((900_000, 900_005), bulk("v"), 105) && explained((1_100_000, 1_100_005), Expect::Nil, 105));
+    assert!(!explained((900_000, 900_005), Expect::Nil, 105) && !explained((1_100_000, 1_100_005), bulk("v"), 105));
+    assert!(!explained((900_000, 900_005), bulk("v"), 500), "the log says that it was carried out after its answer");
+}
+
+#[test]
+fn what_the_log_has_is_told_by_session_and_sequence_or_by_the_connection() {
+    let named = |session: u64, sequence: u64| {
+        let parts = RequestParts {
+            operation: Operation::Put,
+            flags: 0,
+            session,
+            sequence,
+            key: b"k",
+            arguments: &[],
+            value: b"v",
+        };
+        let mut frame = Vec::new();
+        encode_request(&parts, &mut frame);
+        Bytes::from(frame)
+    };
+    let (mine, other, unnamed) = (named(3, 1), named(3, 2), frame(true, &[INCREMENT]));
+    let mut history = GroupHistory::default();
+    let put = history.invoke(0, 1, None, 10, mine.clone());
+    let increment = history.invoke(0, 2, Some(1), 10, unnamed.clone());
+    let carried = |frame: &'static [u8], asked: Option<GroupOperation>, revision: u64| {
+        let (request, _) = Request::parse_trusted(frame).expect("a whole frame");
+        Carried { request, asked, revision, time_ns: 0 }
+    };
+    let [mine, other, unnamed] = [mine, other, unnamed].map(|frame| &*Vec::from(frame).leak());
+    let log = [carried(mine, None, 1), carried(other, None, 2), carried(unnamed, Some(increment), 3)];
+    let witness = history.witness(&log).expect("all was asked for");
+    let told: Vec<(GroupOperation, u64)> = witness.iter().map(|effect| (effect.operation, effect.revision)).collect();
+    assert_eq!(told, [(put, 1), (increment, 3)]);
+    assert!(history.witness(&[carried(unnamed, None, 1)]).is_err(), "nobody has asked for it");
 }

@@ -20,7 +20,7 @@ use lockstep_server::resp::{
 };
 
 use super::{SHARD, Server, requests::Origin};
-use crate::{redis::Asked, shared::Shared};
+use crate::{groups::GroupOperation, redis::Asked, shared::Shared};
 
 /// A connection of the front door.
 #[derive(Default)]
@@ -32,7 +32,7 @@ struct Door {
     /// Requests in the log that are not answered.
     writes: usize,
     /// What was received and not taken yet.
-    waiting: VecDeque<Asked>,
+    waiting: VecDeque<(GroupOperation, Asked)>,
     /// By place in the queue of answers: whether it is in the log, and its reply once there is one.
     replies: VecDeque<(u64, bool, Option<Bytes>)>,
 }
@@ -126,7 +126,7 @@ impl Doors {
 
 impl Server {
     /// A request of a connection of the front door arrives.
-    pub fn take_command(&mut self, shared: &mut Shared, client: u8, connection: u32, asked: Asked) {
+    pub fn take_command(&mut self, shared: &mut Shared, client: u8, connection: u32, asked: (GroupOperation, Asked)) {
         let origin = Origin { client, connection };
         let Some(process) = self.process.as_deref_mut() else { return };
         let door = process.doors.open.entry(origin).or_insert_with(|| Some(Box::default()));
@@ -165,7 +165,13 @@ impl Server {
         }
     }
 
-    fn take_asked(&mut self, shared: &mut Shared, origin: Origin, door: &mut Door, asked: &Asked) -> Taken {
+    fn take_asked(
+        &mut self,
+        shared: &mut Shared,
+        origin: Origin,
+        door: &mut Door,
+        (id, asked): &(GroupOperation, Asked),
+    ) -> Taken {
         let (now_ns, wall_ns) = (self.clock.monotonic_ns(shared.now_ns), self.clock.wall_ns(shared.now_ns));
         let process = self.process.as_deref_mut().expect("the process takes something in");
         let payload = asked.payload();
@@ -197,7 +203,7 @@ impl Server {
         let refusal = if is_logged && process.journal.is_full() {
             Some(Refusal::Busy)
         } else if is_logged {
-            process.replica.offer(now_ns, &frame).map(|op| process.requests.note_offered(origin, op)).err()
+            process.replica.offer(now_ns, &frame).map(|op| process.requests.note_offered(origin, op, Some(*id))).err()
         } else {
             let ticket = process.replica.read_ticket();
             let floor = shared.facts.answered_op();

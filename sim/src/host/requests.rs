@@ -8,13 +8,20 @@ use lockstep_replica::{Input, Refusal, Role};
 use lockstep_server::stub::{Answers, refuse};
 
 use super::{Server, door::Doors};
-use crate::{schedule::Event, shared::Shared};
+use crate::{groups::GroupOperation, schedule::Event, shared::Shared};
 
 /// A connection of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Origin {
     pub client: u8,
     pub connection: u32,
+}
+
+/// A request that was put into a batch.
+struct Offered {
+    origin: Origin,
+    /// Which operation it is, if it came through the front door.
+    id: Option<GroupOperation>,
 }
 
 /// A read that waits.
@@ -30,8 +37,8 @@ struct Read {
 /// Whoever waits for something at a server.
 #[derive(Default)]
 pub(super) struct Requests {
-    /// Who asked for the requests of an op, in order.
-    origins: VecDeque<(u64, Vec<Origin>)>,
+    /// The requests of an op that were offered here, in order.
+    origins: VecDeque<(u64, Vec<Offered>)>,
     reads: VecDeque<Read>,
     confirmed: u64,
     /// Requests for which there is no room at present.
@@ -41,12 +48,18 @@ pub(super) struct Requests {
 
 impl Requests {
     /// The next request of the batch that will be `op` came from there.
-    pub(super) fn note_offered(&mut self, origin: Origin, op: u64) {
+    pub(super) fn note_offered(&mut self, origin: Origin, op: u64, id: Option<GroupOperation>) {
         match self.origins.back_mut() {
-            Some((last, origins)) if *last == op => origins.push(origin),
-            _ => self.origins.push_back((op, vec![origin])),
+            Some((last, origins)) if *last == op => origins.push(Offered { origin, id }),
+            _ => self.origins.push_back((op, vec![Offered { origin, id }])),
         }
         self.last_write.insert(origin, op);
+    }
+
+    /// Which operations the requests of `op` are, if they were offered here.
+    pub(super) fn asked(&self, op: u64) -> Option<Vec<Option<GroupOperation>>> {
+        let (_, origins) = self.origins.iter().find(|(at, _)| *at == op)?;
+        Some(origins.iter().map(|offered| offered.id).collect())
     }
 
     /// A read has come from there, when `floor` had been answered.
@@ -95,7 +108,7 @@ impl Server {
             }
             match process.replica.offer(self.clock.monotonic_ns(shared.now_ns), frame) {
                 Ok(op) => {
-                    process.requests.note_offered(origin, op);
+                    process.requests.note_offered(origin, op, None);
                     return true;
                 }
                 Err(refusal) => refusal,
@@ -192,7 +205,8 @@ impl Server {
             refuse(&request, Status::Unavailable, b"", &mut out);
             shared.reply(read.origin.client, read.origin.connection, Bytes::from(out));
         }
-        let mut broken: Vec<Origin> = requests.origins.into_iter().flat_map(|(_, origins)| origins).collect();
+        let mut broken: Vec<Origin> =
+            requests.origins.into_iter().flat_map(|(_, origins)| origins).map(|offered| offered.origin).collect();
         broken.retain(|origin| !process.doors.has(*origin));
         broken.sort_unstable();
         broken.dedup();
@@ -214,13 +228,13 @@ struct Replies<'a> {
     shared: &'a mut Shared,
     server: u8,
     op: u64,
-    origins: &'a [Origin],
+    origins: &'a [Offered],
     doors: &'a mut Doors,
 }
 
 impl Answers for Replies<'_> {
     fn answer(&mut self, index: usize, parts: &ReplyParts, body: &[u8]) {
-        let Some(origin) = self.origins.get(index) else { return };
+        let Some(Offered { origin, .. }) = self.origins.get(index) else { return };
         self.shared.facts.is_answered(self.server, self.op, index, parts, body);
         let mut out = Vec::new();
         encode_reply(parts, body, &mut out);

@@ -181,7 +181,7 @@ impl Server {
         let id = self.id;
         let Some(process) = self.process.as_deref_mut() else { return };
         shared.line(|| format!("{id}: write op={op}"));
-        shared.facts.handed_over(id, &message);
+        shared.facts.handed_over(id, &message, process.requests.asked(op));
         process.journal.push(Disk::Write { op, message });
         self.pump(shared);
     }

@@ -26,7 +26,7 @@ use crate::{
 /// too many ways; such a history is counted, and not judged.
 const CHECK_STEPS_MAX: u64 = 300_000;
 
-/// The same for a group of keys, whose positions take longer to look at.
+/// The same for a group of keys, whose positions take longer to look at. What is not found by then is judged by the log.
 const GROUP_STEPS_MAX: u64 = 10_000;
 
 impl World {
@@ -120,17 +120,22 @@ impl World {
         let options = CheckOptions { clock_slack_ns: 2000 * MS, steps_max: CHECK_STEPS_MAX, ..CheckOptions::default() };
         match self.history.check(&options) {
             Ok(_) => {}
-            Err(checker::Failure::Undecided { .. }) => self.is_undecided = true,
+            Err(undecided @ checker::Failure::Undecided { .. }) => {
+                self.is_undecided = true;
+                self.shared.line(|| undecided.to_string());
+            }
             Err(violation) => self.shared.facts.fail(Check::Linearizable, violation.to_string()),
         }
         let options = GroupOptions { slack_ns: 2000 * MS, wall_start_ns: WALL_START_NS, steps_max: GROUP_STEPS_MAX };
-        match self.shared.groups.check(&options) {
-            Ok(()) => {}
-            Err(GroupFailure::Undecided(how_far)) => {
-                self.is_undecided = true;
-                self.shared.line(|| format!("too hard to judge: {how_far}"));
-            }
+        let carried = self.shared.facts.carried_out();
+        let witness = carried.and_then(|carried| self.shared.groups.witness(&carried));
+        match self.shared.groups.check(&options, witness.as_deref().ok()) {
+            Ok(by_witness) => self.by_witness = by_witness,
+            Err(GroupFailure::Undecided(_)) => self.is_undecided = true,
             Err(GroupFailure::Violation(reason)) => self.shared.facts.fail(Check::Linearizable, reason),
+        }
+        if let Err(reason) = witness {
+            self.shared.facts.fail(Check::Linearizable, reason);
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Outcome {
     pub unknown: u64,
     /// Whether the clients' history was too hard to judge.
     pub is_undecided: bool,
+    /// Histories of groups that could be judged by the order of the committed log only.
+    pub by_witness: u32,
     /// Views that began.
     pub views: u64,
     /// Virtual time that passed, in ns.
@@ -70,6 +72,7 @@ pub struct World {
     steps: u64,
     is_done: bool,
     is_undecided: bool,
+    by_witness: u32,
     damage: Vec<Option<faults::Damage>>,
 }
 
@@ -106,6 +109,7 @@ impl World {
             steps: 0,
             is_done: false,
             is_undecided: false,
+            by_witness: 0,
             damage,
         }
     }
@@ -167,10 +171,10 @@ impl World {
                     shared.after(MS, Event::Reply { client, connection, frame: Bytes::new() });
                 }
             }
-            Event::Command { server, client, connection, asked } => {
+            Event::Command { server, client, connection, id, asked } => {
                 let node = &mut self.servers[server as usize];
                 if node.is_up() {
-                    node.take_command(shared, client, connection, asked);
+                    node.take_command(shared, client, connection, (id, asked));
                 } else {
                     shared.after(MS, Event::Reply { client, connection, frame: Bytes::new() });
                 }
@@ -329,6 +333,7 @@ impl World {
             unknown: self.clients.iter().map(|client| u64::from(client.unknown())).sum::<u64>()
                 + self.redis.iter().map(|client| u64::from(client.unknown())).sum::<u64>(),
             is_undecided: self.is_undecided,
+            by_witness: self.by_witness,
             views: self.shared.facts.views(),
             virtual_ns: self.shared.now_ns,
         }
