@@ -396,6 +396,16 @@ impl Link {
         doubt_at <= now
     }
 
+    /// Whether it is time to look for a newer primary.
+    pub(crate) fn is_look_due(&mut self, now: Instant) -> bool {
+        if !self.is_in_doubt(now) {
+            return false;
+        }
+        let not_before = self.doubt.arise(now);
+        not_before.into_iter().for_each(|at| self.wake.lower(at));
+        not_before.is_none()
+    }
+
     fn peer_name(&self) -> &str {
         self.peer.as_deref().unwrap_or("cluster")
     }

@@ -25,10 +25,10 @@ use crate::{
     config::ClientOptions,
     error::{Failure, FailureKind},
     flight::Flight,
-    search::{Search, newer_primary},
+    search::{Search, look_for_newer},
     session::Session,
     socket::{Outgoing, PIECE_SIZE, Socket},
-    timer::{Backoff, Outage, RetryBudget, Wake},
+    timer::{Backoff, Doubt, Outage, RetryBudget, Wake},
     topology::Directory,
 };
 
@@ -53,6 +53,8 @@ pub(crate) struct Link {
     pub(crate) budget: RetryBudget,
     /// The time without a server that takes requests; `None` while there is one, as far as is known.
     pub(crate) outage: Option<Outage>,
+    /// When to look for a newer primary, as long as the present one owes answers for long.
+    pub(crate) doubt: Doubt,
     /// The highest view heard of.
     pub(crate) view: u64,
     /// The server that is connected; `None` while there is no connection.
@@ -66,6 +68,9 @@ pub(crate) struct Link {
     /// What has kept requests from being answered; `None` once one was.
     pub(crate) last_failure: Option<Failure>,
 }
+
+/// A look for a newer primary, under way.
+type Look = Pin<Box<dyn Future<Output = (Search, Option<Socket>)> + Send>>;
 
 /// Why a connection is no longer served.
 enum Ended {
@@ -97,6 +102,7 @@ impl Link {
             backoff: Backoff::new(options.backoff_min, options.backoff_max),
             budget: RetryBudget::new(options.retry_budget, now),
             outage: None,
+            doubt: Doubt::default(),
             view: 0,
             peer: None,
             owed_since: None,
@@ -204,16 +210,17 @@ impl Link {
         let mut outgoing = Outgoing::default();
         let mut piece = vec![0; PIECE_SIZE].into_boxed_slice();
         let mut alarm = pin!(sleep_until(Instant::now()));
-        // A search for a newer primary, while requests have been unanswered for long.
-        let mut doubt: Option<Pin<Box<dyn Future<Output = Socket> + Send>>> = None;
+        // A look for a newer primary, while requests have been unanswered for long; between two looks the search rests.
+        let mut look: Option<Look> = None;
+        let mut resting_search = None;
         let kind = loop {
             if let Err(kind) = self.take_replies(&mut decoder) {
                 break kind;
             }
             let now = Instant::now();
             self.encode_what_fits(now, &mut outgoing);
-            if doubt.is_some() && !self.is_in_doubt(now) {
-                doubt = None;
+            if look.is_some() && !self.is_in_doubt(now) {
+                look = None;
             }
             if let Some(at) = self.wake.at()
                 && alarm.deadline() != at
@@ -241,12 +248,21 @@ impl Link {
                     if let Err(kind) = self.check_silence(now) {
                         break kind;
                     }
-                    if self.is_in_doubt(now) && doubt.is_none() {
-                        doubt = Some(Box::pin(newer_primary(self.new_search(), self.view)));
+                    if look.is_none() && self.is_look_due(now) {
+                        self.doubt.begin_look(now, rand::random_range(0.0..=1.0));
+                        let search = resting_search.take().unwrap_or_else(|| self.new_search());
+                        look = Some(Box::pin(look_for_newer(search, self.view)));
                     }
                 }
-                socket = async { doubt.as_mut().expect("there is doubt").await }, if doubt.is_some() => {
-                    return Ended::Superseded(Box::new(socket));
+                (search, found) = async { look.as_mut().expect("somebody looks").await }, if look.is_some() => {
+                    look = None;
+                    if let Some(socket) = found {
+                        self.doubt = Doubt::default();
+                        return Ended::Superseded(Box::new(socket));
+                    }
+                    resting_search = Some(search);
+                    let next_at = self.doubt.end_look(Instant::now());
+                    self.wake.lower(next_at);
                 }
             }
         };

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -24,9 +24,6 @@ const HEAD_START: Duration = Duration::from_millis(5);
 
 /// How long a round waits at least for further answers once there is one.
 const PATIENCE_MIN: Duration = Duration::from_millis(5);
-
-/// Bounds of the pause between two looks for a newer primary while the present one owes answers.
-const DOUBT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// A search for one shard's primary.
 pub(crate) struct Search {
@@ -130,20 +127,12 @@ impl Search {
     }
 }
 
-/// Waits for a primary of a later view than `view`: whoever is connected to that one's primary and gets no answers may have
-/// been left behind.
-pub(crate) async fn newer_primary(mut search: Search, view: u64) -> Socket {
+/// Looks for a primary of a later view than `view`, once: whoever is connected to that one's primary and gets no answers may have
+/// been left behind. Gives the search back for the next look.
+pub(crate) async fn look_for_newer(mut search: Search, view: u64) -> (Search, Option<Socket>) {
     search.hear_of(view);
-    let mut pause = DOUBT_PAUSE.0;
-    loop {
-        if let Ok(socket) = search.round(true).await
-            && socket.topology.view > view
-        {
-            return socket;
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(DOUBT_PAUSE.1);
-    }
+    let found = search.round(true).await.ok().filter(|socket| socket.topology.view > view);
+    (search, found)
 }
 
 /// What was heard in one round.

@@ -99,6 +99,45 @@ impl Outage {
     }
 }
 
+/// Bounds of the pause between two looks for a newer primary while the present one owes answers.
+const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How long nothing must have been in doubt for the next doubt to be a new one. A cluster that answers, but slowly, puts its
+/// clients in doubt with every request; each of them would begin with quick looks again.
+const CALM: Duration = Duration::from_secs(1);
+
+/// When to look whether there is a newer primary, while the present one has owed an answer for long: at once, and then after pauses
+/// that double.
+#[derive(Debug, Default)]
+pub(crate) struct Doubt {
+    looks: u32,
+    next_look_at: Option<Instant>,
+    last_at: Option<Instant>,
+}
+
+impl Doubt {
+    /// An answer is owed for long. When to look: not before this instant, or at once.
+    pub(crate) fn arise(&mut self, now: Instant) -> Option<Instant> {
+        if self.last_at.replace(now).is_some_and(|last_at| now.saturating_duration_since(last_at) >= CALM) {
+            *self = Doubt { last_at: Some(now), ..Doubt::default() };
+        }
+        self.next_look_at.filter(|at| *at > now)
+    }
+
+    /// A look begins. `chance`, from 0 to 1, spreads those of many clients.
+    pub(crate) fn begin_look(&mut self, now: Instant, chance: f64) {
+        let ceiling = LOOK_PAUSE.0.saturating_mul(1 << self.looks.min(20)).min(LOOK_PAUSE.1);
+        self.looks = self.looks.saturating_add(1);
+        self.next_look_at = Some(now + ceiling.mul_f64(0.5 + chance / 2.0));
+    }
+
+    /// A look has found nobody. The next one is not made at once, however long this one took. Returns when it may be made.
+    pub(crate) fn end_look(&mut self, now: Instant) -> Instant {
+        let earliest = now + LOOK_PAUSE.0 / 2;
+        *self.next_look_at.insert(self.next_look_at.map_or(earliest, |at| at.max(earliest)))
+    }
+}
+
 /// Requests that succeed for one repeat given back to the budget.
 const SUCCESSES_PER_RETRY: u32 = 5;
 
@@ -185,6 +224,50 @@ mod tests {
         assert!((50..150).contains(&rounds), "{rounds}");
         assert!((3..=5).contains(&attempts), "10, 20, 40, 80 and 160 ms: {attempts}");
         assert!(outage.pause(start + Duration::from_secs(3600), &backoff) <= Duration::from_secs(1));
+    }
+
+    /// The pauses between `count` looks that are made as soon as they may be, in milliseconds.
+    fn look_pauses_ms(doubt: &mut Doubt, mut now: Instant, count: usize, chance: f64) -> Vec<u128> {
+        let pause = |_| {
+            assert_eq!(doubt.arise(now), None, "it is time");
+            doubt.begin_look(now, chance);
+            let at = doubt.end_look(now + Duration::from_millis(1));
+            assert_eq!(doubt.arise(now + Duration::from_millis(2)), Some(at));
+            let pause = at - now;
+            now = at;
+            pause.as_millis()
+        };
+        (0..count).map(pause).collect()
+    }
+
+    #[test]
+    fn looks_for_a_newer_primary_begin_at_once_and_come_ever_more_rarely() {
+        let start = Instant::now();
+        let longest = look_pauses_ms(&mut Doubt::default(), start, 9, 1.0);
+        assert_eq!(longest, [20, 40, 80, 160, 320, 640, 1000, 1000, 1000]);
+        let shortest = look_pauses_ms(&mut Doubt::default(), start, 9, 0.0);
+        assert_eq!(shortest, [11, 20, 40, 80, 160, 320, 500, 500, 500], "the first look ends after its half pause");
+    }
+
+    #[test]
+    fn a_look_that_takes_long_is_followed_by_a_pause_all_the_same() {
+        let start = Instant::now();
+        let mut doubt = Doubt::default();
+        doubt.begin_look(start, 1.0);
+        let late = start + Duration::from_secs(2);
+        assert_eq!(doubt.end_look(late), late + Duration::from_millis(10));
+    }
+
+    #[test]
+    fn a_doubt_right_after_another_goes_on_with_its_pauses_and_one_after_a_calm_time_begins_anew() {
+        let start = Instant::now();
+        let mut doubt = Doubt::default();
+        look_pauses_ms(&mut doubt, start, 9, 1.0);
+        // The ninth look was made 3260 ms after the first one, and the tenth is due at 4260 ms.
+        let soon = start + Duration::from_millis(4100);
+        assert_eq!(doubt.arise(soon), Some(start + Duration::from_millis(4260)));
+        assert_eq!(doubt.arise(soon + CALM), None);
+        assert_eq!(look_pauses_ms(&mut doubt, soon + CALM, 2, 1.0), [20, 40]);
     }
 
     #[test]

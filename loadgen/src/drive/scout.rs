@@ -18,10 +18,14 @@ use super::ring;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause between two rounds, at least and at most; in between it is a sixteenth of how long the search has lasted.
-const ROUND_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+const ROUND_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
-/// Pause between two looks while the present primary owes answers.
-const DOUBT_PAUSE: Duration = Duration::from_millis(20);
+/// Pause between two looks while the present primary owes answers, at least and at most; in between it is an eighth of how long it
+/// has been in doubt.
+const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How long nothing must have been in doubt for the next doubt to be a new one: with a cluster that is slow, every request raises one.
+const CALM: Duration = Duration::from_secs(1);
 
 /// A server that calls itself the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +59,45 @@ struct State {
     out_since: Option<Instant>,
     /// Whether a primary was found since answers have stopped: it did not serve.
     has_found_in_vain: bool,
-    next_doubt_at: Option<Instant>,
+    doubt: Doubt,
+}
+
+/// When to look for another primary although there is one.
+#[derive(Default)]
+struct Doubt {
+    since: Option<Instant>,
+    last_at: Option<Instant>,
+    next_look_at: Option<Instant>,
+}
+
+impl Doubt {
+    /// The primary owes an answer for long. Whether it is time to look for another one; the next time is then set. `chance`, from 0 to 1,
+    /// spreads those of many threads and processes.
+    fn is_look_due(&mut self, now: Instant, chance: f64) -> bool {
+        if self.last_at.replace(now).is_some_and(|last_at| now.saturating_duration_since(last_at) >= CALM) {
+            *self = Self { last_at: Some(now), ..Self::default() };
+        }
+        let elapsed = now.saturating_duration_since(*self.since.get_or_insert(now));
+        let is_due = self.next_look_at.is_none_or(|at| now >= at);
+        if is_due {
+            self.next_look_at = Some(now + spread((elapsed / 8).clamp(LOOK_PAUSE.0, LOOK_PAUSE.1), chance));
+        }
+        is_due
+    }
+}
+
+/// The pause between two rounds of a search that has lasted for `elapsed`.
+fn round_pause(elapsed: Duration, chance: f64) -> Duration {
+    spread((elapsed / 16).clamp(ROUND_PAUSE.0, ROUND_PAUSE.1), chance)
+}
+
+/// From a half of `pause`, with a `chance` of 0, to all of it, with 1.
+fn spread(pause: Duration, chance: f64) -> Duration {
+    pause.mul_f64(0.5 + chance / 2.0)
+}
+
+fn chance() -> f64 {
+    rand::random_range(0.0..=1.0)
 }
 
 impl Scout {
@@ -74,7 +116,7 @@ impl Scout {
             is_searching: false,
             out_since: None,
             has_found_in_vain: false,
-            next_doubt_at: None,
+            doubt: Doubt::default(),
         };
         Self {
             protocol,
@@ -163,7 +205,7 @@ impl Scout {
     fn pause(&self) -> Duration {
         let since = self.state.borrow().out_since;
         let elapsed = since.map_or(Duration::ZERO, |since| since.elapsed());
-        (elapsed / 16).clamp(ROUND_PAUSE.0, ROUND_PAUSE.1)
+        round_pause(elapsed, chance())
     }
 
     /// The primary owes an answer for suspiciously long: looks, every now and then, whether there is another one.
@@ -171,10 +213,9 @@ impl Scout {
         let now = Instant::now();
         {
             let mut state = self.state.borrow_mut();
-            if state.is_searching || state.next_doubt_at.is_some_and(|at| now < at) {
+            if state.is_searching || !state.doubt.is_look_due(now, chance()) {
                 return;
             }
-            state.next_doubt_at = Some(now + DOUBT_PAUSE);
         }
         self.ask_all();
     }
@@ -206,5 +247,50 @@ impl Scout {
             state.primary = Some(Primary { server, view, address });
             self.news.set();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When looks are made, in ms after the first one, if the primary is in doubt at every one of `doubts_ms`.
+    fn looks_ms(doubt: &mut Doubt, start: Instant, doubts_ms: impl IntoIterator<Item = u64>, chance: f64) -> Vec<u64> {
+        let is_due = |ms: &u64| doubt.is_look_due(start + Duration::from_millis(*ms), chance);
+        doubts_ms.into_iter().filter(is_due).collect()
+    }
+
+    #[test]
+    fn looks_are_as_frequent_as_a_failover_needs_and_then_ever_rarer() {
+        let start = Instant::now();
+        let looks = looks_ms(&mut Doubt::default(), start, 0..60_000, 1.0);
+        assert_eq!(looks[..9], [0, 20, 40, 60, 80, 100, 120, 140, 160]);
+        let pauses: Vec<u64> = looks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.is_sorted() && pauses.ends_with(&[1000, 1000]), "{pauses:?}");
+        assert!(looks.len() < 100, "{}", looks.len());
+        let hasty = looks_ms(&mut Doubt::default(), start, 0..60_000, 0.0);
+        assert!(hasty.len() > looks.len() && hasty.len() < 200, "{}", hasty.len());
+        assert_eq!(hasty[hasty.len() - 1] - hasty[hasty.len() - 2], 500);
+    }
+
+    #[test]
+    fn a_slow_cluster_is_one_doubt_and_a_calm_time_ends_it() {
+        let start = Instant::now();
+        let mut doubt = Doubt::default();
+        // Each request is in doubt for 50 ms, and answered.
+        let doubts = (0..30_000).filter(|ms| ms % 200 < 50);
+        let looks = looks_ms(&mut doubt, start, doubts, 1.0);
+        assert!(looks.len() < 60, "{}", looks.len());
+        let calm = start + Duration::from_millis(31_100);
+        assert_eq!(looks_ms(&mut doubt, calm, 0..61, 1.0), [0, 20, 40, 60]);
+    }
+
+    #[test]
+    fn rounds_of_a_search_are_a_sixteenth_of_its_time_apart_up_to_a_second() {
+        let ms = Duration::from_millis;
+        assert_eq!(round_pause(ms(0), 1.0), ms(1));
+        assert_eq!(round_pause(ms(320), 1.0), ms(20));
+        assert_eq!(round_pause(ms(320), 0.0), ms(10));
+        assert_eq!(round_pause(ms(3_600_000), 1.0), ms(1000));
     }
 }
