@@ -189,6 +189,7 @@ impl Server {
             Asked::Put(..) => Form::Put,
             _ => Form::Value,
         };
+        // Clients do not say READONLY, so only a wrong variant answers from what the server happens to have.
         if is_stale(is_logged, false, process.role == Role::Primary) {
             shared.facts.is_read(self.id, process.machine.applied, shared.facts.answered_op());
             let (request, _) = Request::parse_trusted(&frame).expect("it was encoded just now");

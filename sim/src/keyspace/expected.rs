@@ -39,8 +39,6 @@ pub enum Body {
     Value(Bytes),
     /// A sum.
     Sum(i64),
-    /// What is left of a time-to-live in ms, within bounds; `u64::MAX`: it does not expire.
-    Left(u64, u64),
     /// The results of a program.
     Results(Vec<Expect>),
 }
@@ -87,9 +85,6 @@ impl Expected {
                 Body::Empty => body.is_empty(),
                 Body::Value(value) => body == &value[..],
                 Body::Sum(sum) => body == sum.to_le_bytes(),
-                Body::Left(least, most) => {
-                    body.try_into().is_ok_and(|ms| (*least..=*most).contains(&u64::from_le_bytes(ms)))
-                }
                 Body::Results(expected) => all_accepted(expected, results(body), &mut bindings),
             };
         is_it.then_some(bindings)

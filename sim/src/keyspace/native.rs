@@ -37,8 +37,7 @@ impl Keyspace {
                 Some(entry) => Expected { status: Status::Ok, version, body: Body::Value(entry.value.clone()) },
                 None => missing,
             },
-            Operation::Exists => self.get(key).map_or(missing, |_| Expected::plain(Status::Ok, version)),
-            _ => Expected::plain(Status::BadRequest, Version::NONE),
+            other => unreachable!("{other:?} is not drawn"),
         }
     }
 

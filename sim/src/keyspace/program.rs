@@ -254,15 +254,12 @@ impl Keyspace {
     fn expire(&mut self, moment: &Moment, command: &Command<'_>) -> Expect {
         let [key, ms] = command.first();
         let Some(entry) = self.get(key) else { return boolean(false) };
-        let (own, new) = (entry.expiry, expiry_of(moment, command, ms));
-        // In whole ms, the present one rounded up; exact only if both are, as they are where these flags are drawn.
-        let order = |expiry: Option<Time>| expiry.map_or(u64::MAX, |expiry| expiry.earliest_ns.div_ceil(MS));
-        let is_refused = command.has(NX) && own.is_some()
-            || command.has(XX) && own.is_none()
-            || command.has(GT) && order(new) <= order(own)
-            || command.has(LT) && order(new) >= order(own);
+        // Which of two times is the later one cannot always be known where they are intervals.
+        assert!(!command.has(GT) && !command.has(LT), "neither GT nor LT is drawn");
+        let has_expiry = entry.expiry.is_some();
+        let is_refused = command.has(NX) && has_expiry || command.has(XX) && !has_expiry;
         if !is_refused {
-            self.set_expiry(moment, key, new);
+            self.set_expiry(moment, key, expiry_of(moment, command, ms));
         }
         boolean(!is_refused)
     }

@@ -126,7 +126,8 @@ impl RedisClient {
     /// Adds a command.
     fn add(&mut self, shared: &Shared, draft: &mut Draft, kind: RedisCommand, key: usize) {
         let keys = self.groups[draft.group].clone();
-        let names = (&keys[key][..], &keys[self.key(draft.group)][..]);
+        let other = self.key(draft.group);
+        let names = (&keys[key][..], &keys[other][..]);
         match kind {
             RedisCommand::Get | RedisCommand::Read | RedisCommand::Stamp | RedisCommand::TimeToLive => {
                 self.add_read(draft, kind, key, names);
@@ -141,7 +142,7 @@ impl RedisClient {
             | RedisCommand::Move => {
                 self.add_change(draft, kind, key, names);
             }
-            _ => self.add_write(shared, draft, kind, key, names),
+            _ => self.add_write(shared, draft, kind, (key, other), names),
         }
     }
 
@@ -176,7 +177,7 @@ impl RedisClient {
         shared: &Shared,
         draft: &mut Draft,
         kind: RedisCommand,
-        key: usize,
+        (key, other_key): (usize, usize),
         (name, other): (&[u8], &[u8]),
     ) {
         let known = self.known[draft.group][key].value.clone();
@@ -190,7 +191,7 @@ impl RedisClient {
             }
             RedisCommand::MultiSet => {
                 let flags = if self.dice.chance(300) { NX } else { 0 };
-                let another = self.value(shared, draft.group, key);
+                let another = self.value(shared, draft.group, other_key);
                 draft.command(Opcode::MultiSet, flags, &[name, &value, other, &another]);
             }
             RedisCommand::Append => draft.command(Opcode::Append, 0, &[name, short]),

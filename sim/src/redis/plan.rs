@@ -82,7 +82,7 @@ impl RedisPlan {
         RedisPlan {
             clients: 0,
             groups: Vec::new(),
-            weights: [0; 18],
+            weights: [0; RedisCommand::ALL.len()],
             multi: 0,
             watch: 0,
             window: 1,
