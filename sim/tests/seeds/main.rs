@@ -1,9 +1,12 @@
 //! Whole runs: the same seed is the same run, a bounded number of seeds is clean, and every kind of fault really happens.
 
 use lockstep_sim::{
-    plan::{Fault, Plan},
+    groups::{Effect, GroupOptions},
+    host::WALL_START_NS,
+    plan::{Fault, MS, Plan},
     run::{run_plan, run_seed},
     shared::Counters,
+    world::World,
 };
 
 /// Seeds that the tests run: few, because tests are built to be debugged. CI runs thousands with the optimised program.
@@ -57,4 +60,38 @@ fn every_kind_of_fault_really_happens() {
         counters.merge(&run_seed(seed).outcome.counters);
         seed += 1;
     }
+}
+
+/// So many seeds have a log with a write of a group in it that is left out or moved.
+const WITNESSES: usize = 20;
+
+#[test]
+fn a_log_with_a_write_left_out_or_moved_does_not_explain_what_clients_were_told() {
+    // The search is to decide nothing, so that the log alone does.
+    let options = GroupOptions { slack_ns: 2000 * MS, wall_start_ns: WALL_START_NS, steps_max: 1 };
+    let (mut tried, mut found_missing, mut found_moved) = (0, 0, 0);
+    for seed in 0..SEEDS {
+        let mut world = World::new(Plan::of(seed), false);
+        world.run();
+        let carried = world.shared.facts.carried_out().expect("the log is that of its primaries");
+        let witness = world.shared.groups.witness(&carried).expect("somebody has asked for everything");
+        let explains = |witness: &[Effect]| world.shared.groups.check(&options, Some(witness)).is_ok();
+        assert!(explains(&witness), "seed {seed}");
+        if witness.len() < 10 || tried == WITNESSES {
+            continue;
+        }
+        tried += 1;
+        let at = witness.len() / 2;
+        let mut missing = witness.clone();
+        let effect = missing.remove(at);
+        found_missing += usize::from(!explains(&missing));
+        // At the end it is later than its answer, whatever it has told.
+        let last = witness.last().expect("there are ten");
+        let mut moved = missing.clone();
+        moved.push(Effect { revision: last.revision + 1, time_ns: last.time_ns, ..effect });
+        found_moved += usize::from(!explains(&moved));
+    }
+    assert_eq!(tried, WITNESSES, "clients work on groups in many seeds");
+    // What had no answer, and nobody has seen, may be anywhere.
+    assert!(found_missing >= WITNESSES * 3 / 4 && found_moved >= WITNESSES * 3 / 4, "{found_missing}, {found_moved}");
 }
