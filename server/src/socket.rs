@@ -181,6 +181,7 @@ pub(crate) fn make_room(buffer: &mut Vec<u8>, consumed: usize, frame_size: usize
 
 async fn serve_client(shard: &Rc<Shard>, stream: &Rc<TcpStream>, rest: Vec<u8>) {
     let (name, connection) = shard.open_connection();
+    *connection.stream.borrow_mut() = Rc::downgrade(stream);
     debug!(shard = shard.shard, connections = shard.connection_count(), "client connected");
     tokio::join!(
         async {
@@ -266,6 +267,7 @@ pub(crate) async fn write_replies(shard: &Rc<Shard>, stream: &Rc<TcpStream>, con
         connection.note_sending(replies.len());
         let (result, replies) = stream.write_all(replies).await;
         connection.note_sending(0);
+        shard.note_replies(connection);
         if result.is_err() {
             return;
         }

@@ -14,7 +14,7 @@ use super::{
     resp::{RespArgs, RespOptions},
     units::{parse_size, parse_time, show_size, show_time},
 };
-use crate::{journal::open::Expected, shard::Identity};
+use crate::{journal::open::Expected, resp::memory::CLIENT_MEMORY_MIN, shard::Identity};
 
 /// Which copies a write must have before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,6 +82,9 @@ pub enum Pinning {
 
 /// Smallest `--batch-max-bytes`: below it the largest request would fit into no batch.
 pub const BATCH_BYTES_MIN: u64 = (MessageHeader::SIZE + REQUEST_SIZE_MAX) as u64;
+
+/// Default of `--clients-memory`.
+const CLIENTS_MEMORY: &str = "256MiB";
 
 /// Largest `--pipeline`.
 pub const PIPELINE_LIMIT: u32 = 256;
@@ -184,6 +187,14 @@ pub struct TuningArgs {
     /// it asks for more than it takes.
     #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Bounds")]
     pub connections_max: u32,
+
+    /// Memory that the replies of all clients of one shard together may take while they wait to be sent; 0 for no bound
+    ///
+    /// Beyond it, the clients that leave most untaken are closed, and may connect again. Up to 16 KiB of each client are not counted.
+    /// Small: clients that read large values slowly are closed. Large: they can drive the server out of memory. Of Redis
+    /// clients, see `--resp-clients-memory`.
+    #[arg(long, value_name = "SIZE", default_value = CLIENTS_MEMORY, value_parser = parse_size, help_heading = "Bounds")]
+    pub clients_memory: u64,
 
     /// Largest number of client sessions of one shard
     ///
@@ -305,6 +316,8 @@ pub struct StartOptions {
     pub checkpoint_every: Option<u64>,
     /// Largest number of connections of a shard.
     pub connections_max: u32,
+    /// Memory that the waiting replies of a shard's clients may take, in bytes; 0 for no bound.
+    pub client_bytes_max: u64,
     /// Largest number of sessions of a shard.
     pub sessions_max: u32,
     /// How log lines look.
@@ -330,6 +343,13 @@ impl TuningArgs {
         }
         within("--pipeline", u64::from(self.pipeline), 1, u64::from(PIPELINE_LIMIT))?;
         within("--connections-max", u64::from(self.connections_max), 1, 1_000_000)?;
+        if self.clients_memory > 0 && self.clients_memory < CLIENT_MEMORY_MIN {
+            return Err(format!(
+                "--clients-memory is {}: choose 0, for no bound, or at least {}",
+                show_size(self.clients_memory),
+                show_size(CLIENT_MEMORY_MIN)
+            ));
+        }
         within("--sessions-max", u64::from(self.sessions_max), 1, 10_000_000)?;
         time_within("--batch-linger", self.batch_linger, Duration::ZERO, Duration::from_millis(100))?;
         time_within(
@@ -384,6 +404,7 @@ impl TuningArgs {
             format!("--batch-linger={}ns", self.batch_linger.as_nanos()),
             format!("--pipeline={}", self.pipeline),
             format!("--connections-max={}", self.connections_max),
+            format!("--clients-memory={}", self.clients_memory),
             format!("--sessions-max={}", self.sessions_max),
             format!("--log-format={}", self.log_format.name()),
         ];
@@ -441,6 +462,7 @@ impl StartArgs {
             pipeline_max: tuning.pipeline,
             checkpoint_every: tuning.checkpoint_every,
             connections_max: tuning.connections_max,
+            client_bytes_max: tuning.clients_memory,
             sessions_max: tuning.sessions_max,
             log_format: tuning.log_format,
             pinning: tuning.pinning(),

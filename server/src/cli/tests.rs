@@ -76,6 +76,7 @@ fn every_option_reaches_the_settings() {
         "--pipeline=3",
         "--checkpoint-every=32MiB",
         "--connections-max=11",
+        "--clients-memory=64MiB",
         "--sessions-max=12",
         "--log-format=json",
         "--cpus=1,0",
@@ -101,6 +102,7 @@ fn every_option_reaches_the_settings() {
         pipeline_max: 3,
         checkpoint_every: Some(32 << 20),
         connections_max: 11,
+        client_bytes_max: 64 << 20,
         sessions_max: 12,
         log_format: LogFormat::Json,
         pinning: Pinning::Cpus(vec![1, 0]),
@@ -110,7 +112,7 @@ fn every_option_reaches_the_settings() {
 
 #[test]
 fn options_handed_to_a_child_are_read_back_the_same() {
-    let more = ["--ack=all", "--batch-linger=1us", "--checkpoint-every=40MiB", "--cpus=0,3", "--log-format=json"];
+    let more = ["--ack=all", "--batch-linger=1us", "--checkpoint-every=40MiB", "--cpus=0,3", "--clients-memory=0"];
     let args = start_args(&[&[THREE], &more[..]].concat());
     let arguments = args.tuning.to_arguments();
     let handed_on: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -129,6 +131,7 @@ fn a_value_out_of_range_is_answered_with_the_option_and_its_range() {
         ("--pipeline=0", "--pipeline is 0: choose from 1 to 256"),
         ("--pipeline=257", "--pipeline is 257: choose from 1 to 256"),
         ("--connections-max=0", "--connections-max is 0"),
+        ("--clients-memory=1MiB", "--clients-memory is 1.0 MiB: choose 0, for no bound, or at least 32.0 MiB"),
         ("--sessions-max=0", "--sessions-max is 0"),
         ("--batch-linger=1s", "--batch-linger is 1s: choose from 0s to 100ms"),
         ("--heartbeat-interval=0", "--heartbeat-interval is 0s: choose from 1ms to 10s"),

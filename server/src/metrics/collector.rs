@@ -58,6 +58,9 @@ const COUNTERS: &[Number<ShardMetrics>] = &[
     number("evicted_clients", "Redis clients closed because all together held too much memory", |m| {
         m.evicted_clients.get()
     }),
+    number("evicted_connections", "Native clients closed because all together left too many replies untaken", |m| {
+        m.evicted_connections.get()
+    }),
     number("state_hash_mismatches", "Times that a backup's state differed at the same op: an alarm", |m| {
         m.state_hash_mismatches.get()
     }),
@@ -80,6 +83,9 @@ const GAUGES: &[Number<ShardMetrics>] = &[
         |m| m.checkpoint_received_bytes.get(),
     ),
     number("client_connections", "Client connections", |m| m.client_connections.get()),
+    number("reply_memory_bytes", "Replies that native clients have not taken, beyond small buffers", |m| {
+        m.reply_memory_bytes.get()
+    }),
     number("client_memory_bytes", "Memory that Redis clients hold beyond small buffers", |m| {
         m.client_memory_bytes.get()
     }),

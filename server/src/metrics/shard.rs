@@ -291,6 +291,10 @@ pub struct ShardMetrics {
     pub client_memory_bytes: Gauge,
     /// Redis clients that were closed because all together held too much memory.
     pub evicted_clients: Counter,
+    /// Replies that clients of the native protocol have not taken, beyond what every connection has, in bytes.
+    pub reply_memory_bytes: Gauge,
+    /// Clients of the native protocol that were closed because all together left too many replies untaken.
+    pub evicted_connections: Counter,
     /// Connections from and to other servers.
     pub server_connections: Gauge,
     /// Times that a client which waited for an answer was told that the server is there.
@@ -365,6 +369,8 @@ impl ShardMetrics {
             client_memory_bytes: Gauge::default(),
             evicted_clients: Counter::default(),
             keep_alives: Counter::default(),
+            reply_memory_bytes: Gauge::default(),
+            evicted_connections: Counter::default(),
             server_connections: Gauge::default(),
             accepted_connections: Counter::default(),
             sessions: Gauge::default(),

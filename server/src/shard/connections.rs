@@ -13,6 +13,7 @@ use lockstep_proto::{
     request::Request,
 };
 use tokio_uring::net::TcpStream;
+use tracing::warn;
 use zerocopy::IntoBytes;
 
 use super::visitors::Visitor;
@@ -78,9 +79,11 @@ pub struct Connection {
     pub settled: LocalNotify,
     /// Front door: what was sent last is why the connection is closed, and must arrive.
     pub is_refused: Cell<bool>,
-    /// Front door: bytes of answers that are being sent.
+    /// Bytes of answers that are being sent.
     in_flight: Cell<usize>,
-    /// Front door: the socket, for as long as it is served.
+    /// Native: bytes of replies that are counted in [`ConnectionTable::replies_held`].
+    counted: Cell<u64>,
+    /// The socket, for as long as it is served.
     pub stream: RefCell<Weak<TcpStream>>,
     is_dirty: Cell<bool>,
 }
@@ -168,10 +171,10 @@ impl Connection {
         }
     }
 
-    /// Front door: notes how many bytes of answers are being sent.
+    /// Notes how many bytes of answers are being sent.
     pub fn note_sending(&self, bytes: usize) {
-        let Kind::Door(door) = &self.kind else { return };
         let before = self.in_flight.replace(bytes);
+        let Kind::Door(door) = &self.kind else { return };
         if before.max(bytes) > UNCOUNTED_BYTES {
             self.note_memory();
         } else {
@@ -198,7 +201,17 @@ impl Connection {
         true
     }
 
-    /// Front door: closes the connection and gives back at once what its answers take.
+    /// Native: whether its replies take so much that they have to be counted, or did.
+    #[inline]
+    pub fn is_counted(&self) -> bool {
+        self.is_native() && (self.counted.get() > 0 || self.reply_bytes() > UNCOUNTED_BYTES)
+    }
+
+    fn reply_bytes(&self) -> usize {
+        self.replies.borrow().len() + self.in_flight.get()
+    }
+
+    /// Closes the connection and gives back at once what its answers take.
     pub fn evict(&self) {
         self.cut();
         if let Ok(mut replies) = self.replies.try_borrow_mut() {
@@ -265,9 +278,63 @@ pub struct ConnectionTable {
     dirty: Vec<Rc<Connection>>,
     /// Connections that are no client's.
     visitors: usize,
+    /// What the replies of all native clients take, as far as they are counted, in bytes.
+    replies_held: u64,
+    /// What they may take, in bytes; 0 for no bound.
+    replies_held_max: u64,
 }
 
 impl ConnectionTable {
+    /// A table of connections whose waiting replies may take so many bytes together; 0 for no bound.
+    pub fn bounded(replies_held_max: u64) -> ConnectionTable {
+        ConnectionTable { replies_held_max, ..ConnectionTable::default() }
+    }
+
+    /// What the replies take that native clients have not taken yet, in bytes. Small ones are not counted.
+    pub fn replies_held(&self) -> u64 {
+        self.replies_held
+    }
+
+    /// Notes what the replies of a native client take. If that makes it too much for all of them together, those that hold most are
+    /// closed. Returns how many.
+    #[inline]
+    pub fn note_replies(&mut self, connection: &Connection) -> u64 {
+        if connection.is_counted() { self.count_replies(connection) } else { 0 }
+    }
+
+    fn count_replies(&mut self, connection: &Connection) -> u64 {
+        let bytes = connection.reply_bytes();
+        let is_counted = bytes > UNCOUNTED_BYTES && !connection.is_broken.get();
+        let counted = if is_counted { bytes as u64 } else { 0 };
+        let before = connection.counted.replace(counted);
+        self.replies_held = self.replies_held - before + counted;
+        let is_too_much = self.replies_held_max > 0 && self.replies_held > self.replies_held_max;
+        if counted > before && is_too_much { self.evict_most() } else { 0 }
+    }
+
+    /// Closes the clients that hold most, until all together hold an eighth less than they may: not for each reply anew.
+    #[cold]
+    fn evict_most(&mut self) -> u64 {
+        let mut holders: Vec<_> = self.iter().filter(|connection| connection.counted.get() > 0).cloned().collect();
+        holders.sort_by_key(|connection| std::cmp::Reverse(connection.counted.get()));
+        let mut evicted = 0;
+        for connection in holders {
+            if self.replies_held <= self.replies_held_max - self.replies_held_max / 8 {
+                break;
+            }
+            let bytes = connection.counted.replace(0);
+            self.replies_held -= bytes;
+            evicted += 1;
+            warn!(
+                bytes,
+                all_bytes = self.replies_held,
+                "clients leave more replies untaken than --clients-memory allows, closing the one that holds most"
+            );
+            connection.evict();
+        }
+        evicted
+    }
+
     /// Number of open connections of clients.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len() - self.visitors
@@ -314,7 +381,7 @@ impl ConnectionTable {
         let slot = &mut self.slots[name.index as usize];
         assert!(slot.0 == name.generation && slot.1.is_some(), "a connection is closed once");
         slot.0 = slot.0.wrapping_add(1);
-        slot.1 = None;
+        self.replies_held -= slot.1.take().map_or(0, |connection| connection.counted.replace(0));
         self.free.push(name.index);
     }
 
@@ -338,12 +405,18 @@ impl ConnectionTable {
         }
     }
 
-    /// Wakes the writing task of every connection that there is something to send on.
-    pub fn flush_dirty(&mut self) {
-        for connection in self.dirty.drain(..) {
+    /// Wakes the writing task of every connection that there is something to send on. Returns how many clients were closed because
+    /// they leave too much untaken.
+    pub fn flush_dirty(&mut self) -> u64 {
+        let mut evicted = 0;
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for connection in dirty.drain(..) {
             connection.is_dirty.set(false);
             connection.flush.notify();
+            evicted += self.note_replies(&connection);
         }
+        self.dirty = dirty;
+        evicted
     }
 }
 
@@ -361,5 +434,51 @@ mod tests {
         assert!(table.get(first).is_none());
         assert!(Rc::ptr_eq(table.get(second).unwrap(), &connection));
         assert_eq!(table.len(), 1);
+    }
+
+    /// A client that has so many bytes of replies untaken.
+    fn holder(table: &mut ConnectionTable, bytes: usize) -> (ConnectionRef, Rc<Connection>) {
+        let (name, connection) = table.open();
+        connection.replies.borrow_mut().resize(bytes, 0);
+        (name, connection)
+    }
+
+    #[test]
+    fn those_that_leave_most_untaken_are_closed_and_give_their_memory_back() {
+        let mut table = ConnectionTable::bounded(8 << 20);
+        let holders: Vec<_> = [1, 4, 2].map(|mib| holder(&mut table, mib << 20)).into();
+        let small = holder(&mut table, UNCOUNTED_BYTES).1;
+        assert_eq!(holders.iter().map(|(_, connection)| table.note_replies(connection)).sum::<u64>(), 0);
+        assert_eq!((table.note_replies(&small), table.replies_held()), (0, 7 << 20));
+        let (name, last) = holder(&mut table, 3 << 20);
+        assert_eq!(table.note_replies(&last), 1, "10 MiB are more than 8, and 6 are clearly less");
+        assert_eq!(table.replies_held(), 6 << 20);
+        let is_broken = |connection: &Connection| connection.is_broken.get();
+        assert_eq!(
+            holders.iter().map(|(_, connection)| is_broken(connection)).collect::<Vec<_>>(),
+            [false, true, false]
+        );
+        assert!(holders[1].1.replies.borrow().is_empty());
+        // What comes for one that is being closed does not count.
+        holders[1].1.replies.borrow_mut().resize(4 << 20, 0);
+        assert_eq!((table.note_replies(&holders[1].1), table.replies_held()), (0, 6 << 20));
+        // What is being sent counts until it is, and what a closed connection held no longer does.
+        let sent = last.replies.take();
+        last.note_sending(sent.len());
+        table.note_replies(&last);
+        assert_eq!(table.replies_held(), 6 << 20);
+        last.note_sending(0);
+        table.note_replies(&last);
+        assert_eq!(table.replies_held(), 3 << 20);
+        table.close(name);
+        holders.iter().for_each(|(name, _)| table.close(*name));
+        assert_eq!(table.replies_held(), 0);
+    }
+
+    #[test]
+    fn without_a_bound_nobody_is_closed() {
+        let mut table = ConnectionTable::default();
+        let connection = holder(&mut table, 64 << 20).1;
+        assert_eq!((table.note_replies(&connection), table.replies_held()), (0, 64 << 20));
     }
 }

@@ -295,6 +295,15 @@ impl Shard {
         self.core.borrow_mut().clock.now().wall_ns
     }
 
+    /// Notes that replies of a connection have been sent.
+    #[inline]
+    pub fn note_replies(&self, connection: &Connection) {
+        if connection.is_counted() {
+            let evicted = self.core.borrow_mut().connections.note_replies(connection);
+            self.metrics.evicted_connections.add(evicted);
+        }
+    }
+
     /// Removes a client's connection.
     pub fn close_connection(&self, name: ConnectionRef) {
         let core = &mut *self.core.borrow_mut();

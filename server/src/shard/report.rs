@@ -192,6 +192,7 @@ impl Core {
             }
         }
         let metrics = &self.metrics;
+        metrics.reply_memory_bytes.set(self.connections.replies_held());
         metrics.view.set(status.view);
         metrics.is_deficient.set_flag(status.op < superblock.vouch_op.get());
         metrics.checkpoint_received_bytes.set(transfer.map_or(0, |(received, _)| received));

@@ -89,6 +89,8 @@ impl Core {
         connection.unanswered.set(connection.unanswered.get() + accepted);
         if !connection.replies.borrow().is_empty() {
             self.connections.mark_dirty(connection);
+            // Reads that may be stale are answered here, before a turn: thousands of clients could ask for megabytes in between.
+            self.metrics.evicted_connections.add(self.connections.note_replies(connection));
         }
         progress
     }
@@ -215,12 +217,15 @@ impl Core {
         self.reads.answer_ready(machine.applied, ANSWER_BYTES_MAX, |name, request, arrival_ns| {
             let Some(connection) = connections.get(name).cloned() else { return 0 };
             let size;
-            if connection.is_native() {
-                let replies = &mut connection.replies.borrow_mut();
-                let start = replies.len();
-                answer_read(&machine.store, metrics, wall_ns, request, replies);
-                size = replies.len() - start;
+            if connection.is_native() && connection.is_broken.get() {
                 connection.answered();
+                return 0;
+            } else if connection.is_native() {
+                let before = connection.replies.borrow().len();
+                answer_read(&machine.store, metrics, wall_ns, request, &mut connection.replies.borrow_mut());
+                size = connection.replies.borrow().len() - before;
+                connection.answered();
+                metrics.evicted_connections.add(connections.note_replies(&connection));
             } else if connection.defer(request) {
                 return 0;
             } else if request.operation() == Operation::Get {

@@ -63,7 +63,7 @@ pub fn turn(shard: &Rc<Shard>) {
     core.flush_peers();
     core.share_state();
     core.post_mail();
-    core.connections.flush_dirty();
+    core.metrics.evicted_connections.add(core.connections.flush_dirty());
     core.look_after_checkpoint(shard, now);
     if !core.applies.is_empty() {
         shard.apply.notify();
