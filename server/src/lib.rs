@@ -38,6 +38,7 @@ pub mod huge_pages;
 pub mod journal;
 pub mod metrics;
 pub mod notify;
+pub mod park;
 pub mod resp;
 pub mod ring;
 pub mod shard;

@@ -1,8 +1,19 @@
 //! The ring of a shard's thread, and whether this host lets us have one.
 
-use std::{future::Future, io};
+use std::{
+    future::Future,
+    io,
+    mem::ManuallyDrop,
+    os::fd::{BorrowedFd, RawFd},
+    panic::resume_unwind,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustix::io::Errno;
+
+use crate::park::{self, RingHandle};
 
 /// Submission queue entries of a shard's ring: more than one turn submits, so that a turn is one system call.
 const ENTRIES: u32 = 1024;
@@ -51,41 +62,99 @@ fn explain(error: &io::Error, disabled: Option<&str>) -> String {
     format!("io_uring cannot be used: {cause} ({error})")
 }
 
-/// Runs `future` on a ring of the calling thread's own, until it is done.
-///
-/// The ring is used by one thread only and its completions wait for that thread's next system call, which saves the
-/// kernel an interruption of the thread for each: measured, a third of the CPU per request. Kernels before 6.0
-/// know neither flag and get a plain ring.
+/// Runs `future` on a ring of the calling thread's own, until it is done. The thread waits as [`park`] says, and before it
+/// waits it looks for completions for `busy_poll`.
 ///
 /// # Errors
 ///
-/// If the kernel does not give out a ring.
-pub fn start<F: Future>(future: F) -> io::Result<F::Output> {
+/// If the kernel does not give out a ring, or does not let the thread enter it.
+///
+/// # Panics
+///
+/// If `future` panics.
+pub fn start<F: Future + 'static>(busy_poll: Duration, future: F) -> io::Result<F::Output> {
+    let (runtime, fd) = make_ring()?;
     // Dropping tokio-uring's driver frees the memory of operations in flight before it cancels them, and the kernel goes on
     // writing there: seen as a crash when a client connected while a server was ending. A ring is made once per thread
     // and lasts as long as the process does, so it is left alone.
-    let runtime = std::mem::ManuallyDrop::new(runtime()?);
-    Ok(runtime.block_on(future))
+    let runtime = ManuallyDrop::new(runtime);
+    let Some(fd) = fd else {
+        return Ok(runtime.block_on(future));
+    };
+    // SAFETY: this thread has just made the ring, and the runtime that would close it is never dropped.
+    let ring = unsafe { RingHandle::new(BorrowedFd::borrow_raw(fd), ENTRIES) };
+    let task = async move { tokio_uring::spawn(park::run(ring, busy_poll, future)).await };
+    runtime.block_on(task).unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
-fn runtime() -> io::Result<tokio_uring::Runtime> {
-    let mut plain = tokio_uring::uring_builder();
-    plain.setup_cqsize(COMPLETIONS);
-    let mut cooperative = plain.clone();
-    cooperative.setup_coop_taskrun().setup_single_issuer();
-    let build = |ring: &io_uring::Builder| {
-        let mut builder = tokio_uring::builder();
-        tokio_uring::Runtime::new(builder.entries(ENTRIES).uring_builder(ring))
-    };
-    match build(&cooperative) {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => build(&plain),
-        result => result,
+/// A runtime, and its ring if that can be told from all others; if not, the thread has to wait as tokio-uring does.
+fn make_ring() -> io::Result<(tokio_uring::Runtime, Option<RawFd>)> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // tokio-uring does not give out the descriptor of its ring: it is the one ring that was not there before.
+    let before = open_rings();
+    let runtime = runtime(&[Flags::Deferred, Flags::Cooperative, Flags::Plain])?;
+    let mut new = open_rings();
+    new.retain(|fd| !before.contains(fd));
+    match new[..] {
+        [fd] => Ok((runtime, Some(fd))),
+        // tokio-uring's own way of waiting never asks for completions that are put off until they are asked for.
+        _ => Ok((self::runtime(&[Flags::Cooperative, Flags::Plain])?, None)),
     }
+}
+
+/// The descriptors of this process's rings; none if the host does not show them.
+fn open_rings() -> Vec<RawFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let is_ring =
+        |path: &Path| std::fs::read_link(path).is_ok_and(|target| target == Path::new("anon_inode:[io_uring]"));
+    entries
+        .flatten()
+        .filter(|entry| is_ring(&entry.path()))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// How the kernel treats completions. All but `Plain` say that one thread alone uses the ring.
+#[derive(Clone, Copy)]
+enum Flags {
+    /// Completion work waits until the thread asks for completions (Linux 6.1).
+    Deferred,
+    /// Completion work waits for the thread's next system call, which saves the kernel an interruption of the thread for
+    /// each: measured, a third of the CPU per request (Linux 6.0).
+    Cooperative,
+    Plain,
+}
+
+/// A runtime on a ring with the first of these flags that the kernel knows.
+fn runtime(flags: &[Flags]) -> io::Result<tokio_uring::Runtime> {
+    let build = |flags: Flags| {
+        let mut ring = tokio_uring::uring_builder();
+        ring.setup_cqsize(COMPLETIONS);
+        match flags {
+            Flags::Deferred => ring.setup_single_issuer().setup_defer_taskrun(),
+            Flags::Cooperative => ring.setup_single_issuer().setup_coop_taskrun(),
+            Flags::Plain => &mut ring,
+        };
+        let mut builder = tokio_uring::builder();
+        tokio_uring::Runtime::new(builder.entries(ENTRIES).uring_builder(&ring))
+    };
+    let (last, first) = flags.split_last().expect("there is one to try");
+    for &flags in first {
+        match build(flags) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {}
+            result => return result,
+        }
+    }
+    build(*last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring;
 
     #[test]
     fn each_reason_names_what_to_change() {
@@ -104,11 +173,22 @@ mod tests {
 
     #[test]
     fn a_future_on_the_ring_can_wait_for_the_kernel_and_for_a_timer() {
-        let done = start(async {
+        let done = start(Duration::ZERO, async {
             tokio_uring::no_op().await?;
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            ring::sleep(Duration::from_millis(1)).await;
             io::Result::Ok(42)
         });
         assert_eq!(done.expect("a ring").expect("a completion"), 42);
+    }
+
+    #[test]
+    fn every_kind_of_ring_that_this_kernel_knows_works_with_tokios_own_waiting() {
+        for flags in [Flags::Cooperative, Flags::Plain] {
+            let runtime = ManuallyDrop::new(runtime(&[flags, Flags::Plain]).expect("a ring"));
+            runtime.block_on(async {
+                tokio_uring::no_op().await.expect("it cannot fail");
+                ring::sleep(Duration::from_millis(1)).await;
+            });
+        }
     }
 }

@@ -80,6 +80,7 @@ fn every_option_reaches_the_settings() {
         "--sessions-max=12",
         "--log-format=json",
         "--cpus=1,0",
+        "--busy-poll=60us",
     ])
     .expect("valid");
     let expected = StartOptions {
@@ -106,13 +107,22 @@ fn every_option_reaches_the_settings() {
         sessions_max: 12,
         log_format: LogFormat::Json,
         pinning: Pinning::Cpus(vec![1, 0]),
+        busy_poll_ns: 60_000,
     };
     assert_eq!(options, expected);
 }
 
 #[test]
 fn options_handed_to_a_child_are_read_back_the_same() {
-    let more = ["--ack=all", "--batch-linger=1us", "--checkpoint-every=40MiB", "--cpus=0,3", "--clients-memory=0"];
+    let more = [
+        "--ack=all",
+        "--batch-linger=1us",
+        "--busy-poll=7us",
+        "--checkpoint-every=40MiB",
+        "--cpus=0,3",
+        "--clients-memory=0",
+        "--log-format=json",
+    ];
     let args = start_args(&[&[THREE], &more[..]].concat());
     let arguments = args.tuning.to_arguments();
     let handed_on: Vec<&str> = arguments.iter().map(String::as_str).collect();

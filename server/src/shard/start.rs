@@ -110,7 +110,7 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         callers: Default::default(),
         instance: random_u64()?.max(1),
         metrics,
-        options,
+        options: options.clone(),
         phase: Cell::new(Phase::Running),
         timer_deadline_ns: Cell::new(u64::MAX),
     });
@@ -119,7 +119,8 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         shard.core.borrow_mut().open_front_door(front.server.clone(), random_u64()?);
     }
     listener.set_nonblocking(false)?;
-    uring::start(serve(shard, listener, front, shutdown, commands)).context("cannot make a ring")?
+    let busy_poll = Duration::from_nanos(options.busy_poll_ns);
+    uring::start(busy_poll, serve(shard, listener, front, shutdown, commands)).context("cannot use a ring")?
 }
 
 async fn serve(
