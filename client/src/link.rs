@@ -219,8 +219,10 @@ impl Link {
             }
             let now = Instant::now();
             self.encode_what_fits(now, &mut outgoing);
-            if look.is_some() && !self.is_in_doubt(now) {
+            // A search that rests may still hold connections to others, of questions that it no longer needs.
+            if (look.is_some() || resting_search.is_some()) && !self.is_in_doubt(now) {
                 look = None;
+                resting_search = None;
             }
             if let Some(at) = self.wake.at()
                 && alarm.deadline() != at

@@ -134,7 +134,11 @@ impl Doubt {
     /// A look has found nobody. The next one is not made at once, however long this one took. Returns when it may be made.
     pub(crate) fn end_look(&mut self, now: Instant) -> Instant {
         let earliest = now + LOOK_PAUSE.0 / 2;
-        *self.next_look_at.insert(self.next_look_at.map_or(earliest, |at| at.max(earliest)))
+        let next_at = self.next_look_at.map_or(earliest, |at| at.max(earliest));
+        // Neither the time that a look took nor the pause after it is a calm one.
+        self.last_at = Some(next_at);
+        self.next_look_at = Some(next_at);
+        next_at
     }
 }
 
@@ -256,6 +260,18 @@ mod tests {
         doubt.begin_look(start, 1.0);
         let late = start + Duration::from_secs(2);
         assert_eq!(doubt.end_look(late), late + Duration::from_millis(10));
+    }
+
+    #[test]
+    fn looks_that_take_longer_than_a_calm_time_still_grow_apart() {
+        let mut now = Instant::now();
+        let mut doubt = Doubt::default();
+        for _ in 0..9 {
+            doubt.arise(now);
+            doubt.begin_look(now, 1.0);
+            now = doubt.end_look(now + 2 * CALM);
+        }
+        assert_eq!(doubt.looks, 9);
     }
 
     #[test]

@@ -63,13 +63,39 @@ impl LocalBroadcast {
     /// Waits for the next [`LocalBroadcast::notify_all`].
     pub async fn notified(&self) {
         let generation = self.generation.get();
+        // Whoever waits for something else as well is polled again and again, and is to stand in the list once.
+        let mut listed: Option<Waker> = None;
         poll_fn(|context| {
             if self.generation.get() != generation {
                 return Poll::Ready(());
             }
-            self.waiters.borrow_mut().push(context.waker().clone());
+            if !listed.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                listed = Some(context.waker().clone());
+                self.waiters.borrow_mut().push(context.waker().clone());
+            }
             Poll::Pending
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::Future, pin::pin, task::Context};
+
+    use super::*;
+
+    #[test]
+    fn who_is_polled_often_while_it_waits_stands_in_the_list_once() {
+        let broadcast = LocalBroadcast::default();
+        let mut waiting = pin!(broadcast.notified());
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..100 {
+            assert!(waiting.as_mut().poll(&mut context).is_pending());
+        }
+        assert_eq!(broadcast.waiters.borrow().len(), 1);
+        broadcast.notify_all();
+        assert!(waiting.as_mut().poll(&mut context).is_ready());
+        assert!(!broadcast.has_waiters());
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! tokio-uring waits in epoll, where each completion interrupts the thread by a signal: the wait ends with nothing, the
 //! ring is entered with nothing to submit, and epoll is asked again. [`run`] instead enters the ring and stays there until
-//! something has completed; no signal is needed, and the kernel can put off all completion work until then, which under
-//! load is done in larger portions. epoll is then asked once, without waiting, because that is what makes tokio-uring take
-//! the completions.
+//! something has completed, which needs no signal. epoll is then asked once, without waiting, because that is what makes
+//! tokio-uring take the completions.
 //!
 //! To wait there, it must be known that no task can run. So the tasks are in a set of their own, which is polled with a
 //! waker of our own: [`Bell`]. Wake-ups from other threads ring it too; if the thread is in the ring by then, through an
@@ -37,8 +36,8 @@ use tokio::task::LocalSet;
 
 use crate::ring;
 
-/// Rounds of tasks after which a thread that does not come to rest asks for the completions that the kernel has put off.
-const BUSY_ROUNDS: u32 = 4;
+/// How long the bell is not listened to after a failure to do so.
+const LISTEN_PAUSE: Duration = Duration::from_millis(1);
 
 /// Wakes the set of tasks of a thread that may be waiting in its ring.
 ///
@@ -84,8 +83,15 @@ impl AsRawFd for BellOf {
 async fn listen(bell: Arc<Bell>) {
     let event = Rc::new(BellOf(bell));
     let mut count = vec![0; size_of::<u64>()];
-    while let Ok(read) = ring::read_at(event.clone(), count, size_of::<u64>(), 0).await {
-        count = read;
+    loop {
+        count = match ring::read_at(event.clone(), count, size_of::<u64>(), 0).await {
+            Ok(count) => count,
+            // Short of memory, most likely. What was rung meanwhile is still in the counter.
+            Err(_) => {
+                ring::sleep(LISTEN_PAUSE).await;
+                vec![0; size_of::<u64>()]
+            }
+        };
     }
 }
 
@@ -104,22 +110,24 @@ impl RingHandle {
         Self { fd, entries }
     }
 
-    /// Submits all that is queued, without waiting. The kernel submits what there is and says how much that was.
-    fn submit(self) -> io::Result<()> {
-        self.enter(self.entries, 0, IoringEnterFlags::empty())
+    /// Submits all that is queued, without waiting. Whether the kernel has taken it; if not, it is to be tried again.
+    fn submit(self) -> io::Result<bool> {
+        self.enter(self.entries, 0)
     }
 
-    /// Lets the kernel complete what it has deferred to this moment, and waits until `count` completions are there that
-    /// have not been taken. A call of its own: told to submit more than there is, the kernel would not wait.
-    fn complete(self, count: u32) -> io::Result<()> {
-        self.enter(0, count, IoringEnterFlags::GETEVENTS)
+    /// Waits until there is a completion that has not been taken. A call of its own: told to submit more than there is, the
+    /// kernel would not wait.
+    fn wait(self) -> io::Result<bool> {
+        self.enter(0, 1)
     }
 
-    fn enter(self, submit: u32, completions: u32, flags: IoringEnterFlags) -> io::Result<()> {
+    fn enter(self, submit: u32, completions: u32) -> io::Result<bool> {
+        let flags = if completions > 0 { IoringEnterFlags::GETEVENTS } else { IoringEnterFlags::empty() };
         // SAFETY: only entries are submitted that tokio-uring has queued, which keeps what they point to.
         match unsafe { io_uring_enter(self.fd, submit, completions, flags) } {
-            // Interrupted, or short of memory or of room for completions: it is tried again once completions are taken.
-            Ok(_) | Err(Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(()),
+            Ok(_) => Ok(true),
+            // Interrupted, or short of memory or of room for completions, which taking some makes.
+            Err(Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -145,24 +153,20 @@ pub async fn run<F: Future + 'static>(ring: RingHandle, busy_poll: Duration, fut
     let main = tasks.spawn_local(future);
     let mut all = pin!(tasks.run_until(main));
     let mut idle_since = None;
-    let mut rounds = 0_u32;
     loop {
         if bell.is_rung.swap(false, SeqCst) {
             idle_since = None;
-            rounds = rounds.wrapping_add(1);
             if let Poll::Ready(result) = all.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Ok(result.unwrap_or_else(|error| resume_unwind(error.into_panic())));
             }
-            ring.submit()?;
-            if rounds % BUSY_ROUNDS == 0 {
-                ring.complete(0)?;
+            if !ring.submit()? {
+                bell.is_rung.store(true, SeqCst);
             }
-        } else {
-            rounds = 0;
-            let has_looked_enough =
-                busy_poll.is_zero() || idle_since.get_or_insert_with(Instant::now).elapsed() >= busy_poll;
-            bell.is_waiting.store(has_looked_enough, SeqCst);
-            ring.complete(u32::from(has_looked_enough && !bell.is_rung.load(SeqCst)))?;
+        } else if busy_poll.is_zero() || idle_since.get_or_insert_with(Instant::now).elapsed() >= busy_poll {
+            bell.is_waiting.store(true, SeqCst);
+            if !bell.is_rung.load(SeqCst) {
+                ring.wait()?;
+            }
             bell.is_waiting.store(false, SeqCst);
         }
         // Has tokio ask epoll, which sees the completions, and lets tokio-uring's own task take them before this goes on.
@@ -228,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_never_rest_do_not_keep_out_what_the_kernel_has_put_off() {
+    fn tasks_that_never_rest_do_not_keep_out_what_completes_later() {
         let done = uring::start(Duration::ZERO, async {
             tokio_uring::spawn(async {
                 loop {

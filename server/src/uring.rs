@@ -29,6 +29,7 @@ const DISABLED_FILE: &str = "/proc/sys/kernel/io_uring_disabled";
 ///
 /// One line that says what forbids it and what to change.
 pub fn check_available() -> anyhow::Result<()> {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Err(error) = io_uring::IoUring::new(8) else {
         return Ok(());
     };
@@ -87,20 +88,18 @@ pub fn start<F: Future + 'static>(busy_poll: Duration, future: F) -> io::Result<
     runtime.block_on(task).unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
+/// Held while a ring is made, so that a new one can be told from the others.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// A runtime, and its ring if that can be told from all others; if not, the thread has to wait as tokio-uring does.
 fn make_ring() -> io::Result<(tokio_uring::Runtime, Option<RawFd>)> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // tokio-uring does not give out the descriptor of its ring: it is the one ring that was not there before.
     let before = open_rings();
-    let runtime = runtime(&[Flags::Deferred, Flags::Cooperative, Flags::Plain])?;
+    let runtime = runtime()?;
     let mut new = open_rings();
     new.retain(|fd| !before.contains(fd));
-    match new[..] {
-        [fd] => Ok((runtime, Some(fd))),
-        // tokio-uring's own way of waiting never asks for completions that are put off until they are asked for.
-        _ => Ok((self::runtime(&[Flags::Cooperative, Flags::Plain])?, None)),
-    }
+    Ok((runtime, if let [fd] = new[..] { Some(fd) } else { None }))
 }
 
 /// The descriptors of this process's rings; none if the host does not show them.
@@ -117,38 +116,22 @@ fn open_rings() -> Vec<RawFd> {
         .collect()
 }
 
-/// How the kernel treats completions. All but `Plain` say that one thread alone uses the ring.
-#[derive(Clone, Copy)]
-enum Flags {
-    /// Completion work waits until the thread asks for completions (Linux 6.1).
-    Deferred,
-    /// Completion work waits for the thread's next system call, which saves the kernel an interruption of the thread for
-    /// each: measured, a third of the CPU per request (Linux 6.0).
-    Cooperative,
-    Plain,
-}
-
-/// A runtime on a ring with the first of these flags that the kernel knows.
-fn runtime(flags: &[Flags]) -> io::Result<tokio_uring::Runtime> {
-    let build = |flags: Flags| {
-        let mut ring = tokio_uring::uring_builder();
-        ring.setup_cqsize(COMPLETIONS);
-        match flags {
-            Flags::Deferred => ring.setup_single_issuer().setup_defer_taskrun(),
-            Flags::Cooperative => ring.setup_single_issuer().setup_coop_taskrun(),
-            Flags::Plain => &mut ring,
-        };
+/// The ring is used by one thread only and its completions wait for that thread's next system call, which saves the
+/// kernel an interruption of the thread for each: measured, a third of the CPU per request. Kernels before 6.0
+/// know neither flag and get a plain ring.
+fn runtime() -> io::Result<tokio_uring::Runtime> {
+    let mut plain = tokio_uring::uring_builder();
+    plain.setup_cqsize(COMPLETIONS);
+    let mut cooperative = plain.clone();
+    cooperative.setup_coop_taskrun().setup_single_issuer();
+    let build = |ring: &io_uring::Builder| {
         let mut builder = tokio_uring::builder();
-        tokio_uring::Runtime::new(builder.entries(ENTRIES).uring_builder(&ring))
+        tokio_uring::Runtime::new(builder.entries(ENTRIES).uring_builder(ring))
     };
-    let (last, first) = flags.split_last().expect("there is one to try");
-    for &flags in first {
-        match build(flags) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {}
-            result => return result,
-        }
+    match build(&cooperative) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => build(&plain),
+        result => result,
     }
-    build(*last)
 }
 
 #[cfg(test)]
@@ -182,13 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_ring_that_this_kernel_knows_works_with_tokios_own_waiting() {
-        for flags in [Flags::Cooperative, Flags::Plain] {
-            let runtime = ManuallyDrop::new(runtime(&[flags, Flags::Plain]).expect("a ring"));
-            runtime.block_on(async {
-                tokio_uring::no_op().await.expect("it cannot fail");
-                ring::sleep(Duration::from_millis(1)).await;
-            });
-        }
+    fn where_the_ring_cannot_be_told_tokio_urings_own_waiting_does() {
+        let runtime = ManuallyDrop::new(runtime().expect("a ring"));
+        runtime.block_on(async {
+            tokio_uring::no_op().await.expect("it cannot fail");
+            ring::sleep(Duration::from_millis(1)).await;
+        });
     }
 }
