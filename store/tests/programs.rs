@@ -242,3 +242,15 @@ fn a_program_of_much_work_comes_to_its_end() {
     assert_eq!(answers[3], Answer::Integer(2003), "the next program has work of its own: {answers:?}");
     assert!(matches!(&answers[0], Answer::Array(keys) if keys.is_empty()));
 }
+
+/// What is too long to be a number is refused without being read; it used up the work of the whole program.
+#[test]
+fn increments_of_values_that_are_no_numbers_leave_a_program_its_work() {
+    let mut store = store(1);
+    let now_ns = ns(EPOCH_MS);
+    transact(&mut store, now_ns, &[(1, build(&[call(Opcode::Set, &[b"big", &vec![b'e'; 1 << 20]])]))]);
+    let mut calls = vec![call(Opcode::IncrementFloat, &[b"big", b"0.5"]); 100];
+    calls.push(call(Opcode::KeyCount, &[]));
+    let answers = transact(&mut store, now_ns, &[(2, build(&calls))]).remove(0).1;
+    assert_eq!(answers[99..], [Answer::Error(ErrorCode::NotAFloat), Answer::Integer(1)]);
+}

@@ -34,8 +34,10 @@ pub(super) fn steps(texts: &[&[u8]], sum: &Result<String, ErrorCode>) -> u64 {
     const PER_DIGIT: u64 = 100;
     /// A power of ten may have thousands of digits that are nowhere to be seen.
     const PER_EXPONENT: u64 = 30_000;
-    let digits = texts.iter().map(|text| text.len()).sum::<usize>() + sum.as_ref().map_or(0, String::len);
-    let exponents = texts.iter().filter(|text| text.iter().any(|byte| b"eEpP".contains(byte))).count();
+    // What is too long for a number is refused unread.
+    let read = || texts.iter().filter(|text| text.len() < TEXT_SIZE_END);
+    let digits = read().map(|text| text.len()).sum::<usize>() + sum.as_ref().map_or(0, String::len);
+    let exponents = read().filter(|text| text.iter().any(|byte| b"eEpP".contains(byte))).count();
     LEAST + PER_DIGIT * digits as u64 + PER_EXPONENT * exponents as u64
 }
 
