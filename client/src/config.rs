@@ -89,7 +89,8 @@ impl ClientOptions {
     }
 
     /// After how long without an answer to a request the other servers are asked, beside waiting on, whether there is a new
-    /// primary by now; after that with pauses that double from 20 ms to a second. Its own connection is given up only for one of a later view. Default: 100 ms.
+    /// primary by now; after that with pauses that double from 20 ms to a second. Its own connection is given up only for one
+    /// of a later view. Default: 100 ms.
     pub fn probe_after(mut self, time: Duration) -> Self {
         self.probe_after = time.max(Duration::from_millis(1));
         self

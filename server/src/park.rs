@@ -117,10 +117,11 @@ impl RingHandle {
 
     /// Waits until there is a completion that has not been taken. A call of its own: told to submit more than there is, the
     /// kernel would not wait.
-    fn wait(self) -> io::Result<bool> {
-        self.enter(0, 1)
+    fn wait(self) -> io::Result<()> {
+        self.enter(0, 1).map(drop)
     }
 
+    /// Whether the kernel has done it; if not, it is worth another try.
     fn enter(self, submit: u32, completions: u32) -> io::Result<bool> {
         let flags = if completions > 0 { IoringEnterFlags::GETEVENTS } else { IoringEnterFlags::empty() };
         // SAFETY: only entries are submitted that tokio-uring has queued, which keeps what they point to.

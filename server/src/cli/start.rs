@@ -175,8 +175,9 @@ pub struct TuningArgs {
 
     /// How long a shard's thread goes on looking for work before it sleeps
     ///
-    /// Being woken takes the kernel longer than anything else in a small request. Where each shard has a CPU of its own,
-    /// 50us to 200us lower the latency; where it shares one, they take it from the others. At most 10ms; 0 sleeps at once.
+    /// Each step of a request that finds the thread asleep waits for it to be woken. Where each shard has a CPU of its own, 50us
+    /// to 200us save that and keep the CPU busy; where it shares one, they take it from the others. At most 10ms; 0 sleeps at
+    /// once.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_time, help_heading = "CPU")]
     pub busy_poll: Duration,
 
