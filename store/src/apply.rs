@@ -221,7 +221,7 @@ impl Store {
         let Some(handle) = self.find_live(moment.timestamp_ns, probe, key) else {
             return self.missing(key, Status::NotFound);
         };
-        self.set_expiry(probe.hash, handle, expiry_ns);
+        self.set_expiry(probe.hash, handle, expiry_ns, moment.revision);
         WriteResult::new(Status::Ok, self.entry(handle).header.version())
     }
 

@@ -67,6 +67,7 @@ mod slab;
 mod slots;
 mod store;
 mod table;
+mod watched;
 mod write_times;
 
 pub use ahead::READS_AHEAD;

@@ -17,6 +17,7 @@ use crate::{
     slab::{Handle, Slab},
     slots::SlotLists,
     table::Table,
+    watched::Watched,
     write_times::WriteTimes,
 };
 
@@ -84,6 +85,8 @@ pub struct Store {
     pub(crate) has_stale_marks: bool,
     /// When which revisions were applied.
     pub(crate) write_times: WriteTimes,
+    /// Which keys are watched, and how they were touched.
+    pub(crate) watched: Watched,
     /// The results of the program that is carried out: kept for their memory.
     pub(crate) results: Vec<u8>,
 }
@@ -112,6 +115,7 @@ impl Store {
             mark_last: 0,
             has_stale_marks: false,
             write_times: WriteTimes::default(),
+            watched: Watched::default(),
             results: Vec::new(),
         }
     }
@@ -283,6 +287,12 @@ impl Store {
     /// Removes all keys.
     pub(crate) fn clear(&mut self) {
         if self.checkpoint.is_none() {
+            let mut watched = std::mem::take(&mut self.watched);
+            watched.touch_all(|hash| {
+                let handle = self.table.find(hash, |handle| self.hash(self.entry(handle).key()) == hash);
+                handle.map(|handle| self.entry(handle).header.version())
+            });
+            self.watched = watched;
             self.table.clear();
             self.slab = Slab::new();
             self.slots = SlotLists::new(self.slots.slots());
@@ -299,9 +309,12 @@ impl Store {
         }
     }
 
-    /// Changes when an existing key ceases to exist, and nothing else.
-    pub(crate) fn set_expiry(&mut self, hash: u64, handle: Handle, expiry_ns: u64) {
+    /// Changes when an existing key ceases to exist, and nothing else, as the request at `revision` wants it.
+    pub(crate) fn set_expiry(&mut self, hash: u64, handle: Handle, expiry_ns: u64, revision: u64) {
         let header = *self.entry(handle).header;
+        if (header.expiry_ns(), expiry_ns) != (0, 0) {
+            self.watched.touch(hash, revision);
+        }
         if header.expiry_ns() == expiry_ns {
             return;
         }
@@ -314,6 +327,8 @@ impl Store {
     /// Removes an existing key.
     pub(crate) fn remove(&mut self, hash: u64, handle: Handle) {
         let header = *self.entry(handle).header;
+        // Whoever has seen this version, or a later one, sees that it is gone.
+        self.watched.touch(hash, header.version());
         self.bytes -= header.entry_size() as u64;
         self.index_expiry(&header, 0);
         self.slots.remove(header.slot(), header.creation());

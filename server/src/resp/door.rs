@@ -142,20 +142,20 @@ impl Door {
         matches!(self.client.reply, ReplyMode::Off | ReplyMode::Skip)
     }
 
-    /// Takes an answer of `shard` in; what can be sent now goes into `replies`.
+    /// Takes an answer of `shard` in, with the number of its durable copies and its revision; what can be sent now goes into `replies`.
     #[inline]
     pub fn answer(
         &mut self,
         sequence: u64,
         shard: u16,
         status: Status,
-        copies: u8,
+        (copies, revision): (u8, u64),
         body: &[u8],
         replies: &mut Vec<u8>,
     ) {
         let Heard { stamps, is_watch, is_answered, is_write, asked, outcome, deliveries } =
             self.pending.answer(sequence, shard, status, body, replies);
-        if is_write && status == Status::Ok {
+        if is_write && status == Status::Ok && copies > 0 {
             self.client.last_write_copies = copies;
         }
         if !is_answered {
@@ -170,7 +170,8 @@ impl Door {
         if is_watch {
             self.watching -= 1;
             let transaction = &mut self.client.transaction;
-            transaction.watch(stamps.into_iter().map(|(key, version, expiry_ns)| (key, Watch { version, expiry_ns })));
+            let watch = |(key, version, expiry_ns)| (key, Watch { version, expiry_ns, revision });
+            transaction.watch(stamps.into_iter().map(watch));
             self.client.shared.watches.store(transaction.watches.len() as u32, Relaxed);
         }
     }

@@ -21,7 +21,7 @@ use crate::shard::connections::ConnectionRef;
 pub const WAITING_BYTES_MAX: usize = 32 << 20;
 
 /// A command for another shard.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ask {
     /// Who asks, in the shard that the parcel is from.
     pub connection: ConnectionRef,
@@ -29,6 +29,8 @@ pub struct Ask {
     pub sequence: u64,
     /// Where its request ends in the parcel's bytes.
     pub end: usize,
+    /// Of a program that begins with checks: the revisions at which their keys were looked at.
+    pub revisions: Box<[u64]>,
 }
 
 /// An answer for another shard.
@@ -42,6 +44,8 @@ pub struct Answer {
     pub status: Status,
     /// Number of durable copies of a write.
     pub copies: u8,
+    /// The revision that a program was carried out at, or has seen last.
+    pub revision: u64,
     /// Where its body ends in the parcel's bytes.
     pub end: usize,
 }

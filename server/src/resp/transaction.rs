@@ -66,6 +66,8 @@ pub struct Watch {
     pub version: u64,
     /// Its expiry, in ns since 1970, 0 for none.
     pub expiry_ns: u64,
+    /// The revision of the last request that was applied then.
+    pub revision: u64,
 }
 
 impl Transaction {

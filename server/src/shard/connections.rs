@@ -129,14 +129,14 @@ impl Connection {
                 encode_reply(parts, body, &mut self.replies.borrow_mut());
                 self.answered();
             }
-            Kind::Door(_) => self.door_answer(parts.sequence, shard, parts.status, parts.copies, body),
+            Kind::Door(_) => self.door_answer(parts.sequence, shard, parts.status, (parts.copies, parts.version), body),
             Kind::Visitor(visitor) => visitor.borrow_mut().answer(parts, body),
         }
     }
 
-    /// Takes in the answer of a shard to a request of a front door's client.
+    /// Takes in the answer of a shard to a request of a front door's client. `at` is the number of its durable copies, and its revision.
     #[inline]
-    pub fn door_answer(&self, sequence: u64, shard: u16, status: Status, copies: u8, body: &[u8]) {
+    pub fn door_answer(&self, sequence: u64, shard: u16, status: Status, at: (u8, u64), body: &[u8]) {
         let Kind::Door(door) = &self.kind else { return };
         if self.is_broken.get() {
             // Nobody will take it.
@@ -144,7 +144,7 @@ impl Connection {
         }
         let waiting = {
             let (mut replies, mut door) = (self.replies.borrow_mut(), door.borrow_mut());
-            door.answer(sequence, shard, status, copies, body, &mut replies);
+            door.answer(sequence, shard, status, at, body, &mut replies);
             replies.len() + door.pending.ready_bytes()
         };
         self.settled.notify();

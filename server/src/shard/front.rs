@@ -435,12 +435,17 @@ impl Core {
             }
             Action::Get { key } => {
                 let shard = shard_of_key(key, shards);
-                self.submit(desk, asker, Submission { shard, payload: Payload::Get(key), is_write: false }, Form::Get)
+                self.submit(
+                    desk,
+                    asker,
+                    Submission { shard, payload: Payload::Get(key), is_write: false, revisions: &[] },
+                    Form::Get,
+                )
             }
             Action::Put { key, value } => {
                 let shard = shard_of_key(key, shards);
                 let payload = Payload::Put(key, value);
-                self.submit(desk, asker, Submission { shard, payload, is_write: true }, Form::Put)
+                self.submit(desk, asker, Submission { shard, payload, is_write: true, revisions: &[] }, Form::Put)
             }
             Action::Run { slot, is_write } => {
                 self.submit_program(desk, asker, shard_of_slot(slot, shards), is_write, Form::Value)
@@ -470,7 +475,7 @@ impl Core {
         form: Form,
     ) -> Option<Taken> {
         let program = std::mem::take(&mut desk.program);
-        let submission = Submission { shard, payload: Payload::Program(program.as_bytes()), is_write };
+        let submission = Submission { shard, payload: Payload::Program(program.as_bytes()), is_write, revisions: &[] };
         let taken = self.submit(desk, asker, submission, form);
         desk.program = program;
         taken
@@ -531,6 +536,7 @@ impl Core {
                 shard: *shard,
                 payload: Payload::Program(program.as_bytes()),
                 is_write: spread.is_write,
+                revisions: &[],
             })
             .collect();
         self.submit_all(desk, asker, &submissions, Form::Join(Box::new(joining)))

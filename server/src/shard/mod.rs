@@ -31,6 +31,7 @@ pub mod transactions;
 mod transfer;
 pub mod turn;
 pub mod visitors;
+mod watches;
 
 use std::{
     cell::{Cell, RefCell},
@@ -150,6 +151,8 @@ pub struct Core {
     visitors: Vec<(ConnectionRef, Rc<Connection>)>,
     backlog: visitors::Backlog,
     waits: Vec<front_admin::Waiting>,
+    /// Op of the log up to which nobody looked at what requests do to watched keys.
+    watches_from_op: u64,
     read_scratch: Vec<u8>,
 }
 

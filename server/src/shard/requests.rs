@@ -144,6 +144,7 @@ impl Core {
         match self.replica.offer(now.monotonic_ns, frame) {
             Ok(op) => {
                 self.origins.push(op, name, now.monotonic_ns);
+                self.note_offered(op, frame);
                 connection.last_write_op.set(op);
                 Outcome::Accepted
             }
@@ -238,7 +239,10 @@ impl Core {
             } else {
                 scratch.clear();
                 answer_read(&machine.store, metrics, wall_ns, request, scratch);
-                let (parts, body) = parts_of(request, scratch);
+                let (mut parts, body) = parts_of(request, scratch);
+                if request.operation() == Operation::Query {
+                    parts.version = machine.revision - 1;
+                }
                 size = body.len();
                 connection.answer(&parts, body, shard);
             }

@@ -4,6 +4,7 @@
 //! connection are unanswered goes through the log behind them; a write that comes while reads are unanswered waits for them.
 
 use lockstep_proto::{
+    Status,
     limits::REQUEST_BODY_SIZE_MAX,
     request::{FLAG_STALE, Request},
 };
@@ -13,6 +14,7 @@ use super::{
     Core,
     front::{Asker, Desk, Taken},
     requests::{answer_read, parts_of},
+    watches::aborted,
 };
 use crate::resp::{
     door::{PROGRAMS_MAX, READS_ELSEWHERE_MAX},
@@ -28,6 +30,8 @@ pub(super) struct Submission<'a> {
     pub shard: u16,
     pub payload: Payload<'a>,
     pub is_write: bool,
+    /// Of a program that begins with checks: the revisions at which their keys were looked at.
+    pub revisions: &'a [u64],
 }
 
 impl Core {
@@ -89,11 +93,12 @@ impl Core {
             form = Form::Value;
         }
         let sequence = asker.door.pending.next();
-        let mut is_stale = false;
+        let (mut is_stale, mut is_aborted) = (false, false);
         if let Some(own) = submissions.iter().find(|submission| submission.shard == self.shard) {
             match self.submit_here(desk, asker, own, is_logged, sequence) {
                 Submitted::Accepted => {}
                 Submitted::Stale => is_stale = true,
+                Submitted::Aborted => is_aborted = true,
                 Submitted::Answered => return None,
                 Submitted::Full => return Some(Taken::NeedsRoom),
             }
@@ -103,11 +108,16 @@ impl Core {
             let parcel = &mut desk.outbox[submission.shard as usize];
             submission.payload.encode(is_logged, flags, sequence, &mut parcel.ask_bytes);
             let end = parcel.ask_bytes.len();
-            parcel.asks.push(Ask { connection: asker.name, sequence, end });
+            let revisions = submission.revisions.into();
+            parcel.asks.push(Ask { connection: asker.name, sequence, end, revisions });
         }
         asker.door.owe(form, is_logged);
         if is_stale {
             self.answer_stale(desk, asker, sequence);
+        }
+        if is_aborted {
+            let replies = &mut asker.connection.replies.borrow_mut();
+            asker.door.answer(sequence, self.shard, Status::Ok, (0, 0), &aborted(), replies);
         }
         None
     }
@@ -120,7 +130,7 @@ impl Core {
         answer_read(&self.machine.store, &self.metrics, wall_ns, &request, &mut desk.scratch);
         let (parts, body) = parts_of(&request, &desk.scratch);
         let replies = &mut asker.connection.replies.borrow_mut();
-        asker.door.answer(sequence, self.shard, parts.status, 0, body, replies);
+        asker.door.answer(sequence, self.shard, parts.status, (0, 0), body, replies);
     }
 
     #[inline]
@@ -142,6 +152,11 @@ impl Core {
             return Submitted::Stale;
         }
         let now_ns = asker.now.monotonic_ns;
+        if let Payload::Program(program) = submission.payload
+            && !self.look_after_watches(program, submission.revisions)
+        {
+            return Submitted::Aborted;
+        }
         let refusal = if is_logged {
             if self.journal_is_full() {
                 return self.no_room();
@@ -149,6 +164,7 @@ impl Core {
             match self.replica.offer(now_ns, &desk.frame) {
                 Ok(op) => {
                     self.origins.push(op, asker.name, now_ns);
+                    self.note_offered(op, &desk.frame);
                     asker.connection.last_write_op.set(op);
                     return Submitted::Accepted;
                 }
@@ -185,6 +201,8 @@ enum Submitted {
     Accepted,
     /// It is to be answered at once, from what is here.
     Stale,
+    /// It is not to be carried out: a watched key was touched.
+    Aborted,
     /// It was refused.
     Answered,
     /// There is no room for it now.

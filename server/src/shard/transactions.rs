@@ -24,6 +24,8 @@ use crate::resp::{
 #[derive(Debug, Default)]
 pub struct Built {
     program: Builder,
+    /// The revisions at which the watched keys were looked at, in the order of the checks.
+    revisions: Vec<u64>,
     execution: Execution,
     shard: u16,
     closes: bool,
@@ -93,6 +95,10 @@ impl Core {
             asker.error("EXECABORT Transaction discarded because of previous errors.");
             return None;
         }
+        if asker.door.writes > 0 && !asker.door.client.transaction.watches.is_empty() {
+            // Whether these touch what is watched is known when they are carried out.
+            return Some(Taken::NeedsAnswers);
+        }
         let built = match asker.door.built.take() {
             Some(built) => built,
             None => {
@@ -120,6 +126,7 @@ impl Core {
                 shard: built.shard,
                 payload: Payload::Program(built.program.as_bytes()),
                 is_write: built.program.is_write(),
+                revisions: &built.revisions,
             };
             let form = Form::Execute(Box::new(built.execution.clone()));
             if let Some(taken) = self.submit(desk, asker, submission, form) {
@@ -145,6 +152,7 @@ impl Core {
             belongs(shard_of_key(key, shards));
             let (version, expiry_ns) = (watch.version.to_le_bytes(), watch.expiry_ns.to_le_bytes());
             built.program.command(Opcode::Check, &[key, &version, &expiry_ns]);
+            built.revisions.push(watch.revision);
         }
         let mut error = None;
         for queued in &transaction.queue {

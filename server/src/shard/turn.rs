@@ -232,6 +232,7 @@ impl Core {
             self.metrics.view.set(view);
         }
         let was_primary = std::mem::replace(&mut self.replica_role, role) == Role::Primary;
+        self.forget_watches();
         if role == Role::Primary {
             self.apply_waiting();
             return;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use lockstep_proto::{Status, reply::ReplyParts, request::Request};
+use lockstep_proto::{Operation, Status, reply::ReplyParts, request::Request};
 use lockstep_replica::{Refusal, Role};
 use tracing::warn;
 
@@ -20,10 +20,11 @@ use super::{
     front::Desk,
     handover::MoveAsker,
     requests::{answer_read, parts_of},
+    watches::aborted,
 };
 use crate::{
     resp::{
-        mailbox::{Answer, Notice, Parcel},
+        mailbox::{Answer, Ask, Notice, Parcel},
         server::Server,
         writer::Writer,
     },
@@ -86,7 +87,8 @@ impl Visitor {
             (status, body) = (Status::BadRequest, TOO_MUCH);
         }
         self.answer_bytes.extend_from_slice(body);
-        self.answers.push(Answer { connection, sequence, status, copies, end: self.answer_bytes.len() });
+        let (end, revision) = (self.answer_bytes.len(), parts.version);
+        self.answers.push(Answer { connection, sequence, status, copies, revision, end });
     }
 
     /// Adds a place. Its number.
@@ -174,7 +176,8 @@ fn take_parcel(shard: &Rc<Shard>, server: &Arc<Server>, mut parcel: Parcel) {
         let body = &parcel.answer_bytes[start..answer.end];
         start = answer.end;
         let Some(connection) = core.connections.get(answer.connection).cloned() else { continue };
-        connection.door_answer(answer.sequence, parcel.from, answer.status, answer.copies, body);
+        let at = (answer.copies, answer.revision);
+        connection.door_answer(answer.sequence, parcel.from, answer.status, at, body);
         if answer.copies > 0
             && let Some(door) = connection.door()
         {
@@ -284,7 +287,7 @@ impl Core {
             for (index, ask) in parcel.asks.iter().enumerate().skip(first) {
                 let start = if index == 0 { 0 } else { parcel.asks[index - 1].end };
                 let frame = &mut parcel.ask_bytes[start..ask.end];
-                if !self.take_ask(now, &visitor, ask.connection, ask.sequence, frame) {
+                if !self.take_ask(now, &visitor, ask, frame) {
                     self.backlog.taken = index;
                     self.backlog.parcels[0] = parcel;
                     return false;
@@ -304,17 +307,22 @@ impl Core {
         &mut self,
         now: Now,
         (name, connection): &(ConnectionRef, Rc<Connection>),
-        asker: ConnectionRef,
-        sequence: u64,
+        ask: &Ask,
         frame: &mut [u8],
     ) -> bool {
         let visitor = connection.visitor().expect("visitors are visitors");
-        let number = visitor.borrow_mut().expect(asker, sequence);
+        let number = visitor.borrow_mut().expect(ask.connection, ask.sequence);
         // The frame carries the number in its own connection there; here it is that of the visitor's place.
         frame[16..24].copy_from_slice(&number.to_le_bytes());
         let frame = &*frame;
         let (request, _) = Request::parse_trusted(frame).expect("the other shard has made it");
         let operation = request.operation();
+        let is_program = matches!(operation, Operation::Transact | Operation::Query);
+        if is_program && !self.look_after_watches(request.program(), &ask.revisions) {
+            let parts = ReplyParts { status: Status::Ok, operation, copies: 0, sequence: number, version: 0 };
+            connection.answer(&parts, &aborted(), self.shard);
+            return true;
+        }
         let refusal = if operation.is_logged() {
             if self.journal_is_full() {
                 visitor.borrow_mut().unexpect();
@@ -323,6 +331,7 @@ impl Core {
             match self.replica.offer(now.monotonic_ns, frame) {
                 Ok(op) => {
                     self.origins.push(op, *name, now.monotonic_ns);
+                    self.note_offered(op, frame);
                     return true;
                 }
                 Err(refusal) => refusal,

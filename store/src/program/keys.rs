@@ -21,7 +21,7 @@ impl Run<'_, '_> {
         if is_expired(expiry_ns, self.moment.timestamp_ns) {
             self.remove(place);
         } else if let Some(handle) = place.found {
-            self.store.set_expiry(place.probe.hash, handle, expiry_ns);
+            self.store.set_expiry(place.probe.hash, handle, expiry_ns, self.moment.revision);
         }
     }
 
