@@ -33,6 +33,7 @@ pub fn surroundings_words(spec: &ClusterSpec) -> Vec<String> {
     let batching = &spec.batching;
     words.extend(batching.max_ops.map(|ops| format!("at most {ops} requests per prepare")));
     words.extend(batching.linger.map(|linger| format!("linger {}", short(linger))));
+    words.extend(batching.gather.map(|ops| format!("batches gather up to {ops} requests")));
     words.extend(batching.pipeline.map(|depth| format!("{depth} prepares in flight")));
     words
 }

@@ -17,6 +17,9 @@ use crate::{
     timers::Timer,
 };
 
+/// Bytes of a batch that make it worth a prepare, however few requests they are.
+const GATHERED_BYTES: usize = 64 << 10;
+
 impl<P: BatchPool> Replica<P> {
     /// Takes a request in: copies its frame into the open batch. Returns the op that the batch will have.
     ///
@@ -137,9 +140,23 @@ impl<P: BatchPool> Replica<P> {
         }
     }
 
+    /// Requests that are in prepares which are not applied yet.
+    fn requests_in_flight(&self) -> u64 {
+        let next_revision = self.log.position().revision;
+        self.log.header(self.applied + 1).map_or(0, |first| next_revision - first.revision.get())
+    }
+
+    /// Whether a batch is large enough to go while others are on their way: a prepare costs every server the same whatever is
+    /// in it. A batch cannot be committed before those, and each of them that is makes this one go: nothing waits for a clock.
+    fn has_gathered(&self, open: &OpenBatch<P::Buffer>) -> bool {
+        let most = self.config.batch_gather_ops.min(self.config.batch_ops_max);
+        let enough = self.requests_in_flight().min(u64::from(most));
+        u64::from(open.count()) >= enough || open.len() >= GATHERED_BYTES
+    }
+
     pub(crate) fn close_batch_if_due(&mut self) {
         let Some(open) = &self.open else { return };
-        if !self.has_pipeline_room() {
+        if !self.has_pipeline_room() || !self.has_gathered(open) {
             return;
         }
         let due_ns = open.opened_ns + self.config.batch_linger_ns;

@@ -180,6 +180,8 @@ pub struct Plan {
     pub batch_ops_max: u32,
     /// How long an open batch waits.
     pub batch_linger_ns: u64,
+    /// Requests up to which a batch grows while others are on their way.
+    pub batch_gather_ops: u32,
     /// Prepares in flight.
     pub pipeline_max: u32,
     /// Between two heartbeats.
@@ -231,6 +233,7 @@ impl Plan {
             is_memory: servers > 1 && dice.chance(100),
             batch_ops_max: dice.within(1..=8) as u32,
             batch_linger_ns: dice.pick(&[0, 0, MS / 5]),
+            batch_gather_ops: Dice::new(seed, "gather").pick(&[0, 2, 4, 64]),
             pipeline_max,
             heartbeat_ns,
             log_memory: dice.pick(&[0, 64 << 10, 1 << 20]),

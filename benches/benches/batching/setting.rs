@@ -13,21 +13,27 @@ const LINGERS_US: [u64; 3] = [0, 50, 200];
 
 const PIPELINES: [u32; 3] = [1, 4, 16];
 
+/// How far batches grow while others are on their way, with all else at the server's defaults.
+const GATHERS: [u32; 3] = [16, 64, 256];
+
 /// One setting of batching. Shown as part of a bench's name: `batch=64/linger=50us/pipeline=4`.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     batch: u32,
     linger_us: u64,
     pipeline: u32,
+    gather: u32,
 }
 
-/// Every setting.
+/// Every setting: all of batch, linger and pipeline, where no batch gathers, and then batches that do.
 pub fn settings() -> impl Iterator<Item = Setting> {
-    BATCHES.into_iter().flat_map(|batch| {
+    let apart = BATCHES.into_iter().flat_map(|batch| {
         LINGERS_US.into_iter().flat_map(move |linger_us| {
-            PIPELINES.into_iter().map(move |pipeline| Setting { batch, linger_us, pipeline })
+            PIPELINES.into_iter().map(move |pipeline| Setting { batch, linger_us, pipeline, gather: 0 })
         })
-    })
+    });
+    let gathering = |gather| Setting { batch: BATCH_OPS_MAX as u32, linger_us: 0, pipeline: 16, gather };
+    apart.chain(GATHERS.into_iter().map(gathering))
 }
 
 impl Setting {
@@ -37,6 +43,7 @@ impl Setting {
             max_ops: Some(self.batch),
             max_bytes: None,
             linger: Some(Duration::from_micros(self.linger_us)),
+            gather: Some(self.gather),
             pipeline: Some(self.pipeline),
         }
     }
@@ -48,6 +55,7 @@ impl fmt::Display for Setting {
             BATCH_OPS_MAX => out.write_str("batch=unlimited")?,
             batch => write!(out, "batch={batch}")?,
         }
-        write!(out, "/linger={}us/pipeline={}", self.linger_us, self.pipeline)
+        write!(out, "/linger={}us/pipeline={}", self.linger_us, self.pipeline)?;
+        if self.gather > 0 { write!(out, "/gather={}", self.gather) } else { Ok(()) }
     }
 }

@@ -33,6 +33,9 @@ pub struct CommonClusterOptions {
     /// How long an open batch waits for more [default: the server's].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub batch_linger: Option<Duration>,
+    /// Requests up to which a batch grows while others are on their way [default: the server's].
+    #[arg(long, value_name = "N")]
+    pub batch_gather: Option<u32>,
     /// Prepares in flight [default: the server's].
     #[arg(long, value_name = "N")]
     pub pipeline: Option<u32>,
@@ -95,6 +98,7 @@ impl CommonClusterOptions {
                 max_ops: self.batch_max_ops,
                 max_bytes: self.batch_max_bytes,
                 linger: self.batch_linger,
+                gather: self.batch_gather,
                 pipeline: self.pipeline,
             },
             journal_size: Some(self.journal_size),

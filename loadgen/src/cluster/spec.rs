@@ -62,6 +62,8 @@ pub struct Batching {
     pub max_bytes: Option<u64>,
     /// How long an open batch waits for more.
     pub linger: Option<Duration>,
+    /// Requests up to which a batch grows while others are on their way.
+    pub gather: Option<u32>,
     /// Prepares in flight.
     pub pipeline: Option<u32>,
 }
@@ -120,11 +122,12 @@ impl ClusterSpec {
         set("cuttable-links", self.has_cuttable_links.to_string());
         set("disk-size", self.disk_size.map_or_else(|| "not bounded".to_owned(), |size| size.to_string()));
         set("resp", self.has_resp.to_string());
-        let Batching { max_ops, max_bytes, linger, pipeline } = self.batching;
+        let Batching { max_ops, max_bytes, linger, gather, pipeline } = self.batching;
         let or_default = |value: Option<String>| value.unwrap_or_else(|| "default".to_owned());
         set("batch-max-ops", or_default(max_ops.map(|ops| ops.to_string())));
         set("batch-max-bytes", or_default(max_bytes.map(|bytes| bytes.to_string())));
         set("batch-linger", or_default(linger.map(delay)));
+        set("batch-gather", or_default(gather.map(|ops| ops.to_string())));
         set("pipeline", or_default(pipeline.map(|depth| depth.to_string())));
         set("journal-size", or_default(self.journal_size.map(|size| size.to_string())));
         set("format-arguments", self.format_arguments.join(" "));
@@ -139,7 +142,7 @@ impl ClusterSpec {
         add("--ack", self.ack.to_string());
         add("--fanout", self.fanout.to_string());
         add("--durability", self.durability.to_string());
-        let Batching { max_ops, max_bytes, linger, pipeline } = self.batching;
+        let Batching { max_ops, max_bytes, linger, gather, pipeline } = self.batching;
         if let Some(ops) = max_ops {
             add("--batch-max-ops", ops.to_string());
         }
@@ -148,6 +151,9 @@ impl ClusterSpec {
         }
         if let Some(linger) = linger {
             add("--batch-linger", humantime::format_duration(linger).to_string());
+        }
+        if let Some(ops) = gather {
+            add("--batch-gather", ops.to_string());
         }
         if let Some(depth) = pipeline {
             add("--pipeline", depth.to_string());

@@ -6,7 +6,7 @@
 //!
 //! | command | what happens |
 //! |---|---|
-//! | `cluster servers=N [ack=..] [fanout=..] [pipeline=N] [linger=T] [log_memory=BYTES]` | formats the servers |
+//! | `cluster servers=N [ack=..] [fanout=..] [pipeline=N] [gather=N] [linger=T] [log_memory=BYTES]` | formats the servers |
 //! | `begin` | starts all, connects all, and settles |
 //! | `start S..`, `crash S..` | starts servers from their disks; ends them without warning |
 //! | `handover S [T]` | a server is asked to hand its view over |
@@ -122,6 +122,7 @@ fn parse_config(words: &[&str]) -> Config {
             ("fanout", "sequential") => settings.fanout = FanOut::Sequential,
             ("pipeline", _) => settings.pipeline_max = value.parse().unwrap(),
             ("batch_ops", _) => settings.batch_ops_max = value.parse().unwrap(),
+            ("gather", _) => settings.batch_gather_ops = value.parse().unwrap(),
             ("linger", _) => settings.batch_linger_ns = parse_time(value),
             ("log_memory", _) => settings.log_memory_bytes_max = value.parse().unwrap(),
             _ => panic!("unknown setting {word}"),

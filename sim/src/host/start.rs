@@ -69,6 +69,7 @@ fn replica_config(shared: &mut Shared, id: u8) -> Config {
         batch_ops_max: plan.batch_ops_max,
         batch_bytes_max: 2 << 20,
         batch_linger_ns: plan.batch_linger_ns,
+        batch_gather_ops: plan.batch_gather_ops,
         pipeline_max: plan.pipeline_max,
         heartbeat_interval_ns: plan.heartbeat_ns,
         backup_silence_ns: 10 * plan.heartbeat_ns,
