@@ -120,6 +120,10 @@ mutants! {
     WriteOvertakesReads,
     /// SET with IFEQ does not compare.
     IfEqualBlind,
+    /// EXPIRE with GT or LT does not look at the expiry before.
+    LaterIgnored,
+    /// INCRBYFLOAT rounds towards zero.
+    SumTruncated,
 }
 
 #[cfg(feature = "mutants")]

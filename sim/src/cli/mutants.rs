@@ -166,4 +166,6 @@ const QUICK: &[Mutant] = &[
     Mutant::OfferedTwice,
     Mutant::WriteOvertakesReads,
     Mutant::IfEqualBlind,
+    Mutant::LaterIgnored,
+    Mutant::SumTruncated,
 ];

@@ -6,6 +6,7 @@
 //! versions may be open. With exact times and versions, every answer is exact, too.
 
 mod expected;
+mod extended;
 mod native;
 mod program;
 
@@ -82,6 +83,35 @@ impl Time {
     fn is_exact(&self) -> bool {
         self.earliest_ns == self.latest_ns
     }
+
+    /// The later of two times, as far as that is known.
+    fn later(self, other: Time) -> Time {
+        let earliest_ns = self.earliest_ns.max(other.earliest_ns);
+        Time { earliest_ns, latest_ns: self.latest_ns.max(other.latest_ns) }
+    }
+
+    /// The earlier of two times, as far as that is known.
+    fn earlier(self, other: Time) -> Time {
+        let earliest_ns = self.earliest_ns.min(other.earliest_ns);
+        Time { earliest_ns, latest_ns: self.latest_ns.min(other.latest_ns) }
+    }
+
+    /// Whether it is before another.
+    fn is_before(&self, other: &Time) -> Is {
+        match (self.latest_ns < other.earliest_ns, self.earliest_ns < other.latest_ns) {
+            (true, _) => Is::So,
+            (false, true) => Is::Perhaps,
+            (false, false) => Is::No,
+        }
+    }
+}
+
+/// Whether something is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Is {
+    No,
+    Perhaps,
+    So,
 }
 
 /// When and as what an operation is carried out.

@@ -8,16 +8,8 @@ use lockstep_proto::{
     },
 };
 
-use super::{Bytes, Entry, Expect, Keyspace, Moment, Time, Version, is_over, number};
+use super::{Bytes, Entry, Expect, Is, Keyspace, Moment, Time, Version, extended, is_over, number};
 use crate::plan::MS;
-
-/// Whether something is so.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Is {
-    No,
-    Perhaps,
-    So,
-}
 
 fn argument(bytes: &[u8]) -> i64 {
     i64::from_le_bytes(bytes.try_into().expect("a number has 8 bytes"))
@@ -103,6 +95,7 @@ impl Keyspace {
             Opcode::Append => self.append(moment, command),
             Opcode::SetRange => self.set_range(moment, command),
             Opcode::Increment => self.increment(moment, command),
+            Opcode::IncrementFloat => self.increment_float(moment, command),
             Opcode::GetDelete => {
                 let value = self.value(key);
                 self.remove(key);
@@ -251,17 +244,44 @@ impl Keyspace {
         Expect::Integer(sum)
     }
 
+    fn increment_float(&mut self, moment: &Moment, command: &Command<'_>) -> Expect {
+        let [key, delta] = command.first();
+        let (before, expiry) =
+            self.get(key).map_or((b"0"[..].into(), None), |entry| (entry.value.clone(), entry.expiry));
+        match extended::add(&before, delta) {
+            Ok(sum) => {
+                let sum = Bytes::from(sum.into_bytes());
+                self.write(moment, key, sum.clone(), expiry);
+                Expect::Bulk(sum)
+            }
+            Err(code) => Expect::Error(code),
+        }
+    }
+
     fn expire(&mut self, moment: &Moment, command: &Command<'_>) -> Expect {
         let [key, ms] = command.first();
-        let Some(entry) = self.get(key) else { return boolean(false) };
-        // Which of two times is the later one cannot always be known where they are intervals.
-        assert!(!command.has(GT) && !command.has(LT), "neither GT nor LT is drawn");
-        let has_expiry = entry.expiry.is_some();
-        let is_refused = command.has(NX) && has_expiry || command.has(XX) && !has_expiry;
-        if !is_refused {
-            self.set_expiry(moment, key, expiry_of(moment, command, ms));
+        let Some(present) = self.get(key).map(|entry| entry.expiry) else { return boolean(false) };
+        let given = expiry_of(moment, command, ms).expect("an expiry is given");
+        // Redis compares whole ms. So do we: every expiry that a command gives is one, and no other client gives any here.
+        let is_later = present.map_or(Is::No, |present| present.is_before(&given));
+        let is_earlier = present.map_or(Is::So, |present| given.is_before(&present));
+        let is = |is_so: bool| if is_so { Is::So } else { Is::No };
+        let conditions = [(NX, is(present.is_none())), (XX, is(present.is_some())), (GT, is_later), (LT, is_earlier)];
+        let met = conditions.into_iter().filter(|(flag, _)| command.has(*flag)).map(|(_, is_met)| is_met).min();
+        match met.unwrap_or(Is::So) {
+            Is::No => boolean(false),
+            Is::So => {
+                self.set_expiry(moment, key, Some(given));
+                boolean(true)
+            }
+            // Whichever of the two is the later one: that it is which stays. The same with the earlier one.
+            Is::Perhaps => {
+                let present = present.expect("none is before or after any other");
+                let chosen = if command.has(GT) { present.later(given) } else { present.earlier(given) };
+                self.set_expiry(moment, key, Some(chosen));
+                Expect::Between(0, 1)
+            }
         }
-        boolean(!is_refused)
     }
 
     fn rename(&mut self, moment: &Moment, command: &Command<'_>) -> Expect {
@@ -291,5 +311,53 @@ impl Keyspace {
 
     fn move_to(&mut self, moment: &Moment, target: &[u8], entry: &Entry) {
         self.write(moment, target, entry.value.clone(), entry.expiry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_proto::program::Builder;
+
+    use super::*;
+
+    /// A key that expires at `present`, if it does, and what EXPIRE with these flags makes of that at `now`: the answer, and the
+    /// expiry, all in ms.
+    fn expire(present: Option<(u64, u64)>, now: (u64, u64), flags: u8, ms: i64) -> (Expect, Option<(u64, u64)>) {
+        let time = |(earliest, latest): (u64, u64)| Time { earliest_ns: earliest * MS, latest_ns: latest * MS };
+        let moment = Moment { time: time(now), version: Version::Exact(1) };
+        let mut keyspace = Keyspace::default();
+        keyspace.write(&moment, b"k", b"v"[..].into(), present.map(time));
+        let mut program = Builder::new();
+        program.command_with(Opcode::Expire, flags, &[b"k", &ms.to_le_bytes()]);
+        let told = keyspace.program(&moment, program.as_bytes(), false).remove(0);
+        let expiry = keyspace.get(b"k").and_then(|entry| entry.expiry);
+        (told, expiry.map(|expiry| (expiry.earliest_ns / MS, expiry.latest_ns / MS)))
+    }
+
+    #[test]
+    fn an_expiry_is_compared_with_the_one_before_as_far_as_both_are_known() {
+        let (now, exact) = ((100, 100), |ms| Some((ms, ms)));
+        for (present, flags, ms, is_met) in [
+            (exact(150), GT, 51, true),
+            (exact(150), GT, 50, false),
+            (exact(150), GT, 49, false),
+            (exact(150), LT, 49, true),
+            (exact(150), LT, 50, false),
+            (exact(150), LT, 51, false),
+            (None, GT, 50, false),
+            (None, LT, 50, true),
+            (None, XX | LT, 50, false),
+            (exact(150), XX | GT, 60, true),
+            (exact(150), NX, 60, false),
+        ] {
+            let expected = (boolean(is_met), if is_met { exact(100 + ms as u64) } else { present });
+            assert_eq!(expire(present, now, flags | RELATIVE, ms), expected, "{present:?} {flags} {ms}");
+        }
+        // It is carried out between 100 and 120, so that the new expiry is between 150 and 170.
+        let now = (100, 120);
+        assert_eq!(expire(Some((140, 160)), now, GT | RELATIVE, 50), (Expect::Between(0, 1), Some((150, 170))));
+        assert_eq!(expire(Some((140, 160)), now, LT | RELATIVE, 50), (Expect::Between(0, 1), Some((140, 160))));
+        assert_eq!(expire(Some((140, 149)), now, GT | RELATIVE, 50), (boolean(true), Some((150, 170))));
+        assert_eq!(expire(Some((170, 180)), now, GT | RELATIVE, 50), (boolean(false), Some((170, 180))));
     }
 }

@@ -3,17 +3,24 @@
 use bytes::Bytes;
 use lockstep_proto::program::{
     Builder, Opcode,
-    flags::{ABSOLUTE, COUNT, GET, IF_EQUAL, KEEP_TTL, NX, PERSIST, RELATIVE, REPLACE, XX},
+    flags::{ABSOLUTE, COUNT, GET, GT, IF_EQUAL, KEEP_TTL, LT, NX, PERSIST, RELATIVE, REPLACE, XX},
 };
 
 use super::{Asked, RedisClient, RedisCommand, Told};
 use crate::{host::WALL_START_NS, plan::MS, shared::Shared};
 
-/// An expiry that is given as a time is so far away that it does not come, in ms from now.
+/// An expiry that does not come, in ms from now.
 const FAR_MS: i64 = 1_000_000_000;
 
 /// Values that several clients write, so that comparing with them may succeed.
 const COMMON: [&[u8]; 4] = [b"a", b"b", b"7", b""];
+
+/// What INCRBYFLOAT adds: sums that are exact and sums that are rounded, large and small, and what is not added at all.
+const FLOATS: [&[u8]; 10] =
+    [b"1", b"0.5", b"0.1", b"-0.3", b"-7", b"3.0e3", b"1e18", b"12345678901234567.89", b"1e-17", b"inf"];
+
+/// What EXPIRE may ask of the expiry that is there.
+const CONDITIONS: [u8; 8] = [0, 0, NX, XX, GT, LT, XX | GT, XX | LT];
 
 /// A program that is being drawn.
 struct Draft {
@@ -22,6 +29,8 @@ struct Draft {
     /// Results that the commands so far have.
     results: usize,
     group: usize,
+    /// Whether it will be a single command.
+    is_single: bool,
 }
 
 impl Draft {
@@ -52,8 +61,9 @@ impl RedisClient {
             });
             found.map_or(RedisCommand::Get, |(kind, _)| *kind)
         };
-        let mut draft = Draft { program: Builder::new(), told: Vec::new(), results: 0, group };
-        if !self.dice.chance(plan.multi) {
+        let is_single = !self.dice.chance(plan.multi);
+        let mut draft = Draft { program: Builder::new(), told: Vec::new(), results: 0, group, is_single };
+        if is_single {
             let kind = pick(self);
             let key = self.key(group);
             let name = Bytes::copy_from_slice(&self.groups[group][key]);
@@ -113,12 +123,16 @@ impl RedisClient {
         value
     }
 
-    /// An expiry: its flag, and the number that goes with it.
-    fn expiry(&mut self, shared: &Shared) -> (u8, [u8; 8]) {
+    /// An expiry: its flag, and the number that goes with it. A time that may have come when it is given, or not, is given by
+    /// single commands only: the checker of groups does not know which of the two the commands after it would see.
+    fn expiry(&mut self, shared: &Shared, is_single: bool) -> (u8, [u8; 8]) {
+        let ttl_ms = self.dice.within(shared.plan.workload.ttl_ms.clone()) as i64;
+        let now_ms = ((WALL_START_NS + shared.now_ns) / MS) as i64;
         let (flag, ms) = match self.dice.below(10) {
-            0 => (ABSOLUTE, ((WALL_START_NS + shared.now_ns) / MS) as i64 + FAR_MS),
+            0 => (ABSOLUTE, now_ms + FAR_MS),
             1 => (ABSOLUTE, 1),
-            _ => (RELATIVE, self.dice.within(shared.plan.workload.ttl_ms.clone()) as i64),
+            2 if is_single => (ABSOLUTE, now_ms + ttl_ms),
+            _ => (RELATIVE, ttl_ms),
         };
         (flag, ms.to_le_bytes())
     }
@@ -136,6 +150,7 @@ impl RedisClient {
                 self.add_expiring(shared, draft, kind, key, names.0);
             }
             RedisCommand::Increment
+            | RedisCommand::IncrementFloat
             | RedisCommand::GetDelete
             | RedisCommand::Delete
             | RedisCommand::DeleteIfEqual
@@ -209,6 +224,9 @@ impl RedisClient {
                 let delta = self.dice.pick(&[1, 1, -1, 5, i64::MAX]).to_le_bytes();
                 draft.command(Opcode::Increment, 0, &[name, &delta]);
             }
+            RedisCommand::IncrementFloat => {
+                draft.command(Opcode::IncrementFloat, 0, &[name, self.dice.pick(&FLOATS)]);
+            }
             RedisCommand::GetDelete => draft.command(Opcode::GetDelete, 0, &[name]),
             RedisCommand::Delete => draft.command(Opcode::Delete, 0, &[name, other]),
             RedisCommand::DeleteIfEqual => {
@@ -225,7 +243,7 @@ impl RedisClient {
     }
 
     fn add_expiring(&mut self, shared: &Shared, draft: &mut Draft, kind: RedisCommand, key: usize, name: &[u8]) {
-        let (flag, time) = self.expiry(shared);
+        let (flag, time) = self.expiry(shared, draft.is_single);
         match kind {
             RedisCommand::SetExpiring => {
                 let known = self.known[draft.group][key].value.clone();
@@ -233,7 +251,9 @@ impl RedisClient {
                 let flags = flag | self.dice.pick(&[0, NX, XX, IF_EQUAL, GET]);
                 draft.command(Opcode::SetWith, flags, &[name, &value, &time, &known]);
             }
-            RedisCommand::Expire => draft.command(Opcode::Expire, flag | self.dice.pick(&[0, NX, XX]), &[name, &time]),
+            RedisCommand::Expire => {
+                draft.command(Opcode::Expire, flag | self.dice.pick(&CONDITIONS), &[name, &time]);
+            }
             RedisCommand::GetExpire => {
                 let flag = if self.dice.chance(300) { PERSIST } else { flag };
                 draft.will_tell(key, false);

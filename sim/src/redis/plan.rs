@@ -11,7 +11,7 @@ macro_rules! commands {
 
         impl RedisCommand {
             /// Every kind. From [`RedisCommand::SetExpiring`] on they have to do with expiry.
-            pub const ALL: [RedisCommand; 18] = [ $( RedisCommand::$variant, )+ ];
+            pub const ALL: [RedisCommand; 19] = [ $( RedisCommand::$variant, )+ ];
         }
     };
 }
@@ -35,6 +35,8 @@ commands! {
     SetRange,
     /// INCRBY.
     Increment,
+    /// INCRBYFLOAT.
+    IncrementFloat,
     /// GETDEL.
     GetDelete,
     /// DEL.
@@ -45,7 +47,7 @@ commands! {
     Move,
     /// SET with PX or PXAT.
     SetExpiring,
-    /// PEXPIRE, PEXPIREAT, with NX and XX.
+    /// PEXPIRE, PEXPIREAT, with NX, XX, GT and LT.
     Expire,
     /// GETEX.
     GetExpire,

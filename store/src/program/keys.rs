@@ -1,8 +1,11 @@
 //! Commands that write keys: removal, expiry, names.
 
-use lockstep_proto::program::{
-    Command, ErrorCode,
-    flags::{ABSOLUTE, GT, LT, NX, REPLACE, XX},
+use lockstep_proto::{
+    mutant::{self, Mutant},
+    program::{
+        Command, ErrorCode,
+        flags::{ABSOLUTE, GT, LT, NX, REPLACE, XX},
+    },
 };
 
 use super::{Place, Run, number};
@@ -55,10 +58,11 @@ impl Run<'_, '_> {
         let time_ms = if command.has(ABSOLUTE) { time } else { self.ms_from_now(time) };
         let present = Some(self.expiry_ns(handle)).filter(|&expiry_ns| expiry_ns != 0).map(expiry::to_ms);
         // No expiry counts as one after all others.
+        let is_out_of_order = (command.has(GT) && present.is_none_or(|present| time_ms <= present))
+            || (command.has(LT) && present.is_some_and(|present| time_ms >= present));
         let is_refused = (command.has(NX) && present.is_some())
             || (command.has(XX) && present.is_none())
-            || (command.has(GT) && present.is_none_or(|present| time_ms <= present))
-            || (command.has(LT) && present.is_some_and(|present| time_ms >= present));
+            || (is_out_of_order && !mutant::is(Mutant::LaterIgnored));
         if !is_refused {
             self.set_expiry(place, expiry::from_ms(time_ms));
         }

@@ -4,7 +4,10 @@
 //! Texts are read as `strtold` reads them, sums are rounded to the nearest, ties to even, and are printed as
 //! `printf("%.17Lf")` does, less the zeroes at the end. Every server comes to the same bytes, whatever its processor.
 
-use lockstep_proto::program::ErrorCode;
+use lockstep_proto::{
+    mutant::{self, Mutant},
+    program::ErrorCode,
+};
 use rustc_apfloat::{Float, Round, Status, StatusAnd, ieee::X87DoubleExtended};
 
 /// Texts of this size or more are no numbers to Redis.
@@ -24,7 +27,8 @@ const PART: u64 = 1_000_000_000_000_000_000;
 pub(super) fn add(left: &[u8], right: &[u8]) -> Result<String, ErrorCode> {
     let left = parse(left).ok_or(ErrorCode::NotAFloat)?;
     let right = parse(right).ok_or(ErrorCode::NotAFloat)?;
-    let sum = left.add_r(right, Round::NearestTiesToEven).value;
+    let round = if mutant::is(Mutant::SumTruncated) { Round::TowardZero } else { Round::NearestTiesToEven };
+    let sum = left.add_r(right, round).value;
     if sum.is_finite() { Ok(print(sum)) } else { Err(ErrorCode::NotFinite) }
 }
 
