@@ -122,6 +122,8 @@ mutants! {
     IfEqualBlind,
     /// EXPIRE with GT or LT does not look at the expiry before.
     LaterIgnored,
+    /// A walk that goes on from a cursor passes the first key over.
+    ScanSkips,
     /// INCRBYFLOAT rounds towards zero.
     SumTruncated,
 }

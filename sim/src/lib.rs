@@ -41,4 +41,5 @@ pub mod shrink;
 pub mod stories;
 pub mod trace;
 pub mod transcript;
+pub mod walk;
 pub mod world;

@@ -157,6 +157,8 @@ pub struct WorkloadPlan {
     pub weights: [u8; 9],
     /// Time-to-live that is given.
     pub ttl_ms: RangeInclusive<u64>,
+    /// How often a client goes on with a walk through all keys, per mille.
+    pub walk: u32,
     /// Bound on the number of sessions in the table.
     pub sessions_max: usize,
     /// Clients of the Redis front door.
@@ -314,6 +316,7 @@ fn workload_plan(dice: &mut Dice, heal_at_ns: u64) -> WorkloadPlan {
         value_max: dice.pick(&[8, 100, 100, 5000]),
         weights: std::array::from_fn(|_| dice.pick(&[0, 1, 1, 4])),
         ttl_ms: 1..=dice.pick(&[50, 1000, 100_000]),
+        walk: dice.pick(&[0, 0, 50, 300]),
         sessions_max: dice.pick(&[2, 5, 100, 100, 100]),
         redis: RedisPlan::none(),
     }

@@ -295,8 +295,8 @@ impl ReplicaHandle<'_> {
         let server = &mut self.world.servers[self.server as usize];
         match part {
             Prepare(op) => {
-                let (offset, _) = server.place_of(op).expect("the op is in the journal of a server that is up");
-                server.disk.journal.rot(offset + 300, 3);
+                let (offset, size) = server.place_of(op).expect("the op is in the journal of a server that is up");
+                server.disk.journal.rot(offset + size as u64 - 1, 3);
             }
             Checkpoint => {
                 let op = *server.disk.checkpoint_ops().last().expect("there is a checkpoint");
@@ -367,6 +367,7 @@ impl Plan {
         plan.workload.think_ns = MS..=2 * MS;
         plan.workload.attempts_max = u32::MAX;
         plan.workload.keys = 1;
+        plan.workload.walk = 0;
         plan.workload.redis = RedisPlan::none();
         plan.workload.weights = [2, 4, 1, 1, 1, 0, 0, 0, 0];
         plan

@@ -115,8 +115,8 @@ pub enum Event {
         client: u8,
         /// On which connection.
         connection: u32,
-        /// Which operation of the history it is.
-        id: GroupOperation,
+        /// Which operation of the history of groups it is, if it is one.
+        id: Option<GroupOperation>,
         /// What.
         asked: Asked,
     },

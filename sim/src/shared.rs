@@ -62,6 +62,8 @@ pub struct Shared {
     pub trace: Trace,
     /// What clients asked of groups of keys and were told.
     pub groups: GroupHistory,
+    /// Walks through all keys that came to their end.
+    pub walks: u64,
     /// Faults that happened.
     pub counters: Counters,
     /// Chance of the disks.
@@ -87,6 +89,7 @@ impl Shared {
             facts: Facts::new(&plan),
             trace: Trace::new(is_traced),
             groups: GroupHistory::default(),
+            walks: 0,
             counters: Counters::default(),
             disk_dice: Dice::new(plan.seed, "disk"),
             host_dice: Dice::new(plan.seed, "host"),

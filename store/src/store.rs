@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ahash::RandomState;
 use lockstep_proto::{
+    mutant::{self, Mutant},
     operation::Status,
     slot::{slot_of, slots_of_shard},
 };
@@ -199,6 +200,7 @@ impl Store {
     /// The entries of `slot` that were created at `creation` or later, in the order of their creation, with memory asked
     /// for ahead.
     pub(crate) fn entries_from(&self, slot: u16, creation: u64) -> impl Iterator<Item = (Handle, Entry<'_>)> {
+        let creation = creation + u64::from(creation > 0 && mutant::is(Mutant::ScanSkips));
         let items = self.slots.iter_from(slot, creation);
         let mut ahead = items.clone();
         for (_, handle) in ahead.by_ref().take(ENTRIES_AHEAD) {

@@ -167,5 +167,6 @@ const QUICK: &[Mutant] = &[
     Mutant::WriteOvertakesReads,
     Mutant::IfEqualBlind,
     Mutant::LaterIgnored,
+    Mutant::ScanSkips,
     Mutant::SumTruncated,
 ];

@@ -74,6 +74,7 @@ struct Totals {
     committed: u64,
     undecided: Vec<u64>,
     by_witness: u64,
+    walks: u64,
     views: u64,
     virtual_ns: u64,
     counters: Counters,
@@ -130,6 +131,7 @@ impl Totals {
         self.committed += outcome.committed;
         self.undecided.extend(outcome.is_undecided.then_some(seed));
         self.by_witness += u64::from(outcome.by_witness);
+        self.walks += outcome.walks;
         self.views += outcome.views;
         self.virtual_ns += outcome.virtual_ns;
         self.counters.merge(&outcome.counters);
@@ -141,11 +143,12 @@ impl Totals {
             Fault::ALL.iter().map(|&fault| format!("{} {}", fault.name(), self.counters.of(fault))).collect();
         println!("faults: {}", faults.join(", "));
         println!(
-            "{} operations ({} with unknown outcome; {} histories judged by the log alone, {} too hard to judge), {} ops committed, {} views, {:.0} s of virtual time, {} steps",
+            "{} operations ({} with unknown outcome; {} histories judged by the log alone, {} too hard to judge), {} walks, {} ops committed, {} views, {:.0} s of virtual time, {} steps",
             self.operations,
             self.unknown,
             self.by_witness,
             self.undecided.len(),
+            self.walks,
             self.committed,
             self.views,
             self.virtual_ns as f64 / 1e9,

@@ -6,6 +6,7 @@
 mod disk;
 mod effects;
 mod model;
+mod presence;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,10 @@ use lockstep_proto::{
 use lockstep_replica::{AckPolicy, Quorums, Recovered};
 
 use self::disk::DiskFacts;
-pub use self::model::{Model, Verdict};
+pub use self::{
+    model::{Model, Verdict},
+    presence::{Presence, Window},
+};
 use crate::{
     groups::{GroupOperation, describe_answer},
     plan::Plan,
@@ -47,6 +51,8 @@ pub enum Check {
     StaleRead,
     /// No order of effects explains what the clients were told.
     Linearizable,
+    /// A walk through the keys has missed one that was there all the time, or has told of one that was not.
+    Walk,
     /// Replicas that have applied the same ops differ.
     StateHash,
     /// In the end, a replica's keys are not what the committed log says.
@@ -159,6 +165,16 @@ impl Facts {
     /// Highest op of which a client was told.
     pub fn answered_op(&self) -> u64 {
         self.answered
+    }
+
+    /// The last revision that had to be seen by whoever asked for something now.
+    pub fn answered_revision(&self) -> u64 {
+        self.model.revision_after(self.answered.min(self.committed_op()))
+    }
+
+    /// The last revision that anybody could have seen by now.
+    pub fn committed_revision(&self) -> u64 {
+        self.model.revision_after(self.committed_op())
     }
 
     /// Number of views that have begun.

@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use lockstep_proto::{Operation, Status, limits::SESSION_WINDOW, message::MessageHeader, request::Request};
 
-use crate::keyspace::{Expected, Keyspace, Moment, Time, Version};
+use super::presence::Presence;
+use crate::keyspace::{Expected, Keyspace, Moment, Time, Version, keys_of};
 
 /// The answer to a request of the log.
 pub type Verdict = Rc<Expected>;
@@ -34,6 +35,9 @@ pub(super) struct Effect {
 pub struct Model {
     effects: Vec<Effect>,
     keyspace: Keyspace,
+    presence: Presence,
+    /// The last revision after each op.
+    revisions: Vec<u64>,
     sessions: BTreeMap<u64, ModelSession>,
     sessions_max: usize,
     now_ns: u64,
@@ -42,7 +46,15 @@ pub struct Model {
 impl Model {
     /// The state before the first op.
     pub fn new(sessions_max: usize) -> Model {
-        Model { effects: Vec::new(), keyspace: Keyspace::default(), sessions: BTreeMap::new(), sessions_max, now_ns: 0 }
+        Model {
+            effects: Vec::new(),
+            keyspace: Keyspace::default(),
+            presence: Presence::default(),
+            revisions: Vec::new(),
+            sessions: BTreeMap::new(),
+            sessions_max,
+            now_ns: 0,
+        }
     }
 
     /// Carries a prepare out. Returns an answer for each of its requests.
@@ -57,6 +69,7 @@ impl Model {
             verdicts.push(self.take((header.op.get(), verdicts.len()), revision, &request));
             revision += 1;
         }
+        self.revisions.push(revision - 1);
         verdicts
     }
 
@@ -69,6 +82,16 @@ impl Model {
     /// Timestamp of the last op.
     pub fn now_ns(&self) -> u64 {
         self.now_ns
+    }
+
+    /// What the keys have been so far.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// The last revision after an op.
+    pub(super) fn revision_after(&self, op: u64) -> u64 {
+        op.checked_sub(1).map_or(0, |index| self.revisions[index as usize])
     }
 
     /// All requests so far that were carried out, in order.
@@ -111,6 +134,10 @@ impl Model {
     fn carry_out(&mut self, (op, index): (u64, usize), revision: u64, request: &Request<'_>) -> Verdict {
         self.effects.push(Effect { op, index, revision, time_ns: self.now_ns });
         let moment = Moment { time: Time::exact(self.now_ns), version: Version::Exact(revision) };
-        Rc::new(self.keyspace.carry_out(&moment, request, false))
+        let expected = self.keyspace.carry_out(&moment, request, false);
+        for key in keys_of(request) {
+            self.presence.note(revision, key, self.keyspace.get(key));
+        }
+        Rc::new(expected)
     }
 }

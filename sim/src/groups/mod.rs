@@ -38,7 +38,7 @@ use search::{Found, Search};
 use witness::Walk;
 pub use witness::{Carried, Effect};
 
-use crate::keyspace::{Time, says_otherwise};
+use crate::keyspace::{Time, keys_of, says_otherwise};
 
 /// What a client was told.
 #[derive(Clone, Debug)]
@@ -223,20 +223,13 @@ impl Operated {
 
     /// The keys that it concerns, a bit each, by the names in `keys`, which are added to.
     fn keys(&self, keys: &mut Vec<Vec<u8>>) -> u64 {
-        let request = self.request();
         let mut bits = 0;
-        let mut add = |name: &[u8]| {
+        for name in keys_of(&self.request()) {
             let known = keys.iter().position(|key| key == name);
             bits |= 1 << known.unwrap_or(keys.len());
             if known.is_none() {
                 keys.push(name.to_vec());
             }
-        };
-        match request.operation() {
-            Operation::Transact | Operation::Query => {
-                Commands::new(request.program()).for_each(|command| command.keys().for_each(&mut add));
-            }
-            _ => add(request.key()),
         }
         bits
     }

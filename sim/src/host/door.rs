@@ -32,7 +32,7 @@ struct Door {
     /// Requests in the log that are not answered.
     writes: usize,
     /// What was received and not taken yet.
-    waiting: VecDeque<(GroupOperation, Asked)>,
+    waiting: VecDeque<(Option<GroupOperation>, Asked)>,
     /// By place in the queue of answers: whether it is in the log, and its reply once there is one.
     replies: VecDeque<(u64, bool, Option<Bytes>)>,
 }
@@ -126,7 +126,13 @@ impl Doors {
 
 impl Server {
     /// A request of a connection of the front door arrives.
-    pub fn take_command(&mut self, shared: &mut Shared, client: u8, connection: u32, asked: (GroupOperation, Asked)) {
+    pub fn take_command(
+        &mut self,
+        shared: &mut Shared,
+        client: u8,
+        connection: u32,
+        asked: (Option<GroupOperation>, Asked),
+    ) {
         let origin = Origin { client, connection };
         let Some(process) = self.process.as_deref_mut() else { return };
         let door = process.doors.open.entry(origin).or_insert_with(|| Some(Box::default()));
@@ -170,7 +176,7 @@ impl Server {
         shared: &mut Shared,
         origin: Origin,
         door: &mut Door,
-        (id, asked): &(GroupOperation, Asked),
+        (id, asked): &(Option<GroupOperation>, Asked),
     ) -> Taken {
         let (now_ns, wall_ns) = (self.clock.monotonic_ns(shared.now_ns), self.clock.wall_ns(shared.now_ns));
         let process = self.process.as_deref_mut().expect("the process takes something in");
@@ -204,7 +210,7 @@ impl Server {
         let refusal = if is_logged && process.journal.is_full() {
             Some(Refusal::Busy)
         } else if is_logged {
-            process.replica.offer(now_ns, &frame).map(|op| process.requests.note_offered(origin, op, Some(*id))).err()
+            process.replica.offer(now_ns, &frame).map(|op| process.requests.note_offered(origin, op, *id)).err()
         } else {
             let ticket = process.replica.read_ticket();
             let floor = shared.facts.answered_op();

@@ -17,7 +17,7 @@ mod turn;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use lockstep_proto::{limits::SECTOR_SIZE, superblock::Superblock};
+use lockstep_proto::{limits::SECTOR_SIZE, message::MessageHeader, superblock::Superblock};
 use lockstep_replica::{BatchPool, Replica, Role};
 use lockstep_server::{journal::format::Origin, stub::Machine};
 
@@ -171,7 +171,9 @@ impl Server {
     /// Where a prepare is in the journal, in bytes, and how large it is.
     pub fn place_of(&self, op: u64) -> Option<(u64, usize)> {
         let place = self.process.as_deref()?.journal.ring()?.locate(op)?;
-        Some((place.offset, place.padded_size))
+        let header = self.disk.journal.read(place.offset, SECTOR_SIZE);
+        let size = MessageHeader::view(&header)?.size.get() as usize;
+        Some((place.offset, size.clamp(MessageHeader::SIZE, place.padded_size)))
     }
 
     /// What it is doing, for a person.

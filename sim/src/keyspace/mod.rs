@@ -12,7 +12,7 @@ mod program;
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use lockstep_proto::{Operation, Status, request::Request};
+use lockstep_proto::{Operation, Status, program::Commands, request::Request};
 
 pub use expected::{Body, Expect, Expected, says_otherwise};
 
@@ -210,6 +210,16 @@ impl Keyspace {
 /// Whether an expiry has certainly come.
 fn is_over(moment: &Moment, expiry: Option<Time>) -> bool {
     expiry.is_some_and(|expiry| expiry.latest_ns <= moment.time.earliest_ns)
+}
+
+/// The keys that a request has to do with.
+pub fn keys_of<'a>(request: &Request<'a>) -> Vec<&'a [u8]> {
+    match request.operation() {
+        Operation::Transact | Operation::Query => {
+            Commands::new(request.program()).flat_map(|command| command.keys().collect::<Vec<_>>()).collect()
+        }
+        _ => vec![request.key()],
+    }
 }
 
 /// A whole number as an increment writes it.

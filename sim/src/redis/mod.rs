@@ -3,6 +3,7 @@
 
 mod draw;
 mod plan;
+mod walks;
 
 use std::{collections::VecDeque, rc::Rc};
 
@@ -22,6 +23,7 @@ use crate::{
     plan::{MS, Plan},
     schedule::Event,
     shared::Shared,
+    walk::Walk,
 };
 
 /// Pause before a client connects again, in ns.
@@ -69,11 +71,13 @@ struct Told {
     is_stamp: bool,
 }
 
+/// What an answer belongs to.
 #[derive(Clone, Debug)]
-struct Unanswered {
-    id: GroupOperation,
-    group: usize,
-    told: Vec<Told>,
+enum Unanswered {
+    /// An operation on a group.
+    Operation { id: GroupOperation, group: usize, told: Vec<Told> },
+    /// A step of the walk.
+    Step,
 }
 
 /// What a client last knew of a key.
@@ -101,6 +105,9 @@ pub struct RedisClient {
     left: u32,
     values: u64,
     unknown: u32,
+    walk: Walk,
+    /// The highest revision that an answer has told.
+    revision: u64,
 }
 
 impl RedisClient {
@@ -121,6 +128,8 @@ impl RedisClient {
             left: plan.workload.requests,
             values: 0,
             unknown: 0,
+            walk: walks::draw(&mut dice),
+            revision: 0,
             dice,
         }
     }
@@ -206,6 +215,7 @@ impl RedisClient {
             self.left += lost.min(2);
         }
         self.unanswered.clear();
+        self.walk.lose_step();
         self.timeout_ns = u64::MAX;
         self.server = (self.server + 1) % self.servers;
         self.connection += 1;
@@ -214,16 +224,25 @@ impl RedisClient {
 
     fn issue(&mut self, shared: &mut Shared) {
         self.left -= 1;
+        if self.dice.chance(shared.plan.workload.walk) && !self.walk.is_waiting() {
+            self.walk.ask(shared);
+            let program = walks::program(&self.walk, &mut self.dice);
+            return self.send(shared, None, Asked::Program(program, false), Unanswered::Step);
+        }
         let group = self.dice.below(self.groups.len() as u64) as usize;
         let (asked, told) = self.draw(shared, group);
         let mut frame = Vec::new();
         asked.payload().encode(asked.is_write(), 0, 1, &mut frame);
         let connection = Some(self.connection);
         let id = shared.groups.invoke(group as u16, self.id, connection, shared.now_ns, Bytes::from(frame));
+        self.send(shared, Some(id), asked, Unanswered::Operation { id, group, told });
+    }
+
+    fn send(&mut self, shared: &mut Shared, id: Option<GroupOperation>, asked: Asked, unanswered: Unanswered) {
         if self.unanswered.is_empty() {
             self.timeout_ns = shared.now_ns + shared.plan.workload.timeout_ns;
         }
-        self.unanswered.push_back(Unanswered { id, group, told });
+        self.unanswered.push_back(unanswered);
         let delay_ns = self.dice.delay(&shared.plan.network.delay_ns);
         let (server, client, connection) = (self.server, self.id, self.connection);
         let at_ns = shared.network.client_arrival(client, connection, shared.now_ns + delay_ns);
@@ -249,31 +268,49 @@ impl RedisClient {
         self.timeout_ns = if is_waiting { shared.now_ns + shared.plan.workload.timeout_ns } else { u64::MAX };
         match reply.status() {
             Status::NotPrimary | Status::Unavailable => {
-                shared.groups.refuse(answered.id);
+                match answered {
+                    Unanswered::Operation { id, .. } => shared.groups.refuse(id),
+                    Unanswered::Step => self.walk.lose_step(),
+                }
                 self.left += u32::from(shared.is_healed);
                 if !is_waiting {
                     self.move_on(shared);
                 }
             }
-            status => {
-                let told = (reply.operation(), status, reply.version());
-                shared.groups.complete(answered.id, shared.now_ns, told, reply.body());
-                self.learn(&answered, &reply);
-            }
+            _ => self.settle(shared, &answered, &reply),
         }
         self.arm(shared);
     }
 
-    fn learn(&mut self, answered: &Unanswered, reply: &Reply<'_>) {
-        let known = &mut self.known[answered.group];
+    fn settle(&mut self, shared: &mut Shared, answered: &Unanswered, reply: &Reply<'_>) {
+        if matches!(reply.operation(), Operation::Transact | Operation::Put) {
+            self.revision = self.revision.max(reply.version());
+        }
+        match answered {
+            Unanswered::Operation { id, group, told } => {
+                let answer = (reply.operation(), reply.status(), reply.version());
+                shared.groups.complete(*id, shared.now_ns, answer, reply.body());
+                self.learn(*group, told, reply);
+            }
+            Unanswered::Step => {
+                let page = walks::page(&self.walk, reply);
+                if self.walk.take(shared, self.revision, &page) {
+                    self.walk = walks::draw(&mut self.dice);
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, group: usize, told: &[Told], reply: &Reply<'_>) {
+        let known = &mut self.known[group];
         if reply.operation() == Operation::Get {
-            if let Some(told) = answered.told.first() {
+            if let Some(told) = told.first() {
                 known[told.key].value = reply.body().to_vec();
             }
             return;
         }
         let values: Vec<Value<'_>> = results(reply.body()).collect();
-        for told in &answered.told {
+        for told in told {
             match values.get(told.result) {
                 Some(Value::Array(items)) if told.is_stamp => {
                     let numbers =

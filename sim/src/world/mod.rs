@@ -49,6 +49,8 @@ pub struct Outcome {
     pub is_undecided: bool,
     /// Histories of groups that could be judged by the order of the committed log only.
     pub by_witness: u32,
+    /// Walks through all keys that came to their end.
+    pub walks: u64,
     /// Views that began.
     pub views: u64,
     /// Virtual time that passed, in ns.
@@ -334,6 +336,7 @@ impl World {
                 + self.redis.iter().map(|client| u64::from(client.unknown())).sum::<u64>(),
             is_undecided: self.is_undecided,
             by_witness: self.by_witness,
+            walks: self.shared.walks,
             views: self.shared.facts.views(),
             virtual_ns: self.shared.now_ns,
         }

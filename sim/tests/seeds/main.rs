@@ -39,12 +39,15 @@ fn different_seeds_are_different_runs() {
 
 #[test]
 fn seeds_are_clean() {
+    let mut walks = 0;
     for seed in 0..SEEDS {
         let outcome = run_seed(seed).outcome;
         if let Some(failure) = outcome.failure {
             panic!("seed {seed} fails: {:?}: {}; `lockstep-sim replay {seed} --trace`", failure.check, failure.text);
         }
+        walks += outcome.walks;
     }
+    assert!(walks >= SEEDS, "{walks} walks through all keys came to their end");
 }
 
 #[test]
