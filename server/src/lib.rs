@@ -39,6 +39,7 @@ pub mod journal;
 pub mod metrics;
 pub mod notify;
 pub mod park;
+mod receive;
 pub mod resp;
 pub mod ring;
 pub mod shard;

@@ -22,6 +22,7 @@ use zerocopy::FromBytes;
 
 use crate::{
     metrics::RejectReason,
+    receive::{Share, make_little_room},
     ring,
     shard::{
         Shard,
@@ -208,6 +209,7 @@ async fn read_requests(
     mut buffer: Vec<u8>,
 ) {
     buffer.reserve_exact(RECEIVE_BYTES_MIN.saturating_sub(buffer.len()));
+    let mut share = Share::of(&shard.receive_bytes);
     loop {
         let mut consumed = 0;
         loop {
@@ -235,7 +237,15 @@ async fn read_requests(
         let frame_size = RequestHeader::ref_from_prefix(&buffer[consumed..])
             .map_or(RequestHeader::SIZE, |(header, _)| header.size.get() as usize)
             .min(REQUEST_SIZE_MAX);
-        make_room(&mut buffer, consumed, frame_size);
+        if frame_size > buffer.capacity() && !share.has_room(frame_size) {
+            return shard.refuse_frame(connection, &buffer[consumed..]);
+        }
+        if share.is_tight() {
+            make_little_room(&mut buffer, consumed, frame_size);
+        } else {
+            make_room(&mut buffer, consumed, frame_size);
+        }
+        share.note(buffer.capacity());
         while connection.replies.borrow().len() > REPLIES_PAUSE_BYTES && !connection.is_broken.get() {
             connection.drained.notified().await;
         }

@@ -20,17 +20,17 @@ use zerocopy::IntoBytes;
 const MIB: f64 = (1 << 20) as f64;
 
 /// How many ask for too much.
-const GREEDY: usize = 40;
+const GREEDY: usize = 60;
 
 /// Reads of a value of one MiB that each of them asks for: fewer than a client alone is answered, and more than the kernel's buffers
 /// take.
 const READS: u64 = 15;
 
-/// Each of them stays within its own bound; together they would take more than half a GiB. Those that hold most are closed, and the
+/// Each of them stays within its own bound; together they would take most of a GiB. Those that hold most are closed, and the
 /// others do not feel it.
 #[test]
 fn clients_that_never_read_are_closed_when_all_together_hold_too_much() {
-    let mut cluster = Cluster::start(Spec::of(1).with(&["--clients-memory=32MiB"]));
+    let mut cluster = Cluster::start(Spec::of(1).with(&["--clients-memory=64MiB"]));
     write_large_value(&cluster);
     // One that reads nothing either, but has asked for little.
     let mut modest = ask_for_much(&cluster.servers[0], 0, 1);
@@ -42,7 +42,7 @@ fn clients_that_never_read_are_closed_when_all_together_hold_too_much() {
             (evicted >= (evicted_before + 30) as f64).then_some(())
         });
         wait_for("their memory to be free", || {
-            (metric(&cluster, "lockstep_reply_memory_bytes") <= 32.0 * MIB).then_some(())
+            (metric(&cluster, "lockstep_reply_memory_bytes") <= 64.0 * MIB).then_some(())
         });
         // They are, all the while: somebody who reads what he asks for gets it.
         let addresses = cluster.addresses();
@@ -55,6 +55,56 @@ fn clients_that_never_read_are_closed_when_all_together_hold_too_much() {
     }
     wait_for("all memory to be free", || (metric(&cluster, "lockstep_reply_memory_bytes") == 0.0).then_some(()));
     assert_eq!(read_to_end(&mut modest, 1 << 20), None, "it was not closed");
+    assert!(cluster.poll_exit(0).is_none());
+}
+
+/// The least bound that can be set was once less than what one client may hold.
+#[test]
+fn a_client_alone_is_not_closed_for_what_it_may_hold() {
+    let cluster = Cluster::start(Spec::of(1).with(&["--clients-memory=64MiB"]));
+    write_large_value(&cluster);
+    let mut greedy = ask_for_much(&cluster.servers[0], 0, 80);
+    wait_for("as much to wait as is being sent", || {
+        (metric(&cluster, "lockstep_reply_memory_bytes") > 32.0 * MIB).then_some(())
+    });
+    assert_eq!(read_to_end(&mut greedy, 32 << 20), None, "it gets what it was answered");
+    assert_eq!(metric(&cluster, "lockstep_evicted_connections_total"), 0.0);
+}
+
+/// Each begins the largest request and does not end it.
+#[test]
+fn clients_that_never_end_their_requests_are_refused_when_all_together_hold_too_much() {
+    let mut cluster = Cluster::start(Spec::of(1));
+    let mut frame = Vec::new();
+    let value = vec![b'v'; 1 << 20];
+    let (operation, flags, session, sequence) = (Operation::Put, 0, 1, 7);
+    encode_request(
+        &RequestParts { operation, flags, session, sequence, key: b"key", arguments: &[], value: &value },
+        &mut frame,
+    );
+    let begin = || {
+        let mut stream = TcpStream::connect((cluster.servers[0].host.as_str(), cluster.servers[0].port)).unwrap();
+        stream.set_read_timeout(Some(harness::DEADLINE)).unwrap();
+        stream.write_all(Hello::client(0, 0, 0).as_bytes()).unwrap();
+        stream.write_all(&frame[..100]).unwrap();
+        stream
+    };
+    let mut streams: Vec<TcpStream> = (0..300).map(|_| begin()).collect();
+    wait_for("the last ones to be refused", || (metric(&cluster, "lockstep_busy_total") >= 40.0).then_some(()));
+    let refused = |stream: &mut TcpStream| {
+        let mut bytes = Vec::new();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let is_closed = stream.read_to_end(&mut bytes).is_ok();
+        let text = b"unfinished requests of all clients together take too much memory";
+        assert_eq!(bytes.windows(text.len()).any(|window| window == text), is_closed);
+        is_closed
+    };
+    let last = streams.iter_mut().rev().take(40).filter_map(|stream| refused(stream).then_some(())).count();
+    assert!(last >= 30, "{last} of the last 40 are told why");
+    // Small requests go on, and there is room again once those are gone.
+    workload::put_within(&cluster.addresses(), "small", "value", Duration::from_secs(30)).unwrap();
+    drop(streams);
+    write_large_value(&cluster);
     assert!(cluster.poll_exit(0).is_none());
 }
 

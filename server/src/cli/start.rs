@@ -14,7 +14,10 @@ use super::{
     resp::{RespArgs, RespOptions},
     units::{parse_size, parse_time, show_size, show_time},
 };
-use crate::{journal::open::Expected, resp::memory::CLIENT_MEMORY_MIN, shard::Identity};
+use crate::{
+    journal::open::Expected,
+    shard::{Identity, connections::CLIENTS_MEMORY_MIN},
+};
 
 /// Which copies a write must have before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -208,8 +211,8 @@ pub struct TuningArgs {
     /// Memory that the replies of all clients of one shard together may take while they wait to be sent; 0 for no bound
     ///
     /// Beyond it, the clients that leave most untaken are closed, and may connect again. Up to 16 KiB of each client are not counted.
-    /// Small: clients that read large values slowly are closed. Large: they can drive the server out of memory. Of Redis
-    /// clients, see `--resp-clients-memory`.
+    /// Small: clients that read large values slowly are closed; at least 64 MiB, which one client alone can need. Large: they
+    /// can drive the server out of memory. Of Redis clients, see `--resp-clients-memory`.
     #[arg(long, value_name = "SIZE", default_value = CLIENTS_MEMORY, value_parser = parse_size, help_heading = "Bounds")]
     pub clients_memory: u64,
 
@@ -364,11 +367,11 @@ impl TuningArgs {
         }
         within("--pipeline", u64::from(self.pipeline), 1, u64::from(PIPELINE_LIMIT))?;
         within("--connections-max", u64::from(self.connections_max), 1, 1_000_000)?;
-        if self.clients_memory > 0 && self.clients_memory < CLIENT_MEMORY_MIN {
+        if self.clients_memory > 0 && self.clients_memory < CLIENTS_MEMORY_MIN {
             return Err(format!(
                 "--clients-memory is {}: choose 0, for no bound, or at least {}",
                 show_size(self.clients_memory),
-                show_size(CLIENT_MEMORY_MIN)
+                show_size(CLIENTS_MEMORY_MIN)
             ));
         }
         within("--sessions-max", u64::from(self.sessions_max), 1, 10_000_000)?;

@@ -145,7 +145,7 @@ fn a_value_out_of_range_is_answered_with_the_option_and_its_range() {
         ("--pipeline=0", "--pipeline is 0: choose from 1 to 256"),
         ("--pipeline=257", "--pipeline is 257: choose from 1 to 256"),
         ("--connections-max=0", "--connections-max is 0"),
-        ("--clients-memory=1MiB", "--clients-memory is 1.0 MiB: choose 0, for no bound, or at least 32.0 MiB"),
+        ("--clients-memory=63MiB", "--clients-memory is 63.0 MiB: choose 0, for no bound, or at least 64.0 MiB"),
         ("--sessions-max=0", "--sessions-max is 0"),
         ("--batch-linger=1s", "--batch-linger is 1s: choose from 0s to 100ms"),
         ("--heartbeat-interval=0", "--heartbeat-interval is 0s: choose from 1ms to 10s"),

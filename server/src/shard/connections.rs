@@ -9,7 +9,8 @@ use std::{
 
 use lockstep_proto::{
     Status,
-    reply::{ReplyParts, encode_reply},
+    limits::REPLY_BODY_SIZE_MAX,
+    reply::{ReplyHeader, ReplyParts, encode_reply},
     request::Request,
 };
 use tokio_uring::net::TcpStream;
@@ -31,6 +32,13 @@ pub const REPLIES_PAUSE_BYTES: usize = 1 << 20;
 /// Replies that wait to be sent on one connection, in bytes, beyond which its reads are refused as busy: it asks for more
 /// than it takes.
 pub const REPLIES_BYTES_MAX: usize = 16 << 20;
+
+/// Least that all clients of a shard together must be allowed to leave untaken, in bytes: what one of them alone may. While so much is
+/// being sent as is answered at once, as much again may wait, and the last answer may come on top of either.
+pub const CLIENTS_MEMORY_MIN: u64 = {
+    let answered_bytes_max = REPLIES_BYTES_MAX + ReplyHeader::SIZE + REPLY_BODY_SIZE_MAX;
+    (2 * answered_bytes_max as u64).next_power_of_two()
+};
 
 /// Names a connection; the name of a closed one is never that of a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

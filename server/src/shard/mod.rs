@@ -103,6 +103,8 @@ pub struct Shard {
     pub callers: Callers,
     /// Tells this process from all others of the same server.
     pub instance: u64,
+    /// What the receive buffers of native clients take, beyond the smallest size of each, in bytes.
+    pub receive_bytes: Cell<usize>,
     /// Where the shard counts.
     pub metrics: Arc<ShardMetrics>,
     options: Arc<StartOptions>,

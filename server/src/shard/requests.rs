@@ -5,7 +5,7 @@ use std::rc::Rc;
 use lockstep_proto::{
     Operation, Status,
     reply::{ReplyHeader, ReplyParts, encode_reply},
-    request::Request,
+    request::{Request, RequestHeader},
     slot::shard_of_key,
 };
 use lockstep_replica::Refusal;
@@ -51,6 +51,18 @@ impl Shard {
         let progress = core.take_requests(now, name, connection, bytes);
         self.turn.notify();
         progress
+    }
+
+    /// Refuses the request that begins `bytes` because there is no memory to take the rest of it in. What it is part of cannot be
+    /// skipped, so nothing more is read from its connection.
+    pub fn refuse_frame(&self, connection: &Rc<Connection>, bytes: &[u8]) {
+        let Ok((header, _)) = RequestHeader::ref_from_prefix(bytes) else { return };
+        let operation = Operation::from_wire(header.operation).unwrap_or(Operation::Ping);
+        let sequence = header.sequence.get();
+        let parts = ReplyParts { status: Status::Busy, operation, copies: 0, sequence, version: 0 };
+        let text = b"unfinished requests of all clients together take too much memory, try again later";
+        encode_reply(&parts, text, &mut connection.replies.borrow_mut());
+        self.metrics.busy.increment();
     }
 }
 

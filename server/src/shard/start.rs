@@ -114,6 +114,7 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         options: options.clone(),
         phase: Cell::new(Phase::Running),
         timer_deadline_ns: Cell::new(u64::MAX),
+        receive_bytes: Cell::new(0),
     });
     if let Some(front) = &front {
         front.listener.set_nonblocking(false)?;
