@@ -8,7 +8,7 @@
 //! | `checksum` | the frame checksum, and the one of replica messages | one checksum |
 //! | `store_apply` | overwrites in stores of 100 thousand and a million keys | one batch |
 //! | `journal_append` | durable appends to a journal on the disk of the build, several in flight | one prepare |
-//! | `batching` | three servers on loopback under load, over largest batch, linger and pipeline depth | one request |
+//! | `batching` | three servers on loopback under load, over largest batch, linger, pipeline depth and gathering | one request |
 //!
 //! Requests are the same in all of them: puts with keys of 16 and values of 100 bytes. Throughput is always in requests
 //! (or in bytes, for checksums), so that the benches can be set side by side.
