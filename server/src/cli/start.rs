@@ -172,9 +172,9 @@ pub struct TuningArgs {
     /// Number of requests up to which a batch grows while others are on their way
     ///
     /// A batch waits while more requests are in prepares that are not committed yet than it holds, but no longer than until it
-    /// holds this many. A prepare costs each server about as much as fifty requests do, so few large ones leave the CPU to
-    /// requests; what waits could not be committed before those others anyway. 0 waits for nothing: on fast links between
-    /// servers with idle CPUs, less latency at medium load. At most 4096.
+    /// holds this many. A prepare costs a cluster about as much as fifty requests do, so few large ones leave the CPU to
+    /// requests. 0 waits for nothing: less latency where commits take long (slow links, sequential fan-out) and the servers have
+    /// idle CPUs. At most 4096.
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Batching")]
     pub batch_gather: u32,
 
