@@ -80,7 +80,7 @@ impl Comparison {
         GOALS.iter().map(|goal| goal.stand(self)).collect()
     }
 
-    /// One line per run.
+    /// One line per run. Names of loads have commas in them, so they are quoted.
     pub fn csv(&self) -> String {
         let mut csv =
             "load,peer,repeat,verdict,offered_per_s,answered_per_s,p50_us,p90_us,p99_us,p999_us,max_us\n".to_owned();
@@ -88,13 +88,13 @@ impl Comparison {
             let verdict = if summary.verdict.is_void() { "VOID" } else { "VALID" };
             let response = &summary.response;
             let offered = summary.offered_per_s.map_or_else(String::new, |rate| format!("{rate:.0}"));
-            csv += &format!("{load},{peer},{repeat},{verdict},{offered},{:.1},", summary.achieved_per_s);
+            csv += &format!("\"{load}\",{peer},{repeat},{verdict},{offered},{:.1},", summary.achieved_per_s);
             csv += &format!("{:.1},{:.1},{:.1},", response.p50_us, response.p90_us, response.p99_us);
             csv += &format!("{:.1},{:.1}\n", response.p999_us, response.max_us);
         }
         for BenchmarkRun { benchmark, peer, repeat, requests_per_s, p50_ms, p99_ms, .. } in &self.benchmarks {
             let (p50_us, p99_us) = (p50_ms * 1e3, p99_ms * 1e3);
-            csv += &format!("{benchmark},{peer},{repeat},,,{requests_per_s:.1},{p50_us:.1},,{p99_us:.1},,\n");
+            csv += &format!("\"{benchmark}\",{peer},{repeat},,,{requests_per_s:.1},{p50_us:.1},,{p99_us:.1},,\n");
         }
         csv
     }

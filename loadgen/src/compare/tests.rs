@@ -39,3 +39,14 @@ fn latencies_have_to_be_low() {
     assert_eq!(standing(6.0).is_reached(), Some(true));
     assert_eq!(standing(6.1).is_reached(), Some(false));
 }
+
+#[test]
+fn a_comma_in_the_name_of_a_load_does_not_add_a_column_to_the_table() {
+    let csv = comparison(&[900.0], &[100.0]).csv();
+    let (head, rows) = csv.split_once('\n').expect("it has a head");
+    assert_eq!(rows.lines().count(), 2);
+    for row in rows.lines() {
+        let rest = row.strip_prefix("\"saturated, 128 x 1\",").expect("the load is quoted");
+        assert_eq!(rest.split(',').count() + 1, head.split(',').count(), "{row}");
+    }
+}
