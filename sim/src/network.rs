@@ -33,6 +33,12 @@ struct Block {
     held: Vec<(u8, u8, u32, u32, Bytes)>,
 }
 
+impl Block {
+    fn covers(&self, from: u8, to: u8) -> bool {
+        self.rows[from as usize] & (1 << to) != 0
+    }
+}
+
 /// From one server to another.
 #[derive(Clone, Copy, Debug, Default)]
 struct Link {
@@ -42,6 +48,9 @@ struct Link {
     boot: u32,
     /// What was sent on this connection or an earlier one is lost.
     lost_to: u32,
+    /// Something that was sent on this connection is lost, and so nothing that is sent on it later arrives: over TCP there are
+    /// no gaps.
+    broken: u32,
     last_arrival_ns: u64,
 }
 
@@ -104,7 +113,13 @@ impl Network {
 
     /// Whether messages from one server to another are blocked.
     pub fn is_blocked(&self, from: u8, to: u8) -> bool {
-        self.blocks.iter().any(|block| block.rows[from as usize] & (1 << to) != 0)
+        self.blocks.iter().any(|block| block.covers(from, to))
+    }
+
+    /// What blocks messages from one server to another. If several do, it is the one that began first: so what is held of a link
+    /// is held in one place, and stays in order.
+    fn block_of(&mut self, from: u8, to: u8) -> Option<&mut Block> {
+        self.blocks.iter_mut().find(|block| block.covers(from, to))
     }
 
     /// Opens a connection to a process.
@@ -201,7 +216,7 @@ impl Network {
 impl Shared {
     /// Sends a message to another server.
     pub fn send(&mut self, from: u8, to: u8, message: Bytes) {
-        let Link { connection, boot, .. } = *self.network.link(from, to);
+        let Link { connection, boot, broken, .. } = *self.network.link(from, to);
         if connection == 0 {
             return;
         }
@@ -214,10 +229,7 @@ impl Shared {
             let plan = &self.plan.network;
             (plan.is_fifo, plan.loss, plan.repeat)
         };
-        if let Some(block) = self.network.blocks.iter_mut().find(|block| block.rows[from as usize] & (1 << to) != 0) {
-            if block.kind == Blocked::Held {
-                block.held.push((from, to, boot, connection, message));
-            }
+        if broken == connection || self.catch(from, to, boot, connection, &message) {
             return;
         }
         if !self.is_healed && self.network.dice.chance(loss) {
@@ -258,21 +270,36 @@ impl Shared {
         self.schedule.at(at_ns, Event::Deliver { from, to, boot, connection, message });
     }
 
-    /// Frees links. What was held goes on its way; connections that have lost something are noticed to be gone.
+    /// Takes a message if its link is blocked. Returns whether it was.
+    fn catch(&mut self, from: u8, to: u8, boot: u32, connection: u32, message: &Bytes) -> bool {
+        let is_fifo = self.plan.network.is_fifo;
+        let Some(block) = self.network.block_of(from, to) else { return false };
+        match block.kind {
+            Blocked::Held => block.held.push((from, to, boot, connection, message.clone())),
+            Blocked::Lost if is_fifo => {
+                let link = self.network.link(from, to);
+                link.broken = link.broken.max(connection);
+            }
+            Blocked::Lost => {}
+        }
+        true
+    }
+
+    /// Ends a block. On links that no other one covers, what was held goes on its way, and connections that have lost something
+    /// are noticed to be gone.
     pub fn unblock(&mut self, number: u32) {
         let Some(at) = self.network.blocks.iter().position(|block| block.number == number) else { return };
         let block = self.network.blocks.remove(at);
         let is_fifo = self.plan.network.is_fifo;
-        for (from, to, boot, connection, message) in block.held {
-            self.deliver(from, to, boot, connection, message, is_fifo);
-        }
-        if block.kind == Blocked::Held || !is_fifo {
-            return;
+        for (from, to, boot, connection, message) in &block.held {
+            if !self.catch(*from, *to, *boot, *connection, message) {
+                self.deliver(*from, *to, *boot, *connection, message.clone(), is_fifo);
+            }
         }
         for from in 0..self.network.servers {
-            for to in 0..self.network.servers {
-                let connection = self.network.connection(from, to);
-                if block.rows[from as usize] & (1 << to) != 0 && connection != 0 {
+            for to in (0..self.network.servers).filter(|&to| block.covers(from, to)) {
+                let Link { connection, broken, .. } = *self.network.link(from, to);
+                if connection != 0 && connection == broken && !self.network.is_blocked(from, to) {
                     self.after(0, Event::Disconnected { from, to, connection });
                 }
             }
@@ -289,4 +316,89 @@ fn not_before(last: &mut (u32, u64), connection: u32, at_ns: u64) -> u64 {
     let at_ns = if last.0 == connection { at_ns.max(last.1) } else { at_ns };
     *last = (connection, at_ns);
     at_ns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two servers with a connection from the first to the second.
+    fn two(is_fifo: bool) -> Shared {
+        let mut plan = Plan::calm(2);
+        plan.network.is_fifo = is_fifo;
+        let mut shared = Shared::new(plan, false);
+        shared.network.connect(0, 1, 1);
+        shared
+    }
+
+    fn block(shared: &mut Shared, kind: Blocked) -> u32 {
+        let rows = shared.network.rows(0b01, 0b10);
+        shared.network.block(rows, kind)
+    }
+
+    fn send(shared: &mut Shared, text: &'static str) {
+        shared.send(0, 1, Bytes::from_static(text.as_bytes()));
+    }
+
+    /// What happens next, in words, all of it.
+    fn drain(shared: &mut Shared) -> Vec<String> {
+        let events = std::iter::from_fn(|| shared.schedule.pop());
+        events
+            .map(|(_, event)| match event {
+                Event::Deliver { message, .. } => String::from_utf8_lossy(&message).into_owned(),
+                Event::Disconnected { connection, .. } => format!("{connection} is gone"),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_link_is_free_only_when_nothing_blocks_it_any_more() {
+        for is_first_over_first in [true, false] {
+            let mut shared = two(true);
+            let first = block(&mut shared, Blocked::Held);
+            send(&mut shared, "a");
+            let second = block(&mut shared, Blocked::Held);
+            send(&mut shared, "b");
+            let (one, other) = if is_first_over_first { (first, second) } else { (second, first) };
+            shared.unblock(one);
+            send(&mut shared, "c");
+            assert!(drain(&mut shared).is_empty(), "the other one is still there");
+            shared.unblock(other);
+            assert_eq!(drain(&mut shared), ["a", "b", "c"]);
+        }
+    }
+
+    #[test]
+    fn what_was_held_is_lost_if_its_link_is_then_blocked_by_something_that_loses_it() {
+        for is_fifo in [true, false] {
+            let mut shared = two(is_fifo);
+            let holding = block(&mut shared, Blocked::Held);
+            send(&mut shared, "a");
+            let losing = block(&mut shared, Blocked::Lost);
+            shared.unblock(holding);
+            assert!(drain(&mut shared).is_empty());
+            shared.unblock(losing);
+            send(&mut shared, "b");
+            // Without order, only what was sent meanwhile is lost.
+            assert_eq!(drain(&mut shared), [if is_fifo { "1 is gone" } else { "b" }]);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_has_lost_something_is_gone_once_its_link_is_free_and_nothing_arrives_on_it_before() {
+        let mut shared = two(true);
+        let losing = block(&mut shared, Blocked::Lost);
+        send(&mut shared, "a");
+        let holding = block(&mut shared, Blocked::Held);
+        shared.unblock(losing);
+        send(&mut shared, "b");
+        assert!(drain(&mut shared).is_empty());
+        shared.unblock(holding);
+        assert_eq!(drain(&mut shared), ["1 is gone"]);
+        let idle = block(&mut shared, Blocked::Lost);
+        shared.network.connect(0, 1, 1);
+        shared.unblock(idle);
+        assert!(drain(&mut shared).is_empty(), "nothing was sent on this one meanwhile");
+    }
 }
