@@ -103,7 +103,7 @@ impl History {
     ///
     /// # Errors
     ///
-    /// The first violation found, or the first key that cannot be decided within the bound on steps.
+    /// The first violation found; if there is none, the first key that cannot be decided within the bound on steps.
     pub fn check(&self, options: &CheckOptions) -> Result<Report, Failure> {
         let shard_of_key: Vec<u16> =
             self.keys.iter().map(|key| lockstep_proto::slot::shard_of_key(key, options.shards)).collect();
@@ -117,6 +117,7 @@ impl History {
         }
         let is_open = |operation: &&Operation| operation.return_ns == NEVER && !operation.asked.is_read();
         let mut report = Report { operations: self.len(), keys: self.keys.len(), ..Report::default() };
+        let mut undecided = None;
         for (key, (operations, floors)) in by_key.into_iter().enumerate() {
             let unknown = operations.iter().filter(is_open).count();
             report.unknown += unknown;
@@ -127,7 +128,8 @@ impl History {
             match found {
                 Found::Order => {}
                 Found::Undecided => {
-                    return Err(Failure::Undecided { key: self.keys[key].to_vec(), steps: options.steps_max });
+                    let key = self.keys[key].to_vec();
+                    undecided.get_or_insert(Failure::Undecided { key, steps: options.steps_max });
                 }
                 Found::NoOrder(stuck) => {
                     let minimal = minimise(operations, floors, options.clock_slack_ns, stuck);
@@ -136,6 +138,6 @@ impl History {
                 }
             }
         }
-        Ok(report)
+        undecided.map_or(Ok(report), Err)
     }
 }

@@ -1,8 +1,8 @@
 //! Histories whose truth a person can see.
 
-use lockstep_sim::checker::{CheckOptions, History};
+use lockstep_sim::checker::{CheckOptions, Failure, History};
 
-use super::recorder::{Ask, Op, Told, assert_bad, assert_good, cas, found, op, put, unknown};
+use super::recorder::{Ask, Op, Told, assert_bad, assert_good, cas, found, history, op, put, unknown};
 
 const MS: u64 = 1_000_000;
 
@@ -195,4 +195,23 @@ fn an_operation_that_was_refused_has_done_nothing() {
     let read = history.invoke(1, 10, b"k", Call::Get);
     history.complete(read, 15, Answer::Found { value: b"a", version: 1 });
     assert!(history.check(&CheckOptions::default()).is_err());
+}
+
+#[test]
+fn a_violation_counts_although_another_key_takes_too_long() {
+    let steps_max = 2;
+    let options = CheckOptions { steps_max, ..CheckOptions::default() };
+    let slow = |key| Op { key, ..op(1, 0..1, put("a"), Told::Ok(1)) };
+    let longer = |key, version: u64| Op { key, ..op(1, version * 10..version * 10 + 5, put("a"), Told::Ok(version)) };
+    let wrong = Op { key: "wrong", ..op(2, 50..60, Ask::Get, found("never written", 90)) };
+    let hard = [slow("slow"), longer("slow", 2), longer("slow", 3), longer("other", 4), longer("other", 5)];
+    match history(&hard).check(&options) {
+        Err(Failure::Undecided { key, steps }) => assert_eq!((&key[..], steps), (&b"slow"[..], steps_max)),
+        other => panic!("it takes more steps than that: {other:?}"),
+    }
+    let all = [&hard[..], &[wrong]].concat();
+    match history(&all).check(&options) {
+        Err(Failure::Violation(violation)) => assert_eq!(violation.key, b"wrong"),
+        other => panic!("the last key is wrong: {other:?}"),
+    }
 }
