@@ -126,7 +126,8 @@ impl World {
         }
         while !self.is_done && self.shared.facts.failure().is_none() {
             if !self.step() {
-                break;
+                // The healing, and after it the next look at whether all is well, are always still to come.
+                self.shared.facts.fail(Check::Liveness, format!("nothing more happens\n{}", self.describe()));
             }
         }
     }
@@ -357,3 +358,20 @@ fn groups(sizes: &[u8]) -> Groups {
 
 /// Kinds of faults that do lasting damage to a disk.
 pub(crate) const DAMAGING: &[Fault] = &[Fault::Rot, Fault::RotCheckpoint, Fault::MisdirectedWrite, Fault::Wipe];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Schedule;
+
+    #[test]
+    fn a_run_in_which_nothing_more_happens_has_failed() {
+        let mut plan = Plan::calm(3);
+        plan.workload.clients = 0;
+        let mut world = World::new(plan, false);
+        world.shared.schedule = Schedule::default();
+        world.run();
+        let failure = world.outcome().failure.expect("it did not come to an end");
+        assert_eq!(failure.check, Check::Liveness);
+    }
+}
