@@ -1,6 +1,7 @@
 //! The words that tests of one situation are written in: `cluster.replica(1).stop()`, `cluster.replica(1).corrupt(Prepare(2))`.
 //!
-//! A [`Cluster`] is a [`World`] in which nothing goes wrong but what the test does. Time passes only when it says so.
+//! A [`Cluster`] is a [`World`] in which nothing goes wrong but what the test does. Time passes only when it says so. When the
+//! test is over, what clients were told is judged, and what the servers that are up have.
 
 use lockstep_proto::message::MessageHeader;
 use lockstep_replica::{AckPolicy, ReplicaStatus, Role};
@@ -28,7 +29,7 @@ pub enum Part {
 
 pub use Part::{Checkpoint, Prepare, SuperblockCopy};
 
-/// A cluster in a test.
+/// A cluster in a test. It panics when it is dropped if what clients were told, or what servers have, is not right.
 pub struct Cluster {
     /// All of it.
     pub world: World,
@@ -83,19 +84,23 @@ impl Cluster {
         self.world.shared.now_ns = end_ns;
     }
 
-    /// Lets clients ask for this much more, and waits until they know how it ended.
+    /// Lets all clients, of the front door, too, ask for this much more, and waits until they are answered.
     ///
     /// # Panics
     ///
     /// If they are not answered in time.
     pub fn expect_answers(&mut self, requests: u32) {
         self.ask(requests);
-        self.wait_for("all clients are answered", |world| world.clients.iter().all(|client| client.is_done()));
+        self.wait_for("all clients are answered", World::is_answered);
     }
 
-    /// Lets clients ask for this much more.
+    /// Lets all clients, of the front door, too, ask for this much more. What is refused or lost with its connection they ask
+    /// for again, those of the front door as something new.
     pub fn ask(&mut self, requests: u32) {
         for client in &mut self.world.clients {
+            client.ask_for(&mut self.world.shared, requests);
+        }
+        for client in &mut self.world.redis {
             client.ask_for(&mut self.world.shared, requests);
         }
     }
@@ -151,21 +156,13 @@ impl Cluster {
         panic!("never: {what}\n{}\n{}", self.world.describe(), self.world.shared.trace.take_lines().join("\n"));
     }
 
-    /// Waits until every server that is up is a whole member of one view and has applied everything.
+    /// Waits until there is a primary, and every server that is up is a whole member of its view and has applied everything.
     ///
     /// # Panics
     ///
-    /// If that takes too long.
+    /// If that takes too long, or all are down.
     pub fn expect_converged(&mut self) {
-        self.wait_for("all servers that are up are one", |world| {
-            let up: Vec<_> = world.servers.iter().filter_map(|server| server.process.as_deref()).collect();
-            up.iter().all(|process| {
-                let (own, first) = (process.status(), up[0].status());
-                own.role != Role::Recovering
-                    && (own.view, own.op, own.op) == (first.view, first.op, process.machine.applied)
-                    && process.superblock().vouch_op.get() == 0
-            })
-        });
+        self.wait_for("all servers that are up are one", World::is_one);
     }
 
     /// Cuts servers off from all others, both ways, until [`Cluster::join`].
@@ -223,6 +220,18 @@ impl Cluster {
             let text = format!("{check:?}: {text}");
             panic!("{text}\n{}", self.world.shared.trace.take_lines().join("\n"));
         }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // A test that has failed has told why.
+        if std::thread::panicking() {
+            return;
+        }
+        self.world.judge();
+        self.check();
+        assert!(!self.world.outcome().is_undecided, "a scenario is short enough to be judged");
     }
 }
 

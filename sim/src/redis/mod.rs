@@ -103,6 +103,8 @@ pub struct RedisClient {
     timeout_ns: u64,
     wake_ns: u64,
     left: u32,
+    /// Whether it asks for as much again as was refused or lost.
+    insists: bool,
     values: u64,
     unknown: u32,
     walk: Walk,
@@ -126,6 +128,7 @@ impl RedisClient {
             timeout_ns: u64::MAX,
             wake_ns: u64::MAX,
             left: plan.workload.requests,
+            insists: false,
             values: 0,
             unknown: 0,
             walk: walks::draw(&mut dice),
@@ -155,9 +158,10 @@ impl RedisClient {
         format!("redis client {id} at server {server}: {left} left, waits for {waits} answers")
     }
 
-    /// Asks for so much more.
+    /// Asks until so much more is answered.
     pub fn ask_for(&mut self, shared: &mut Shared, requests: u32) {
         self.left += requests;
+        self.insists = true;
         self.arm(shared);
     }
 
@@ -213,6 +217,8 @@ impl RedisClient {
         if shared.is_healed {
             // Now that nothing goes wrong, something has to be answered in the end.
             self.left += lost.min(2);
+        } else if self.insists {
+            self.left += lost;
         }
         self.unanswered.clear();
         self.walk.lose_step();
@@ -272,7 +278,7 @@ impl RedisClient {
                     Unanswered::Operation { id, .. } => shared.groups.refuse(id),
                     Unanswered::Step => self.walk.lose_step(),
                 }
-                self.left += u32::from(shared.is_healed);
+                self.left += u32::from(shared.is_healed || self.insists);
                 if !is_waiting {
                     self.move_on(shared);
                 }

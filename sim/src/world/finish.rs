@@ -76,14 +76,18 @@ impl World {
     }
 
     fn is_converged(&self) -> bool {
-        if !self.is_answered() {
-            return false;
-        }
+        let is_up = |server: &Server| server.is_up() || !self.shared.plan.is_healed(server.id);
+        self.is_answered() && self.servers.iter().all(is_up) && self.is_one()
+    }
+
+    /// Whether there is a primary, and every server that is up is a whole member of its view and has everything: all that is
+    /// committed, durable and applied. Not if all are down.
+    pub fn is_one(&self) -> bool {
         let Some(primary) = self.primary() else { return false };
         let Some(process) = self.servers[primary as usize].process.as_deref() else { return false };
         let status = process.status();
         let is_caught_up = |server: &Server| {
-            let Some(process) = server.process.as_deref() else { return !self.shared.plan.is_healed(server.id) };
+            let Some(process) = server.process.as_deref() else { return true };
             let own = process.status();
             let is_member = own.role == Role::Backup || server.id == primary;
             is_member
@@ -95,18 +99,27 @@ impl World {
         self.servers.iter().all(is_caught_up) && status.op >= self.shared.facts.committed_op()
     }
 
-    fn is_answered(&self) -> bool {
+    /// Whether all clients have asked for everything and know how it ended, as far as that can be known.
+    pub fn is_answered(&self) -> bool {
         self.clients.iter().all(Client::is_done) && self.redis.iter().all(RedisClient::is_done)
     }
 
-    /// All replicas have the state that the committed log says, and the clients saw what it says.
-    fn judge(&mut self) {
+    /// Servers that have applied the same have the same state, those that have applied everything have that which the committed
+    /// log says, and the clients saw what it says. What is wrong becomes the run's failure.
+    pub fn judge(&mut self) {
+        self.judge_states();
+        self.judge_histories();
+    }
+
+    fn judge_states(&mut self) {
+        let committed = self.shared.facts.committed_op();
         let mut findings = Vec::new();
         for server in &self.servers {
             let Some(process) = server.process.as_deref() else { continue };
             let machine = &process.machine;
             let hash = state_hash(machine.store.content_hash(), machine.sessions.content_hash());
-            findings.push((server.id, machine.applied, hash, self.difference(machine)));
+            let difference = if machine.applied == committed { self.difference(machine) } else { None };
+            findings.push((server.id, machine.applied, hash, difference));
         }
         for (server, op, hash, difference) in findings {
             self.shared.facts.has_state(server, op, hash);
@@ -115,6 +128,9 @@ impl World {
                 self.shared.facts.fail(Check::State, text);
             }
         }
+    }
+
+    fn judge_histories(&mut self) {
         // Times of day are equal wherever a key can expire, but a read is answered as of the time of the first write before
         // it that is not applied yet, which may be a while ago.
         let options = CheckOptions { clock_slack_ns: 2000 * MS, steps_max: CHECK_STEPS_MAX, ..CheckOptions::default() };

@@ -2,13 +2,73 @@
 
 mod stories;
 
-use lockstep_replica::{AckPolicy, Role};
-use lockstep_sim::scenario::{Checkpoint, Cluster, Prepare, SuperblockCopy};
+use lockstep_replica::{AckPolicy, Role, sessions::Sessions};
+use lockstep_sim::{
+    checker::{Answer, Call},
+    redis::{RedisCommand, RedisPlan},
+    scenario::{Checkpoint, Cluster, Prepare, SuperblockCopy},
+};
 
 #[test]
 fn a_cluster_answers_and_all_replicas_have_the_same() {
     let mut cluster = Cluster::new(3);
     cluster.expect_answers(20);
+    cluster.expect_converged();
+}
+
+#[test]
+#[should_panic(expected = "Linearizable: not linearizable: key \"never written\"")]
+fn what_clients_were_told_is_judged_when_a_scenario_is_over() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(3);
+    let (history, now_ns) = (&mut cluster.world.history, cluster.world.shared.now_ns);
+    let read = history.invoke(9, now_ns, b"never written", Call::Get);
+    history.complete(read, now_ns + 1, Answer::Found { value: b"a", version: 1 });
+}
+
+#[test]
+#[should_panic(expected = "StateHash")]
+fn what_servers_have_is_judged_when_a_scenario_is_over() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_answers(3);
+    cluster.expect_converged();
+    let process = cluster.world.servers[1].process.as_deref_mut().expect("it is up");
+    process.machine.sessions = Sessions::new(1);
+}
+
+#[test]
+#[should_panic(expected = "never: all servers that are up are one")]
+fn servers_that_are_all_down_are_not_one() {
+    let mut cluster = Cluster::new(3);
+    for server in 0..3 {
+        cluster.replica(server).stop();
+    }
+    cluster.expect_converged();
+}
+
+#[test]
+fn clients_of_the_front_door_are_answered_whoever_the_primary_is_and_not_without_a_quorum() {
+    const REQUESTS: u32 = 10;
+    let mut cluster = Cluster::with(3, |plan| {
+        let weights = [1; RedisCommand::ALL.len()];
+        plan.workload.redis = RedisPlan { clients: 2, groups: vec![2], weights, window: 2, ..RedisPlan::none() };
+    });
+    cluster.expect_answers(REQUESTS);
+    let before = cluster.primary();
+    cluster.ask(REQUESTS);
+    cluster.pass_ms(3);
+    cluster.replica(before).stop();
+    cluster.expect_answers(REQUESTS);
+    let (asked, unknown) = (cluster.world.shared.groups.len() as u32, cluster.world.outcome().unknown as u32);
+    assert!(asked - unknown >= 2 * 3 * REQUESTS, "{asked} asked, of which {unknown} have no answer");
+    let last = cluster.primary();
+    cluster.replica(last).stop();
+    cluster.ask(1);
+    cluster.pass_ms(3000);
+    assert!(cluster.world.redis.iter().all(|client| !client.is_done()));
+    cluster.replica(last).start();
+    cluster.replica(before).start();
+    cluster.expect_answers(1);
     cluster.expect_converged();
 }
 
