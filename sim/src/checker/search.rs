@@ -14,7 +14,7 @@ use super::{
     history::{Asked, NEVER, Operation, Told, Value},
     model::State,
     pending::{Entry, Pending},
-    problem::{Class, Event, Problem, TextUse},
+    problem::{Event, Problem, TextUse},
 };
 
 /// How a search ended.
@@ -122,6 +122,37 @@ impl Goals {
     fn wants_some_value(&self) -> bool {
         self.is_any || self.is_present || !self.values.is_empty()
     }
+
+    fn wants(&self, value: Value, has_increment: bool) -> bool {
+        self.is_any
+            || self.is_present
+            || self.values.contains(&value)
+            || (self.is_numeric && has_increment && matches!(value, Value::Number(_)))
+    }
+
+    /// Whether an unknown write can help, be it through others.
+    fn is_helped_by(&self, asked: &Asked, means: &Means) -> bool {
+        self.is_any
+            || means.has_chain
+            || match *asked {
+                Asked::Put { value, ttl_ms } | Asked::CompareAndSet { value, ttl_ms, .. } => {
+                    ttl_ms.is_some() || self.wants(value, means.has_increment)
+                }
+                Asked::Increment { .. } => self.is_present || self.is_numeric,
+                Asked::Delete => self.is_absent || means.has_create || means.has_increment,
+                Asked::Expire { .. } => true,
+                Asked::Get | Asked::Exists | Asked::TimeToLive => false,
+            }
+    }
+}
+
+/// Unknown writes that need others to help.
+struct Means {
+    has_increment: bool,
+    /// One that makes the key from nothing, with a value that is wanted.
+    has_create: bool,
+    /// One that replaces a version that only another unknown write can have made.
+    has_chain: bool,
 }
 
 pub(super) struct Search<'a> {
@@ -336,10 +367,6 @@ impl<'a> Search<'a> {
     /// Writes with unknown outcome that can help to a goal, and that may have been at work before `now_ns`.
     fn list_unknown(&self, node: &Node, goals: &Goals, now_ns: u64, choices: &mut Vec<Choice>) {
         let state = &node.state;
-        let available = |class: usize| {
-            let members = &self.problem.classes[class].members;
-            members.get(self.used[class] as usize).is_some_and(|member| member.invoke_ns <= now_ns)
-        };
         if state.ttl_source != 0 && state.value.is_some() {
             let (earliest_ns, _) = self.problem.clock().expiry_bounds(state.ttl_source);
             if earliest_ns <= now_ns {
@@ -350,44 +377,52 @@ impl<'a> Search<'a> {
         if !goals.is_absent && !goals.wants_some_value() && self.problem.ttl_sources.is_empty() {
             return;
         }
+        let means = self.means(node, goals, now_ns);
+        let helpful = (0..self.problem.classes.len()).filter(|&class| {
+            goals.is_helped_by(&self.problem.classes[class].asked, &means) && self.is_available(class, now_ns)
+        });
+        self.rank_unknown(node, goals, helpful, choices);
+    }
+
+    /// Whether a write of a class is left that was asked for before `now_ns`.
+    fn is_available(&self, class: usize, now_ns: u64) -> bool {
+        let members = &self.problem.classes[class].members;
+        members.get(self.used[class] as usize).is_some_and(|member| member.invoke_ns <= now_ns)
+    }
+
+    /// What there is that goes only from a state which another unknown write may make. For a version that nobody else saw, that
+    /// may be any.
+    fn means(&self, node: &Node, goals: &Goals, now_ns: u64) -> Means {
         let classes = &self.problem.classes;
         let has = |is_meant: &dyn Fn(&Asked) -> bool| {
-            (0..classes.len()).any(|class| is_meant(&classes[class].asked) && available(class))
+            goals.wants_some_value()
+                && (0..classes.len()).any(|class| is_meant(&classes[class].asked) && self.is_available(class, now_ns))
         };
-        let has_increment = goals.wants_some_value() && has(&|asked| matches!(asked, Asked::Increment { .. }));
-        let wants = |value: Value| {
-            goals.is_any
-                || goals.is_present
-                || goals.values.contains(&value)
-                || (goals.is_numeric && has_increment && matches!(value, Value::Number(_)))
-        };
-        // What only goes from a state that another unknown write may make. For a version that nobody else saw, that may be any.
-        let has_create = goals.wants_some_value()
-            && has(&|asked| matches!(*asked, Asked::CompareAndSet { expected: 0, value, .. } if wants(value)));
+        let has_increment = has(&|asked| matches!(asked, Asked::Increment { .. }));
+        let wants = |value: Value| goals.wants(value, has_increment);
         let next_version = self.problem.events.get(node.next_event as usize).map_or(u64::MAX, |next| next.version);
-        let has_chain = goals.wants_some_value()
-            && has(&|asked| match *asked {
-                Asked::CompareAndSet { expected, value, .. } => {
-                    expected > state.version && expected < next_version && wants(value)
-                }
+        let between = node.state.version + 1..next_version;
+        Means {
+            has_increment,
+            has_create: has(&|asked| matches!(*asked, Asked::CompareAndSet { expected: 0, value, .. } if wants(value))),
+            has_chain: has(&|asked| match *asked {
+                Asked::CompareAndSet { expected, value, .. } => between.contains(&expected) && wants(value),
                 _ => false,
-            });
+            }),
+        }
+    }
+
+    /// Lists classes of unknown writes, those that serve a goal at once last.
+    fn rank_unknown(
+        &self,
+        node: &Node,
+        goals: &Goals,
+        classes: impl Iterator<Item = usize>,
+        choices: &mut Vec<Choice>,
+    ) {
         let (mut spare, mut increments, mut direct) = (None::<(u64, Choice)>, Vec::new(), Vec::new());
-        for (class, Class { asked, .. }) in classes.iter().enumerate() {
-            let is_wanted = goals.is_any
-                || has_chain
-                || match *asked {
-                    Asked::Put { value, ttl_ms } | Asked::CompareAndSet { value, ttl_ms, .. } => {
-                        ttl_ms.is_some() || wants(value)
-                    }
-                    Asked::Increment { .. } => goals.is_present || goals.is_numeric,
-                    Asked::Delete => goals.is_absent || has_create || has_increment,
-                    Asked::Expire { .. } => true,
-                    Asked::Get | Asked::Exists | Asked::TimeToLive => false,
-                };
-            if !is_wanted || !available(class) {
-                continue;
-            }
+        for class in classes {
+            let asked = &self.problem.classes[class].asked;
             let Some(after) = self.after_unknown(node, class as u32) else { continue };
             let choice = Choice::Unknown(class as u32);
             match asked.value() {

@@ -198,55 +198,80 @@ impl<'a> Search<'a> {
         let mut stack: Vec<Frame> = Vec::new();
         let mut arrival = Some(Arrival { node: start, before: None, via: 0 });
         loop {
-            if let Some(Arrival { node, before, via }) = arrival.take() {
+            if let Some(arrival) = arrival.take() {
                 steps += 1;
                 if steps > self.options.steps_max {
                     return Found::Undecided(self.stuck.take().expect("something was tried"));
                 }
-                let Some(overdue) = self.overdue(&node) else { return Found::Order };
-                self.note_stuck(&node, overdue);
-                match self.too_late(&node).or_else(|| self.tried.blamed(&node)) {
-                    Some(blamed) => blame(&mut stack, blamed, via),
-                    None => {
-                        let choices = self.answered(&node, overdue);
-                        // What has to be next and is not is to blame from the start.
-                        let blamed = self.keys[overdue as usize];
-                        stack.push(Frame { node, choices, is_complete: false, blamed, before, via });
-                    }
+                if self.arrive(&mut stack, arrival) {
+                    return Found::Order;
                 }
             }
-            let Some(frame) = stack.last_mut() else {
+            if stack.is_empty() {
                 return Found::NoOrder(self.stuck.take().expect("something was tried"));
-            };
-            let blamed = frame.blamed;
-            let helps = |choice: &Choice| !matches!(choice, Choice::Leap { keys, .. } if keys & blamed == 0);
-            let Some(at) = frame.choices.iter().rposition(helps) else {
-                if frame.is_complete {
-                    let Frame { node, blamed, via, .. } = stack.pop().expect("there is one");
-                    self.tried.insert(node, blamed);
-                    blame(&mut stack, blamed, via);
-                } else {
-                    frame.is_complete = true;
-                    let (choices, blamed) = self.leaps(&frame.node, frame.before.as_ref());
-                    frame.choices = choices;
-                    frame.blamed |= blamed;
-                }
-                continue;
-            };
-            let (node, placed, before) = (frame.node.clone(), frame.node.pure.clone(), frame.node.state.clone());
-            match frame.choices.remove(at) {
-                Choice::Leap { node, is_unknown, keys } => {
-                    let is_unseen = is_unknown && node.pure == placed;
-                    arrival = Some(Arrival { node: *node, before: is_unseen.then_some(before), via: keys });
-                }
-                Choice::Logged(place) | Choice::Pure(place) => {
-                    let keys = self.keys[place as usize];
-                    // An answer may tell the version of a write that concerns other keys, too.
-                    let is_open = before.iter().any(|(_, entry)| matches!(entry.version, Version::Open { .. }));
-                    let via = if is_open { u64::MAX } else { keys };
-                    match self.place(node, place) {
-                        Some(node) => arrival = Some(Arrival { node, before: None, via }),
-                        None => blame(&mut stack, keys, 0),
+            }
+            arrival = self.go_on(&mut stack);
+        }
+    }
+
+    /// Puts a position on the stack, if something may come of it. Returns whether nothing is left to be placed.
+    fn arrive(&mut self, stack: &mut Vec<Frame>, Arrival { node, before, via }: Arrival) -> bool {
+        let Some(overdue) = self.overdue(&node) else { return true };
+        self.note_stuck(&node, overdue);
+        match self.too_late(&node).or_else(|| self.tried.blamed(&node)) {
+            Some(blamed) => blame(stack, blamed, via),
+            None => {
+                let choices = self.answered(&node, overdue);
+                // What has to be next and is not is to blame from the start.
+                let blamed = self.keys[overdue as usize];
+                stack.push(Frame { node, choices, is_complete: false, blamed, before, via });
+            }
+        }
+        false
+    }
+
+    /// Tries the next choice of the last position: `None` if it leads nowhere. If there is none that may help, all that can
+    /// follow is listed, and when that is used up, too, the position is given up.
+    fn go_on(&mut self, stack: &mut Vec<Frame>) -> Option<Arrival> {
+        let frame = stack.last_mut()?;
+        let blamed = frame.blamed;
+        let helps = |choice: &Choice| !matches!(choice, Choice::Leap { keys, .. } if keys & blamed == 0);
+        if let Some(at) = frame.choices.iter().rposition(helps) {
+            let choice = frame.choices.remove(at);
+            return self.take(stack, choice);
+        }
+        if frame.is_complete {
+            let Frame { node, blamed, via, .. } = stack.pop()?;
+            self.tried.insert(node, blamed);
+            blame(stack, blamed, via);
+        } else {
+            frame.is_complete = true;
+            let (choices, blamed) = self.leaps(&frame.node, frame.before.as_ref());
+            frame.choices = choices;
+            frame.blamed |= blamed;
+        }
+        None
+    }
+
+    /// Where a choice of the last position leads to.
+    fn take(&self, stack: &mut [Frame], choice: Choice) -> Option<Arrival> {
+        let from = &stack.last()?.node;
+        match choice {
+            Choice::Leap { node, is_unknown, keys } => {
+                let is_unseen = is_unknown && node.pure == from.pure;
+                let before = is_unseen.then(|| from.state.clone());
+                Some(Arrival { node: *node, before, via: keys })
+            }
+            Choice::Logged(place) | Choice::Pure(place) => {
+                let keys = self.keys[place as usize];
+                // An answer may tell the version of a write that concerns other keys, too.
+                let is_open = from.state.iter().any(|(_, entry)| matches!(entry.version, Version::Open { .. }));
+                let via = if is_open { u64::MAX } else { keys };
+                match self.place(from.clone(), place) {
+                    Some(node) => Some(Arrival { node, before: None, via }),
+                    None => {
+                        blame(stack, keys, 0);
+                        None
                     }
                 }
             }
