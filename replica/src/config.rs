@@ -47,8 +47,10 @@ pub struct Config {
     /// How long an open batch waits for more requests, in ns. 0: it is closed at the end of the turn it was opened in.
     pub batch_linger_ns: u64,
     /// Requests that a batch gathers at most while others are on their way: while as many are, or more than it holds, it stays
-    /// open. 0: it waits for none.
+    /// open, for `batch_gather_ns` at most. 0: it waits for none.
     pub batch_gather_ops: u32,
+    /// How long a batch gathers at most, in ns.
+    pub batch_gather_ns: u64,
     /// Prepares that may be closed and not yet answered. While it is full, the open batch grows.
     pub pipeline_max: u32,
     /// How often the primary says that it is alive, in ns.
@@ -169,6 +171,7 @@ pub(crate) mod tests {
             batch_bytes_max: 2 << 20,
             batch_linger_ns: 0,
             batch_gather_ops: 0,
+            batch_gather_ns: 0,
             pipeline_max: 4,
             heartbeat_interval_ns: 50_000_000,
             backup_silence_ns: 1_000_000_000,

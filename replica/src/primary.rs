@@ -9,7 +9,7 @@ use zerocopy::little_endian::{U32, U64, U128};
 
 use crate::{
     batch::{BatchPool, OpenBatch},
-    config::{AckPolicy, FanOut},
+    config::{AckPolicy, Config, FanOut},
     io::{Output, Refusal},
     read_ahead::Next,
     replica::Replica,
@@ -147,7 +147,7 @@ impl<P: BatchPool> Replica<P> {
     }
 
     /// Whether a batch is large enough to go while others are on their way: a prepare costs every server the same whatever is
-    /// in it. A batch cannot be committed before those, and each of them that is makes this one go: nothing waits for a clock.
+    /// in it. A batch cannot be committed before those, and each of them that is makes this one more likely to go.
     fn has_gathered(&self, open: &OpenBatch<P::Buffer>) -> bool {
         let most = self.config.batch_gather_ops.min(self.config.batch_ops_max);
         let enough = self.requests_in_flight().min(u64::from(most));
@@ -156,10 +156,14 @@ impl<P: BatchPool> Replica<P> {
 
     pub(crate) fn close_batch_if_due(&mut self) {
         let Some(open) = &self.open else { return };
-        if !self.has_pipeline_room() || !self.has_gathered(open) {
+        if !self.has_pipeline_room() {
             return;
         }
-        let due_ns = open.opened_ns + self.config.batch_linger_ns;
+        // Where a commit takes long, over slow links or with sequential fan-out, what others cost in CPU does not matter so
+        // much: gathering has a bound in time.
+        let Config { batch_linger_ns, batch_gather_ns, .. } = self.config;
+        let wait_ns = if self.has_gathered(open) { batch_linger_ns } else { batch_linger_ns.max(batch_gather_ns) };
+        let due_ns = open.opened_ns + wait_ns;
         if due_ns > self.now_ns && open.count() < self.config.batch_ops_max {
             self.timers.set(Timer::Linger, due_ns);
             return;

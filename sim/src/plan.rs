@@ -184,6 +184,8 @@ pub struct Plan {
     pub batch_linger_ns: u64,
     /// Requests up to which a batch grows while others are on their way.
     pub batch_gather_ops: u32,
+    /// How long it does so at most.
+    pub batch_gather_ns: u64,
     /// Prepares in flight.
     pub pipeline_max: u32,
     /// Between two heartbeats.
@@ -236,6 +238,7 @@ impl Plan {
             batch_ops_max: dice.within(1..=8) as u32,
             batch_linger_ns: dice.pick(&[0, 0, MS / 5]),
             batch_gather_ops: Dice::new(seed, "gather").pick(&[0, 2, 4, 64]),
+            batch_gather_ns: Dice::new(seed, "gather time").pick(&[MS / 10, MS, MS, 100 * MS]),
             pipeline_max,
             heartbeat_ns,
             log_memory: dice.pick(&[0, 64 << 10, 1 << 20]),

@@ -219,6 +219,7 @@ fn settings() -> impl Strategy<Value = Config> {
             batch_linger_ns,
             // Not drawn, so that the stories that are kept stay what they are.
             batch_gather_ops: if pipeline_max > 2 { batch_ops_max / 2 } else { 0 },
+            batch_gather_ns: if pipeline_max == 3 { 1_000_000_000 } else { 300_000 },
             log_memory_bytes_max,
             ..config(servers)
         },

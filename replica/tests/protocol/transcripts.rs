@@ -6,7 +6,7 @@
 //!
 //! | command | what happens |
 //! |---|---|
-//! | `cluster servers=N [ack=..] [fanout=..] [pipeline=N] [gather=N] [linger=T] [log_memory=BYTES]` | formats the servers |
+//! | `cluster servers=N [ack=..] [fanout=..] [pipeline=N] [gather=N] [gather_time=T] [linger=T] [log_memory=BYTES]` | formats the servers |
 //! | `begin` | starts all, connects all, and settles |
 //! | `start S..`, `crash S..` | starts servers from their disks; ends them without warning |
 //! | `handover S [T]` | a server is asked to hand its view over |
@@ -123,6 +123,7 @@ fn parse_config(words: &[&str]) -> Config {
             ("pipeline", _) => settings.pipeline_max = value.parse().unwrap(),
             ("batch_ops", _) => settings.batch_ops_max = value.parse().unwrap(),
             ("gather", _) => settings.batch_gather_ops = value.parse().unwrap(),
+            ("gather_time", _) => settings.batch_gather_ns = parse_time(value),
             ("linger", _) => settings.batch_linger_ns = parse_time(value),
             ("log_memory", _) => settings.log_memory_bytes_max = value.parse().unwrap(),
             _ => panic!("unknown setting {word}"),

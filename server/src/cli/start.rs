@@ -173,10 +173,16 @@ pub struct TuningArgs {
     ///
     /// A batch waits while more requests are in prepares that are not committed yet than it holds, but no longer than until it
     /// holds this many. A prepare costs a cluster about as much as fifty requests do, so few large ones leave the CPU to
-    /// requests. 0 waits for nothing: less latency where commits take long (slow links, sequential fan-out) and the servers have
-    /// idle CPUs. At most 4096.
+    /// requests. 0 waits for nothing: less latency where the servers have idle CPUs. At most 4096.
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Batching")]
     pub batch_gather: u32,
+
+    /// How long a batch waits at most to grow to --batch-gather
+    ///
+    /// Bounds what the wait can add to a request's latency where commits take long: over slow links, or with sequential fan-out.
+    /// At most 100ms.
+    #[arg(long, value_name = "TIME", default_value = "500us", value_parser = parse_time, help_heading = "Batching")]
+    pub batch_gather_time: Duration,
 
     /// Largest number of prepares that are sent and not yet committed
     ///
@@ -332,6 +338,8 @@ pub struct StartOptions {
     pub batch_linger_ns: u64,
     /// Requests up to which a batch grows while others are on their way.
     pub batch_gather_ops: u32,
+    /// How long it does so at most, in nanoseconds.
+    pub batch_gather_ns: u64,
     /// Largest number of prepares that are closed and not yet committed.
     pub pipeline_max: u32,
     /// Bytes of journal between checkpoints, if not the default: see [`StartOptions::checkpoint_every_bytes`].
@@ -376,6 +384,7 @@ impl TuningArgs {
         }
         within("--sessions-max", u64::from(self.sessions_max), 1, 10_000_000)?;
         within("--batch-gather", u64::from(self.batch_gather), 0, 4096)?;
+        time_within("--batch-gather-time", self.batch_gather_time, Duration::ZERO, Duration::from_millis(100))?;
         time_within("--batch-linger", self.batch_linger, Duration::ZERO, Duration::from_millis(100))?;
         time_within("--busy-poll", self.busy_poll, Duration::ZERO, Duration::from_millis(10))?;
         time_within(
@@ -429,6 +438,7 @@ impl TuningArgs {
             format!("--batch-max-bytes={}", self.batch_max_bytes),
             format!("--batch-linger={}ns", self.batch_linger.as_nanos()),
             format!("--batch-gather={}", self.batch_gather),
+            format!("--batch-gather-time={}ns", self.batch_gather_time.as_nanos()),
             format!("--pipeline={}", self.pipeline),
             format!("--busy-poll={}ns", self.busy_poll.as_nanos()),
             format!("--connections-max={}", self.connections_max),
@@ -488,6 +498,7 @@ impl StartArgs {
             batch_bytes_max: tuning.batch_max_bytes as u32,
             batch_linger_ns: tuning.batch_linger.as_nanos() as u64,
             batch_gather_ops: tuning.batch_gather,
+            batch_gather_ns: tuning.batch_gather_time.as_nanos() as u64,
             pipeline_max: tuning.pipeline,
             checkpoint_every: tuning.checkpoint_every,
             connections_max: tuning.connections_max,

@@ -66,6 +66,7 @@ pub fn replica_config(options: &StartOptions, identity: &Identity, shard: u16, j
         batch_bytes_max: options.batch_bytes_max,
         batch_linger_ns: options.batch_linger_ns,
         batch_gather_ops: options.batch_gather_ops,
+        batch_gather_ns: options.batch_gather_ns,
         pipeline_max: options.pipeline_max,
         heartbeat_interval_ns: options.heartbeat_interval_ns,
         backup_silence_ns: options.backup_silence_ns,

@@ -70,6 +70,7 @@ fn replica_config(shared: &mut Shared, id: u8) -> Config {
         batch_bytes_max: 2 << 20,
         batch_linger_ns: plan.batch_linger_ns,
         batch_gather_ops: plan.batch_gather_ops,
+        batch_gather_ns: plan.batch_gather_ns,
         pipeline_max: plan.pipeline_max,
         heartbeat_interval_ns: plan.heartbeat_ns,
         backup_silence_ns: 10 * plan.heartbeat_ns,

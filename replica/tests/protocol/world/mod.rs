@@ -92,6 +92,7 @@ pub fn config(servers: u8) -> Config {
         batch_bytes_max: (MessageHeader::SIZE + REQUEST_SIZE_MAX) as u32,
         batch_linger_ns: 0,
         batch_gather_ops: 0,
+        batch_gather_ns: 0,
         pipeline_max: 4,
         heartbeat_interval_ns: 50 * MS,
         backup_silence_ns: 500 * MS,
