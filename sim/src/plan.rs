@@ -46,7 +46,7 @@ faults! {
     PartitionOneWay,
     /// What is sent on a link arrives only once the link is free again.
     Clog,
-    /// A connection breaks, and is made again.
+    /// A connection between servers breaks, with what is on its way or without, and is made again.
     Disconnect,
     /// A disk does nothing for a while.
     DiskStall,
@@ -84,6 +84,10 @@ faults! {
     LostWrite,
     /// A clock runs faster or slower than the others.
     ClockSkew,
+    /// A client's connection breaks: what of its requests is on its way is lost, or some of it, and so are the answers.
+    ClientReset,
+    /// What clients send to servers is lost for a while, or what servers send to clients, or both.
+    ClientCut,
 }
 
 /// Something that goes wrong at one moment.
@@ -389,6 +393,8 @@ const EVENT_KINDS: &[(Fault, u32)] = &[
     (Fault::Wipe, 200),
     (Fault::ClockJump, 80),
     (Fault::Handover, 200),
+    (Fault::ClientReset, 300),
+    (Fault::ClientCut, 200),
 ];
 
 fn draw_faults(dice: &mut Dice, plan: &Plan) -> Vec<FaultEvent> {

@@ -9,7 +9,7 @@ use lockstep_replica::{AckPolicy, ReplicaStatus, Role};
 use crate::{
     disk::Tearing,
     facts::Failure,
-    network::Blocked,
+    network::{Arriving, Blocked, ClientCut},
     plan::{MS, Plan},
     redis::RedisPlan,
     schedule::Event,
@@ -182,6 +182,22 @@ impl Cluster {
     pub fn cut_between(&mut self, left: u8, right: u8) {
         self.cut(left, right);
         self.cut(right, left);
+    }
+
+    /// Breaks the connections of all clients.
+    pub fn reset_clients(&mut self, arriving: Arriving) {
+        let shared = &mut self.world.shared;
+        for client in 0..(self.world.clients.len() + self.world.redis.len()) as u8 {
+            if let Some(connection) = shared.network.client_connection(client) {
+                shared.reset_client(client, connection, arriving);
+            }
+        }
+    }
+
+    /// Nothing that clients send reaches a server, or nothing that is sent to them reaches them, or neither, until
+    /// [`Cluster::join`].
+    pub fn cut_clients(&mut self, there: bool, back: bool) {
+        self.world.shared.network.cut_clients(ClientCut { clients: u32::MAX, servers: u8::MAX, there, back });
     }
 
     /// Messages from one server to another that are `what` are kept back from now on.

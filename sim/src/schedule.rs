@@ -120,6 +120,15 @@ pub enum Event {
         /// What.
         asked: Asked,
     },
+    /// A server notices that a client's connection is gone.
+    HungUp {
+        /// The server.
+        server: u8,
+        /// The client.
+        client: u8,
+        /// The connection.
+        connection: u32,
+    },
     /// A reply arrives at a client; an empty one: the connection is gone.
     Reply {
         /// The client.
@@ -136,7 +145,7 @@ pub enum Event {
     },
     /// A fault of the plan begins.
     Fault(usize),
-    /// A link is free again.
+    /// A link is free again, or clients reach servers again.
     Unblock {
         /// Which blocking ends.
         block: u32,

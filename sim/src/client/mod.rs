@@ -223,8 +223,7 @@ impl Client {
     fn send(&mut self, shared: &mut Shared, frame: Bytes) {
         let delay_ns = self.dice.delay(&shared.plan.network.delay_ns);
         let (server, client, connection) = (self.server, self.id, self.connection);
-        let at_ns = shared.network.client_arrival(client, connection, shared.now_ns + delay_ns);
-        shared.schedule.at(at_ns, Event::Request { server, client, connection, frame });
+        shared.request((client, connection), server, delay_ns, Event::Request { server, client, connection, frame });
     }
 
     fn add(&mut self, shared: &mut Shared, pending: Pending) {

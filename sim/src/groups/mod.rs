@@ -113,6 +113,11 @@ impl GroupHistory {
         self.operations.len()
     }
 
+    /// Number of operations that have an answer.
+    pub fn answered(&self) -> usize {
+        self.operations.iter().filter(|operated| operated.told.is_some()).count()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()

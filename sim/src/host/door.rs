@@ -114,6 +114,13 @@ impl Doors {
         }
     }
 
+    /// A client has closed its connection: nothing that comes on it is looked at any more, and nothing is answered.
+    pub fn close(&mut self, origin: Origin) {
+        if let Some(door) = self.open.get_mut(&origin) {
+            *door = None;
+        }
+    }
+
     /// Closes every connection.
     pub fn cut(&mut self, shared: &mut Shared) {
         for (origin, door) in &mut self.open {

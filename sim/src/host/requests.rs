@@ -72,12 +72,18 @@ impl Requests {
 impl Shared {
     /// Sends a reply; an empty one breaks the connection.
     pub(super) fn reply(&mut self, client: u8, connection: u32, frame: Bytes) {
+        if self.network.loses_reply(client, connection) {
+            return;
+        }
         let delay_ns = self.host_dice.delay(&self.plan.network.delay_ns.clone());
         self.after(delay_ns, Event::Reply { client, connection, frame });
     }
 
     /// Sends a reply that overtakes none before it on its connection.
     pub(super) fn reply_in_order(&mut self, client: u8, connection: u32, frame: Bytes) {
+        if self.network.loses_reply(client, connection) {
+            return;
+        }
         let at_ns = self.now_ns + self.host_dice.delay(&self.plan.network.delay_ns.clone());
         let at_ns = self.network.reply_arrival(client, connection, at_ns);
         self.schedule.at(at_ns, Event::Reply { client, connection, frame });
@@ -95,6 +101,14 @@ impl Server {
             process.requests.waiting.push_back((origin, frame));
         }
         self.ask_turn(shared);
+    }
+
+    /// A client's connection is gone, and with it what it has asked for and was not taken in. What was goes on.
+    pub fn hung_up(&mut self, client: u8, connection: u32) {
+        let origin = Origin { client, connection };
+        let Some(process) = self.process.as_deref_mut() else { return };
+        process.requests.waiting.retain(|(waiting, _)| *waiting != origin);
+        process.doors.close(origin);
     }
 
     /// Takes a request in. Returns whether there was room.

@@ -251,8 +251,8 @@ impl RedisClient {
         self.unanswered.push_back(unanswered);
         let delay_ns = self.dice.delay(&shared.plan.network.delay_ns);
         let (server, client, connection) = (self.server, self.id, self.connection);
-        let at_ns = shared.network.client_arrival(client, connection, shared.now_ns + delay_ns);
-        shared.schedule.at(at_ns, Event::Command { server, client, connection, id, asked });
+        let command = Event::Command { server, client, connection, id, asked };
+        shared.request((client, connection), server, delay_ns, command);
     }
 
     /// An answer arrives, or the news that the connection is gone.

@@ -6,7 +6,7 @@ use lockstep_server::journal::{file::BlockFile, superblock};
 
 use super::{DAMAGING, World};
 use crate::{
-    network::Blocked,
+    network::{Arriving, Blocked, ClientCut},
     plan::{Fault, FaultEvent, MS},
     schedule::Event,
 };
@@ -55,6 +55,8 @@ impl World {
             Fault::Pause => self.pause(server, event.choice, event.duration_ns),
             Fault::IsolatePrimary | Fault::Partition | Fault::PartitionOneWay | Fault::Clog => self.cut(event, server),
             Fault::Disconnect => self.disconnect(event, server),
+            Fault::ClientReset => self.reset_client(event),
+            Fault::ClientCut => self.cut_clients(event, server),
             Fault::DiskStall | Fault::DiskSlow | Fault::DiskFull | Fault::WriteError => self.hamper(event, server),
             Fault::MisdirectedRead => {
                 self.servers[server as usize].disk.misdirects_read_by = Some(event.choice >> 8);
@@ -215,6 +217,34 @@ impl World {
         }
         self.shared.after(0, Event::Disconnected { from, to, connection });
         true
+    }
+
+    /// All that a client has sent arrives, or nothing of what is on its way, or the first part of it.
+    fn reset_client(&mut self, event: &FaultEvent) -> bool {
+        let client = ((event.choice >> 8) % self.all_clients()) as u8;
+        let Some(connection) = self.shared.network.client_connection(client) else { return false };
+        let arriving = match event.choice >> 16 & 3 {
+            0 => Arriving::All,
+            1 => Arriving::Nothing,
+            _ => Arriving::Some,
+        };
+        self.shared.reset_client(client, connection, arriving);
+        true
+    }
+
+    /// One client or all do not reach one server or all, or are not reached by them.
+    fn cut_clients(&mut self, event: &FaultEvent, server: u8) -> bool {
+        let choice = event.choice >> 8;
+        let clients = if choice & 1 == 0 { u32::MAX } else { 1 << ((choice >> 1) % self.all_clients()) };
+        let servers = if choice >> 8 & 1 == 0 { u8::MAX } else { 1 << server };
+        let (there, back) = [(true, true), (true, false), (false, true)][(choice >> 9) as usize % 3];
+        let block = self.shared.network.cut_clients(ClientCut { clients, servers, there, back });
+        self.shared.after(event.duration_ns, Event::Unblock { block });
+        true
+    }
+
+    fn all_clients(&self) -> u64 {
+        (self.clients.len() + self.redis.len()) as u64
     }
 
     fn hamper(&mut self, event: &FaultEvent, server: u8) -> bool {

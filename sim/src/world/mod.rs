@@ -147,6 +147,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         let Some(event) = self.hold(event) else { return };
+        let at_ns = self.shared.now_ns;
         let shared = &mut self.shared;
         match event {
             Event::Deliver { from, to, boot, connection, message } => {
@@ -165,22 +166,25 @@ impl World {
             Event::Start { server } => self.start(server),
             Event::CrashAgain { server, times } => self.crash_again(server, times),
             Event::Resume { server, boot } => self.resume(server, boot),
+            Event::Request { client, connection, .. } | Event::Command { client, connection, .. }
+                if shared.network.is_request_lost(client, connection, at_ns) =>
+            {
+                shared.line(|| format!("what client {client} has asked for on {connection} is lost"));
+            }
+            // Nobody listens there.
+            Event::Request { server, client, connection, .. } | Event::Command { server, client, connection, .. }
+                if !self.servers[server as usize].is_up() =>
+            {
+                shared.hang_up(client, connection, MS);
+            }
             Event::Request { server, client, connection, frame } => {
-                let node = &mut self.servers[server as usize];
-                if node.is_up() {
-                    node.take_request(shared, client, connection, frame);
-                } else {
-                    // Nobody listens there.
-                    shared.after(MS, Event::Reply { client, connection, frame: Bytes::new() });
-                }
+                self.servers[server as usize].take_request(shared, client, connection, frame);
             }
             Event::Command { server, client, connection, id, asked } => {
-                let node = &mut self.servers[server as usize];
-                if node.is_up() {
-                    node.take_command(shared, client, connection, (id, asked));
-                } else {
-                    shared.after(MS, Event::Reply { client, connection, frame: Bytes::new() });
-                }
+                self.servers[server as usize].take_command(shared, client, connection, (id, asked));
+            }
+            Event::HungUp { server, client, connection } => {
+                self.servers[server as usize].hung_up(client, connection);
             }
             Event::Reply { client, connection, frame } => match self.clients.get_mut(client as usize) {
                 Some(client) => client.take_reply(shared, &mut self.history, connection, &frame),
@@ -207,6 +211,7 @@ impl World {
             | Event::Tick { server, .. }
             | Event::Disk { server, .. }
             | Event::Checkpoint { server, .. }
+            | Event::HungUp { server, .. }
             | Event::Request { server, .. }
             | Event::Command { server, .. } => *server,
             _ => return Some(event),
@@ -275,7 +280,7 @@ impl World {
         let natives = self.clients.iter().filter_map(|client| client.connection_to(server));
         let redis = self.redis.iter().filter_map(|client| client.connection_to(server));
         for (client, connection) in natives.chain(redis) {
-            self.shared.after(MS / 10, Event::Reply { client, connection, frame: Bytes::new() });
+            self.shared.hang_up(client, connection, MS / 10);
         }
     }
 

@@ -5,6 +5,7 @@ mod stories;
 use lockstep_replica::{AckPolicy, Role, sessions::Sessions};
 use lockstep_sim::{
     checker::{Answer, Call},
+    network::Arriving,
     redis::{RedisCommand, RedisPlan},
     scenario::{Checkpoint, Cluster, Prepare, SuperblockCopy},
 };
@@ -345,4 +346,64 @@ fn under_strict_a_dead_backup_blocks_writes() {
     cluster.replica(backup).start();
     cluster.expect_answers(1);
     cluster.expect_converged();
+}
+
+/// Clients of both kinds that do nothing but count up.
+fn counting() -> Cluster {
+    Cluster::with(3, |plan| {
+        let mut weights = [0; RedisCommand::ALL.len()];
+        weights[RedisCommand::Increment as usize] = 1;
+        plan.workload.redis = RedisPlan { clients: 2, groups: vec![1], weights, window: 8, ..RedisPlan::none() };
+        plan.workload.weights = [0, 0, 0, 0, 1, 0, 0, 0, 0];
+        plan.workload.window = 4;
+    })
+}
+
+/// Sees that what clients of the native protocol have asked for was carried out once. Returns how much of what was asked for at
+/// the front door is answered, was carried out, and was asked for.
+fn count_carried(cluster: &Cluster) -> (usize, usize, usize) {
+    let world = &cluster.world;
+    let carried = world.shared.facts.carried_out().expect("the log is what its primaries were asked for");
+    let at_door = carried.iter().filter(|carried| carried.asked.is_some()).count();
+    assert_eq!(world.clients.iter().map(|client| client.unknown()).sum::<u32>(), 0);
+    assert_eq!(carried.len() - at_door, world.history.len(), "each increment counts once");
+    (world.shared.groups.answered(), at_door, world.shared.groups.len())
+}
+
+#[test]
+fn increments_of_clients_whose_connections_break_count_once_and_those_of_the_front_door_once_at_most() {
+    for arriving in [Arriving::All, Arriving::Some, Arriving::Nothing] {
+        let mut cluster = counting();
+        cluster.ask(100);
+        for _ in 0..20 {
+            cluster.pass_ms(3);
+            cluster.reset_clients(arriving);
+        }
+        cluster.expect_answers(5);
+        cluster.expect_converged();
+        let (answered, carried, asked) = count_carried(&cluster);
+        assert!(answered <= carried && carried < asked, "{arriving:?}: {answered} {carried} {asked}");
+        assert!(arriving != Arriving::All || answered < carried, "some answers are lost, and not their requests");
+    }
+}
+
+#[test]
+fn increments_of_clients_that_are_not_heard_or_hear_nothing_count_once_and_those_of_the_front_door_once_at_most() {
+    for (there, back) in [(true, true), (true, false), (false, true)] {
+        let mut cluster = counting();
+        cluster.expect_answers(10);
+        let before = count_carried(&cluster).1;
+        cluster.cut_clients(there, back);
+        cluster.ask(20);
+        cluster.pass_ms(5000);
+        assert!(!cluster.world.clients.iter().all(|client| client.is_done()));
+        assert!(!cluster.world.redis.iter().all(|client| client.is_done()));
+        cluster.join();
+        cluster.expect_answers(5);
+        cluster.expect_converged();
+        let (answered, carried, asked) = count_carried(&cluster);
+        assert!(before < answered && answered <= carried && carried <= asked, "{answered} {carried} {asked}");
+        assert_eq!(answered < carried, !there, "what arrives and is not answered is carried out all the same");
+        assert!(!there || carried < asked, "what does not arrive is not");
+    }
 }

@@ -1,8 +1,12 @@
-//! The links between servers, and the connections on them.
+//! The links between servers, and the connections on them and of clients.
+
+mod clients;
 
 use bytes::Bytes;
 use lockstep_proto::message::MessageHeader;
 
+use self::clients::ClientLink;
+pub use self::clients::{Arriving, ClientCut};
 use crate::{
     dice::Dice,
     facts::header_of,
@@ -62,10 +66,9 @@ pub struct Network {
     blocks: Vec<Block>,
     blocks_total: u32,
     connections_total: u32,
-    /// The last connection of each client, and when something sent on it last arrives.
-    clients: [(u32, u64); 16],
-    /// The same for the last reply to each client.
-    replies: [(u32, u64); 16],
+    clients: [ClientLink; 16],
+    /// By name, as [`Block`]s have one.
+    client_cuts: Vec<(u32, ClientCut)>,
     delays: Delays,
     dice: Dice,
 }
@@ -95,8 +98,8 @@ impl Network {
             blocks: Vec::new(),
             blocks_total: 0,
             connections_total: 0,
-            clients: [(0, 0); 16],
-            replies: [(0, 0); 16],
+            clients: [ClientLink::default(); 16],
+            client_cuts: Vec::new(),
             delays: Delays::default(),
             dice: Dice::new(plan.seed, "network"),
         }
@@ -178,16 +181,6 @@ impl Network {
         std::mem::take(&mut self.delays.kept)
     }
 
-    /// When a client's request arrives that would arrive at `at_ns` alone: those of one connection stay in order.
-    pub fn client_arrival(&mut self, client: u8, connection: u32, at_ns: u64) -> u64 {
-        not_before(&mut self.clients[client as usize], connection, at_ns)
-    }
-
-    /// When a reply arrives that would arrive then if none had been sent before it on its connection.
-    pub fn reply_arrival(&mut self, client: u8, connection: u32, at_ns: u64) -> u64 {
-        not_before(&mut self.replies[client as usize], connection, at_ns)
-    }
-
     /// Blocks links. Returns a name for [`Shared::unblock`].
     pub fn block(&mut self, rows: [u8; 7], kind: Blocked) -> u32 {
         self.blocks_total += 1;
@@ -195,9 +188,10 @@ impl Network {
         self.blocks_total
     }
 
-    /// The blocks that are in force.
+    /// What is in force of [`Network::block`] and [`Network::cut_clients`].
     pub fn blocks(&self) -> Vec<u32> {
-        self.blocks.iter().map(|block| block.number).collect()
+        let cuts = self.client_cuts.iter().map(|(number, _)| *number);
+        self.blocks.iter().map(|block| block.number).chain(cuts).collect()
     }
 
     /// Rows for [`Network::block`]: between the servers of a set and all others, both ways.
@@ -266,7 +260,7 @@ impl Shared {
             self.counters.count(Fault::Reorder);
         }
         // Over TCP a message goes to the process that the connection was made to; else to whoever runs when it arrives.
-        let (boot, connection) = if is_fifo { (boot, connection) } else { (0, 0) };
+        let boot = if is_fifo { boot } else { 0 };
         self.schedule.at(at_ns, Event::Deliver { from, to, boot, connection, message });
     }
 
@@ -288,6 +282,7 @@ impl Shared {
     /// Ends a block. On links that no other one covers, what was held goes on its way, and connections that have lost something
     /// are noticed to be gone.
     pub fn unblock(&mut self, number: u32) {
+        self.network.client_cuts.retain(|(cut, _)| *cut != number);
         let Some(at) = self.network.blocks.iter().position(|block| block.number == number) else { return };
         let block = self.network.blocks.remove(at);
         let is_fifo = self.plan.network.is_fifo;
@@ -305,17 +300,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// On one connection nothing overtakes what was sent before it: `last` is the newest connection, and when that arrives.
-fn not_before(last: &mut (u32, u64), connection: u32, at_ns: u64) -> u64 {
-    if connection < last.0 {
-        // Nobody listens there any more.
-        return at_ns;
-    }
-    let at_ns = if last.0 == connection { at_ns.max(last.1) } else { at_ns };
-    *last = (connection, at_ns);
-    at_ns
 }
 
 #[cfg(test)]
@@ -400,5 +384,25 @@ mod tests {
         shared.network.connect(0, 1, 1);
         shared.unblock(idle);
         assert!(drain(&mut shared).is_empty(), "nothing was sent on this one meanwhile");
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_lost_with_its_connection_in_order_or_not() {
+        for is_fifo in [true, false] {
+            let mut shared = two(is_fifo);
+            send(&mut shared, "a");
+            shared.network.lose_in_flight(0, 1);
+            shared.network.connect(0, 1, 1);
+            send(&mut shared, "b");
+            let is_lost = |event: &Event| match event {
+                Event::Deliver { from, to, connection, .. } => shared.network.is_lost(*from, *to, *connection),
+                other => panic!("{other:?}"),
+            };
+            let mut events: Vec<Event> = std::iter::from_fn(|| shared.schedule.pop()).map(|(_, event)| event).collect();
+            events.sort_by_key(
+                |event| if let Event::Deliver { message, .. } = event { message.clone() } else { Bytes::new() },
+            );
+            assert_eq!(events.iter().map(is_lost).collect::<Vec<_>>(), [true, false]);
+        }
     }
 }
