@@ -126,6 +126,8 @@ mutants! {
     ScanSkips,
     /// INCRBYFLOAT rounds towards zero.
     SumTruncated,
+    /// A primary puts times-to-live into its log rounded up to whole seconds, and everybody keeps to the log.
+    WholeSeconds,
 }
 
 #[cfg(feature = "mutants")]

@@ -1,7 +1,12 @@
 //! The open batch: requests copied once, from the receive buffer into what becomes the prepare.
 
 use bytes::Bytes;
-use lockstep_proto::message::MessageHeader;
+use lockstep_proto::{
+    Operation,
+    message::MessageHeader,
+    mutant::{self, Mutant},
+    request::{Request, RequestHeader},
+};
 use zerocopy::IntoBytes;
 
 /// Where the memory of prepares comes from. The host gives out memory that its journal can write from.
@@ -57,6 +62,9 @@ impl<B: AsMut<[u8]>> OpenBatch<B> {
             self.grow(pool, end);
         }
         self.buffer.as_mut()[self.len..end].copy_from_slice(frame);
+        if mutant::is(Mutant::WholeSeconds) {
+            round_up_time_to_live(&mut self.buffer.as_mut()[self.len..end]);
+        }
         self.len = end;
         self.count += 1;
     }
@@ -80,4 +88,14 @@ impl<B: AsMut<[u8]>> OpenBatch<B> {
         bytes[..MessageHeader::SIZE].copy_from_slice(header.as_bytes());
         (header, pool.freeze(self.buffer, self.len))
     }
+}
+
+/// What [`Mutant::WholeSeconds`] does.
+#[cold]
+fn round_up_time_to_live(frame: &mut [u8]) {
+    let Some((request, _)) = Request::parse_trusted(frame) else { return };
+    let Some(ttl_ms) = request.ttl_ms() else { return };
+    let version_size = if request.operation() == Operation::CompareAndSet { 8 } else { 0 };
+    let at = RequestHeader::SIZE + request.key().len() + version_size;
+    frame[at..at + 8].copy_from_slice(&ttl_ms.next_multiple_of(1000).to_le_bytes());
 }

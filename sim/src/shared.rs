@@ -62,6 +62,8 @@ pub struct Shared {
     pub trace: Trace,
     /// What clients asked of groups of keys and were told.
     pub groups: GroupHistory,
+    /// What is in the history of single keys, as it was sent: each key is a group of its own.
+    pub singles: GroupHistory,
     /// Walks through all keys that came to their end.
     pub walks: u64,
     /// Faults that happened.
@@ -89,6 +91,7 @@ impl Shared {
             facts: Facts::new(&plan),
             trace: Trace::new(is_traced),
             groups: GroupHistory::default(),
+            singles: GroupHistory::default(),
             walks: 0,
             counters: Counters::default(),
             disk_dice: Dice::new(plan.seed, "disk"),

@@ -169,4 +169,5 @@ const QUICK: &[Mutant] = &[
     Mutant::LaterIgnored,
     Mutant::ScanSkips,
     Mutant::SumTruncated,
+    Mutant::WholeSeconds,
 ];

@@ -71,7 +71,8 @@ impl Client {
         };
         encode_request(&parts, &mut frame);
         let (frame, operation) = (Bytes::from(frame), draw.operation);
-        self.add(shared, Pending { id: Some(Recorded::Key(id, key)), operation, sequence, frame, attempts: 1 });
+        let sent = shared.singles.invoke(key as u16, self.id, None, shared.now_ns, frame.clone());
+        self.add(shared, Pending { id: Some(Recorded::Key(id, sent, key)), operation, sequence, frame, attempts: 1 });
     }
 
     /// Asks for the next step of the walk.

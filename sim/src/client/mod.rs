@@ -35,8 +35,8 @@ const TIMEOUT_MAX_NS: u64 = 2000 * MS;
 /// Where an operation is recorded.
 #[derive(Clone, Copy, Debug)]
 enum Recorded {
-    /// In the history of single keys, with the key.
-    Key(OperationId, usize),
+    /// In the history of single keys, as what is told and as what was sent, with the key.
+    Key(OperationId, GroupOperation, usize),
     /// In that of groups, with the group and the key.
     Group(GroupOperation, usize, usize),
     /// It is a step of the walk.
@@ -346,7 +346,7 @@ impl Client {
                 }
                 shared.groups.complete(id, shared.now_ns, (operation, reply.status(), version), reply.body());
             }
-            Recorded::Key(id, key) => {
+            Recorded::Key(id, sent, key) => {
                 let Some(answer) = answer(operation, reply) else {
                     let text = format!("client {}: {operation:?} is answered {:?}", self.id, reply.status());
                     return shared.facts.fail(Check::Answer, text);
@@ -355,6 +355,7 @@ impl Client {
                     self.versions[key] = version;
                 }
                 history.complete(id, shared.now_ns, answer);
+                shared.singles.complete(sent, shared.now_ns, (operation, reply.status(), version), reply.body());
             }
         }
     }

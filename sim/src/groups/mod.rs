@@ -54,6 +54,8 @@ struct Told {
 enum Kind {
     /// It was carried out at this place of the log.
     Logged(u64),
+    /// It was carried out at a place of the log that the answer does not tell.
+    Somewhere,
     /// It was answered and has changed nothing.
     Pure,
     /// It may have changed something, and was not answered.
@@ -177,23 +179,16 @@ impl GroupHistory {
     ///
     /// The first group that is not right, or that cannot be decided within the bound on steps where there is no witness.
     pub fn check(&self, options: &GroupOptions, witness: Option<&[Effect]>) -> Result<u32, GroupFailure> {
-        let groups = self.operations.iter().map(|operated| operated.group + 1).max().unwrap_or(0);
+        let groups = self.groups();
         let (mut by_witness, mut undecided) = (0, None);
         for group in 0..groups {
-            let members: Vec<u32> =
-                (0..self.operations.len() as u32).filter(|&id| self.operations[id as usize].group == group).collect();
-            let operations: Vec<Operated> = members.iter().map(|&id| self.operations[id as usize].clone()).collect();
+            let (members, operations) = self.members(group);
             let found = Search::new(&operations, *options).run();
             if let Found::NoOrder(stuck) = found {
                 return Err(GroupFailure::Violation(explain(group, &operations, &stuck)));
             }
             if let Some(effects) = witness {
-                let place = |effect: &Effect| members.binary_search(&effect.operation.0).ok();
-                let step = |effect: &Effect| Some((place(effect)? as u32, effect.revision, effect.time_ns));
-                let steps: Vec<witness::Step> = effects.iter().filter_map(step).collect();
-                Walk::new(&operations, *options)
-                    .follow(&steps)
-                    .map_err(|refused| GroupFailure::Violation(explain_refused(group, &operations, &refused)))?;
+                follow(options, group, &members, &operations, effects).map_err(GroupFailure::Violation)?;
             }
             if let Found::Undecided(stuck) = found {
                 by_witness += 1;
@@ -205,6 +200,43 @@ impl GroupHistory {
             _ => Ok(by_witness),
         }
     }
+
+    /// Decides whether an order of effects explains the history. No other order is looked for.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not.
+    pub fn follow(&self, options: &GroupOptions, witness: &[Effect]) -> Result<(), String> {
+        (0..self.groups()).try_for_each(|group| {
+            let (members, operations) = self.members(group);
+            follow(options, group, &members, &operations, witness)
+        })
+    }
+
+    fn groups(&self) -> u16 {
+        self.operations.iter().map(|operated| operated.group + 1).max().unwrap_or(0)
+    }
+
+    /// The operations on a group, and before them their ids.
+    fn members(&self, group: u16) -> (Vec<u32>, Vec<Operated>) {
+        let is_member = |(_, operated): &(u32, &Operated)| operated.group == group;
+        (0..).zip(&self.operations).filter(is_member).map(|(id, operated)| (id, operated.clone())).unzip()
+    }
+}
+
+/// Whether a witness explains what was told about a group, and why not.
+fn follow(
+    options: &GroupOptions,
+    group: u16,
+    members: &[u32],
+    operations: &[Operated],
+    witness: &[Effect],
+) -> Result<(), String> {
+    let place = |effect: &Effect| members.binary_search(&effect.operation.0).ok();
+    let step = |effect: &Effect| Some((place(effect)? as u32, effect.revision, effect.time_ns));
+    let steps: Vec<witness::Step> = witness.iter().filter_map(step).collect();
+    let followed = Walk::new(operations, *options).follow(&steps);
+    followed.map_err(|refused| explain_refused(group, operations, &refused))
 }
 
 impl Operated {
@@ -221,6 +253,8 @@ impl Operated {
             None if is_write => Kind::Unknown,
             None => Kind::Void,
             Some(told) if told.operation == Operation::Transact => Kind::Logged(told.version),
+            // The version that it tells is the key's.
+            Some(told) if request.operation() == Operation::Expire && told.status == Status::Ok => Kind::Somewhere,
             Some(told) if is_write && told.status == Status::Ok => Kind::Logged(told.version),
             Some(_) => Kind::Pure,
         }

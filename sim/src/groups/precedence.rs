@@ -18,7 +18,7 @@ pub(super) struct Precedence<'a> {
 impl<'a> Precedence<'a> {
     pub(super) fn new(operations: &'a [Operated]) -> Precedence<'a> {
         let kinds: Vec<Kind> = operations.iter().map(Operated::kind).collect();
-        let is_answered = |place: u32| matches!(kinds[place as usize], Kind::Logged(_) | Kind::Pure);
+        let is_answered = |place: u32| matches!(kinds[place as usize], Kind::Logged(_) | Kind::Somewhere | Kind::Pure);
         let (mut last, mut before) = (HashMap::new(), Vec::with_capacity(operations.len()));
         for (place, operated) in (0u32..).zip(operations) {
             before.push(operated.connection.and_then(|connection| last.get(&connection).copied()));

@@ -170,6 +170,7 @@ impl<'a> Search<'a> {
                     self.unknown[list].push(place);
                 }
                 Kind::Void => {}
+                Kind::Somewhere => unreachable!("no client gives a key of a group an expiry by the native protocol"),
             }
         }
         self.logged.sort_unstable();

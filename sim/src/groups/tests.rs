@@ -456,3 +456,63 @@ fn what_the_log_has_is_told_by_session_and_sequence_or_by_the_connection() {
     assert_eq!(told, [(put, 1), (increment, 3)]);
     assert!(history.witness(&[carried(unnamed, None, 1)]).is_err(), "nobody has asked for it");
 }
+
+/// A request of the native protocol about the key "k".
+fn native(operation: Operation, sequence: u64, arguments: &[u8], value: &[u8]) -> Bytes {
+    let session = if operation.is_logged() { 9 } else { 0 };
+    let mut frame = Vec::new();
+    encode_request(&RequestParts { operation, flags: 0, session, sequence, key: b"k", arguments, value }, &mut frame);
+    Bytes::from(frame)
+}
+
+/// A key is written, is given 5 ms, and is looked at; 10 ms later it is deleted, which ends like this.
+fn expiring(left_ms: u64, deleted: Status) -> GroupHistory {
+    const LATER_NS: u64 = 10_000_000;
+    let mut history = GroupHistory::default();
+    let mut line = |at_ns: u64, request: Bytes, (status, version): (Status, u64), body: &[u8]| {
+        let (parsed, _) = Request::parse_trusted(&request).expect("it is whole");
+        let operation = parsed.operation();
+        let id = history.invoke(0, 1, None, at_ns, request.clone());
+        history.complete(id, at_ns + 10, (operation, status, version), body);
+    };
+    let ok = (Status::Ok, 3);
+    line(10, native(Operation::Put, 1, &[], b"v"), ok, &[]);
+    line(30, native(Operation::Expire, 2, &5u64.to_le_bytes(), &[]), ok, &[]);
+    line(50, native(Operation::Exists, 1, &[], &[]), ok, &[]);
+    line(70, native(Operation::TimeToLive, 2, &[], &[]), ok, &left_ms.to_le_bytes());
+    let version = if deleted == Status::Ok { 9 } else { 0 };
+    line(LATER_NS, native(Operation::Delete, 3, &[], &[]), (deleted, version), &[]);
+    history
+}
+
+#[test]
+fn what_the_native_protocol_says_of_expiry_is_judged_by_the_times_of_the_log() {
+    // Operation by its line, revision, and time.
+    let follow = |history: &GroupHistory, log: &[(u32, u64, u64)]| {
+        let effect = |&(line, revision, ns): &(u32, u64, u64)| Effect {
+            operation: GroupOperation(line),
+            revision,
+            time_ns: OPTIONS.wall_start_ns + ns,
+        };
+        let witness: Vec<Effect> = log.iter().map(effect).collect();
+        history.follow(&OPTIONS, &witness).map_err(|text| text.lines().next().unwrap_or_default().to_owned())
+    };
+    const LOG: [(u32, u64, u64); 3] = [(0, 3, 15), (1, 5, 35), (4, 9, 10_000_005)];
+    assert_eq!(follow(&expiring(5, Status::NotFound), &LOG), Ok(()));
+    let is_refused = |history: &GroupHistory, log: &[(u32, u64, u64)], why: &str| {
+        let text = follow(history, log).expect_err("it cannot have been so");
+        assert!(text.contains(why), "{text}");
+    };
+    is_refused(&expiring(5, Status::Ok), &LOG, "by the log, its answer is");
+    is_refused(&expiring(6, Status::NotFound), &LOG, "before something that must precede it");
+    is_refused(&expiring(5, Status::NotFound), &[LOG[0], LOG[2]], "before something that must precede it");
+    let mut alone = GroupHistory::default();
+    for (line, revision) in [(0, 3), (1, 3)] {
+        let operated = &expiring(5, Status::NotFound).operations[line];
+        let id = alone.invoke(0, 1, None, operated.invoke_ns, operated.request.clone());
+        let operation = operated.request().operation();
+        alone.complete(id, operated.return_ns, (operation, Status::Ok, revision), &[]);
+    }
+    is_refused(&alone, &LOG[..1], "it was told that it was carried out, and is not in the log");
+    assert_eq!(follow(&alone, &LOG[..2]), Ok(()));
+}

@@ -49,13 +49,7 @@ impl GroupHistory {
     ///
     /// If the log has a request without a session that nobody has asked for.
     pub fn witness(&self, log: &[Carried<'_>]) -> Result<Vec<Effect>, String> {
-        let mut by_sequence = HashMap::new();
-        for (id, operated) in (0..).zip(&self.operations) {
-            let request = operated.request();
-            if request.session() != 0 {
-                by_sequence.insert((request.session(), request.sequence()), GroupOperation(id));
-            }
-        }
+        let by_sequence = self.by_sequence();
         let mut effects = Vec::new();
         for carried in log {
             let request = &carried.request;
@@ -71,6 +65,24 @@ impl GroupHistory {
             effects.extend(operation.map(effect));
         }
         Ok(effects)
+    }
+
+    /// The same of a history in which every operation of the log has a session. What belongs to no group, or came through the
+    /// front door, is left out.
+    pub fn witness_of_sessions(&self, log: &[Carried<'_>]) -> Vec<Effect> {
+        let by_sequence = self.by_sequence();
+        let effect = |carried: &Carried<'_>| {
+            let operation = *by_sequence.get(&(carried.request.session(), carried.request.sequence()))?;
+            Some(Effect { operation, revision: carried.revision, time_ns: carried.time_ns })
+        };
+        log.iter().filter_map(effect).collect()
+    }
+
+    /// The operations that have a session, by that and their sequence.
+    fn by_sequence(&self) -> HashMap<(u64, u64), GroupOperation> {
+        let requests = (0..).zip(&self.operations).map(|(id, operated)| (operated.request(), GroupOperation(id)));
+        let named = requests.filter(|(request, _)| request.session() != 0);
+        named.map(|(request, id)| ((request.session(), request.sequence()), id)).collect()
     }
 }
 
@@ -142,6 +154,7 @@ impl<'a> Walk<'a> {
             Some(place) => {
                 let why = match self.precedence.kinds[place as usize] {
                     Kind::Logged(revision) => format!("it was told revision {revision}, and is not in the log"),
+                    Kind::Somewhere => "it was told that it was carried out, and is not in the log".to_owned(),
                     _ => "the keys were never what it was told".to_owned(),
                 };
                 Err(Refused { why, place, state: self.state })

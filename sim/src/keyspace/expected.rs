@@ -39,6 +39,8 @@ pub enum Body {
     Value(Bytes),
     /// A sum.
     Sum(i64),
+    /// A number without a sign, within bounds, both included.
+    Within(u64, u64),
     /// The results of a program.
     Results(Vec<Expect>),
 }
@@ -85,6 +87,9 @@ impl Expected {
                 Body::Empty => body.is_empty(),
                 Body::Value(value) => body == &value[..],
                 Body::Sum(sum) => body == sum.to_le_bytes(),
+                Body::Within(least, most) => {
+                    body.try_into().is_ok_and(|number| (*least..=*most).contains(&u64::from_le_bytes(number)))
+                }
                 Body::Results(expected) => all_accepted(expected, results(body), &mut bindings),
             };
         is_it.then_some(bindings)

@@ -37,6 +37,21 @@ impl Keyspace {
                 Some(entry) => Expected { status: Status::Ok, version, body: Body::Value(entry.value.clone()) },
                 None => missing,
             },
+            Operation::Exists => self.get(key).map_or(missing, |_| Expected::plain(Status::Ok, version)),
+            Operation::TimeToLive => self.get(key).map_or(missing, |entry| {
+                let body = match entry.expiry {
+                    Some(expiry) => {
+                        let left_ms =
+                            |expiry_ns: u64, now_ns: u64| expiry_ns.saturating_sub(now_ns).div_ceil(MS).max(1);
+                        Body::Within(
+                            left_ms(expiry.earliest_ns, moment.time.latest_ns),
+                            left_ms(expiry.latest_ns, moment.time.earliest_ns),
+                        )
+                    }
+                    None => Body::Within(u64::MAX, u64::MAX),
+                };
+                Expected { status: Status::Ok, version, body }
+            }),
             other => unreachable!("{other:?} is not drawn"),
         }
     }

@@ -29,6 +29,10 @@ const CHECK_STEPS_MAX: u64 = 300_000;
 /// The same for a group of keys, whose positions take longer to look at. What is not found by then is judged by the log.
 const GROUP_STEPS_MAX: u64 = 10_000;
 
+/// How far the clock that ends times-to-live may be from that of the histories. Times of day are equal wherever a key can expire,
+/// but a read is answered as of the time of the first write before it that is not applied yet, which may be a while ago.
+const SLACK_NS: u64 = 2000 * MS;
+
 impl World {
     /// From now on nothing goes wrong. Servers that the plan leaves out go down for good; all others are up.
     pub(super) fn heal(&mut self) {
@@ -130,27 +134,29 @@ impl World {
         }
     }
 
+    /// Histories are judged twice: by a search for an order of effects, and by following that of the committed log. What is too
+    /// hard to search for is judged by the log alone.
     fn judge_histories(&mut self) {
-        // Times of day are equal wherever a key can expire, but a read is answered as of the time of the first write before
-        // it that is not applied yet, which may be a while ago.
-        let options = CheckOptions { clock_slack_ns: 2000 * MS, steps_max: CHECK_STEPS_MAX, ..CheckOptions::default() };
-        match self.history.check(&options) {
-            Ok(_) => {}
-            Err(undecided @ checker::Failure::Undecided { .. }) => {
-                self.is_undecided = true;
-                self.shared.line(|| undecided.to_string());
-            }
-            Err(violation) => self.shared.facts.fail(Check::Linearizable, violation.to_string()),
-        }
-        let options = GroupOptions { slack_ns: 2000 * MS, wall_start_ns: WALL_START_NS, steps_max: GROUP_STEPS_MAX };
+        let options = GroupOptions { slack_ns: SLACK_NS, wall_start_ns: WALL_START_NS, steps_max: GROUP_STEPS_MAX };
+        let mut wrong = Vec::new();
         let carried = self.shared.facts.carried_out();
+        let singles = carried.as_ref().ok().map(|carried| self.shared.singles.witness_of_sessions(carried));
+        let checked = CheckOptions { clock_slack_ns: SLACK_NS, steps_max: CHECK_STEPS_MAX, ..CheckOptions::default() };
+        match self.history.check(&checked) {
+            Ok(_) => {}
+            Err(checker::Failure::Undecided { .. }) if singles.is_some() => self.by_witness += 1,
+            Err(checker::Failure::Undecided { .. }) => self.is_undecided = true,
+            Err(violation) => wrong.push(violation.to_string()),
+        }
+        wrong.extend(singles.and_then(|effects| self.shared.singles.follow(&options, &effects).err()));
         let witness = carried.and_then(|carried| self.shared.groups.witness(&carried));
         match self.shared.groups.check(&options, witness.as_deref().ok()) {
-            Ok(by_witness) => self.by_witness = by_witness,
+            Ok(by_witness) => self.by_witness += by_witness,
             Err(GroupFailure::Undecided(_)) => self.is_undecided = true,
-            Err(GroupFailure::Violation(reason)) => self.shared.facts.fail(Check::Linearizable, reason),
+            Err(GroupFailure::Violation(reason)) => wrong.push(reason),
         }
-        if let Err(reason) = witness {
+        wrong.extend(witness.err());
+        if let Some(reason) = wrong.into_iter().next() {
             self.shared.facts.fail(Check::Linearizable, reason);
         }
     }
