@@ -16,7 +16,8 @@
 //! Each write takes effect once at most: a sum or a length that is explained only by a second time has no order.
 //!
 //! Where much has no answer the search takes too long all the same. A simulated cluster knows more than its clients: the order
-//! that its log has made. That is a witness: an order that only has to be followed once to see whether it is one.
+//! that its log has made. That is a witness: an order that only has to be followed once to see whether it is one. Single keys have
+//! it, too: as groups of one key each, which are followed and not searched.
 
 mod describe;
 mod precedence;
