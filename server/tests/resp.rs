@@ -94,51 +94,6 @@ fn a_transaction_is_carried_out_as_a_whole_or_not_at_all() {
     assert_eq!(pipeline(&mut one, &["unlink foo bar none", "flushall", "dbsize"]), [":2", "+OK", ":0"]);
 }
 
-/// Version and expiry of such a key do not show that something happened to it; Redis lets the transaction fail all the same.
-#[test]
-fn a_watched_key_that_is_again_as_it_was_fails_the_transaction() {
-    let (cluster, id) = start(sharded(3));
-    let (mut one, mut other) = (client(&cluster, id), client(&cluster, id));
-    let pasts: [(&[&str], &[&str], &str); 9] = [
-        (&[], &["set K 1", "del K"], "*-1"),
-        (&[], &["multi", "set K 1", "getdel K", "exec"], "*-1"),
-        (&[], &["set K 1", "rename K {K}x"], "*-1"),
-        (&[], &["set K 1", "flushall"], "*-1"),
-        (&["set K 1", "expireat K 4000000000"], &["expireat K 4000000000"], "*-1"),
-        (&["set K 1", "expireat K 4000000000"], &["persist K", "expireat K 4000000000"], "*-1"),
-        // What does nothing touches nothing.
-        (&["del K"], &["del K", "persist K", "getex K ex 100", "set K 1 xx", "flushall"], "*[+OK]"),
-        (&["set K 1"], &["persist K", "get K", "set K 2 nx", "renamenx K K"], "*[+OK]"),
-        (&["set K 1", "del K"], &["set {K}2 1", "del {K}2"], "*[+OK]"),
-    ];
-    // Keys of both shards: of one, the command comes from another shard's port.
-    for (index, key) in ["foo", "bar"].iter().enumerate() {
-        for (before, between, expected) in &pasts {
-            let named = |lines: &[&str]| -> Vec<String> { lines.iter().map(|line| line.replace('K', key)).collect() };
-            pipeline(&mut other, &named(before));
-            let copies = ["multi", "wait 0 0", "exec"];
-            ask(&mut one, "incr {K}n");
-            let copies_before = pipeline(&mut one, &copies).pop();
-            assert_ne!(copies_before.as_deref(), Some("*[:0]"));
-            assert_eq!(ask(&mut one, &format!("watch {key}")), "+OK");
-            pipeline(&mut other, &named(between));
-            let lines = named(&["multi", "set K new", "exec"]);
-            assert_eq!(pipeline(&mut one, &lines)[2], *expected, "{index}: {before:?} {between:?}");
-            if *expected == "*-1" {
-                assert_eq!(pipeline(&mut one, &copies).pop(), copies_before, "such an EXEC is no write");
-            }
-        }
-        // Its own commands count as well, and what was before the watch does not; all in one go.
-        let own = ["flushall", "set K 1", "del K", "watch K", "multi", "ping", "exec"];
-        assert_eq!(pipeline(&mut one, &own.map(|line| line.replace('K', key)))[6], "*[+PONG]");
-        let own = ["watch K", "set K 1", "del K", "multi", "ping", "exec", "multi", "ping", "exec"];
-        let replies = pipeline(&mut one, &own.map(|line| line.replace('K', key)));
-        assert_eq!([&replies[5], &replies[8]], ["*-1", "*[+PONG]"]);
-        let own = ["watch K", "del K", "persist K", "multi", "ping", "exec"];
-        assert_eq!(pipeline(&mut one, &own.map(|line| line.replace('K', key)))[5], "*[+PONG]");
-    }
-}
-
 #[test]
 fn a_backup_answers_readonly_and_reads_only_what_is_asked_to_be_stale() {
     let (cluster, id) = start(Spec::of(3));

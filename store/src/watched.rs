@@ -21,6 +21,8 @@ const KEYS_MAX: usize = 65_536;
 /// What is known of a watched key.
 #[derive(Debug, Default)]
 struct Trace {
+    /// Revision that was the last one applied when this began: of what was before, nothing is known.
+    since: u64,
     /// Latest revision at which it was touched, as far as that does not show in the key itself.
     touched: u64,
     /// Place in the log of the last request that may touch it so, applied or not.
@@ -47,6 +49,11 @@ impl Watched {
         self.traces.is_empty()
     }
 
+    /// How many keys are remembered.
+    pub fn len(&self) -> usize {
+        self.traces.len()
+    }
+
     /// Notes that a key was touched at `revision`.
     #[inline]
     pub fn touch(&mut self, hash: u64, revision: u64) {
@@ -64,14 +71,14 @@ impl Watched {
         }
     }
 
-    fn watch(&mut self, hash: u64) {
+    fn watch(&mut self, hash: u64, revision: u64) {
         self.tick += 1;
         let tick = self.tick;
         self.traces
             .entry(hash)
             .or_insert_with(|| {
                 self.order.push_back((hash, tick));
-                Trace::default()
+                Trace { since: revision, ..Trace::default() }
             })
             .tick = tick;
         while self.traces.len() > KEYS_MAX {
@@ -91,12 +98,17 @@ impl Watched {
 }
 
 impl Store {
-    /// From now on it is noted when this key is touched. To be called before it is looked at.
-    pub fn watch(&mut self, key: &[u8]) {
-        self.watched.watch(self.hash(key));
+    /// From now on it is noted when this key is touched. To be called before it is looked at; `revision` is the last one applied.
+    pub fn watch(&mut self, key: &[u8], revision: u64) {
+        self.watched.watch(self.hash(key), revision);
     }
 
-    /// Forgets what is watched.
+    /// How many keys are watched, or were and are not forgotten yet.
+    pub fn watched_len(&self) -> usize {
+        self.watched.len()
+    }
+
+    /// Forgets what is watched: nobody asks for it any more. Whoever does all the same is told that all was touched.
     pub fn forget_watched(&mut self) {
         self.watched = Watched::default();
     }
@@ -135,13 +147,15 @@ impl Store {
 
     /// Whether a key that was looked at when `revision` was the last one applied has been touched since, or may be by what is in
     /// the log and not applied: ops after `applied`. What shows in its version and expiry is left to a comparison of these
-    /// where the transaction stands in the log. True as well if the key is no longer remembered.
+    /// where the transaction stands in the log. True as well if the key is no longer remembered, or was forgotten in between.
     pub fn is_touched_since(&self, key: &[u8], revision: u64, applied: u64) -> bool {
         let hash = self.hash(key);
         let Some(trace) = self.watched.traces.get(&hash) else { return true };
         // One that has come into being may be gone again, its time up, before the transaction is applied.
         let version = self.find(hash, key).map_or(0, |handle| self.entry(handle).header.version());
-        trace.touched.max(version) > revision || trace.offered_op.max(self.watched.flushed_op) > applied
+        revision < trace.since
+            || trace.touched.max(version) > revision
+            || trace.offered_op.max(self.watched.flushed_op) > applied
     }
 }
 
@@ -212,7 +226,7 @@ mod tests {
             // It was there before, and is not any more.
             apply(&mut store, 1, TIME_NS, &[SET]);
             apply(&mut store, 2, TIME_NS, &[DELETE]);
-            store.watch(b"a");
+            store.watch(b"a", 2);
             for (commands, revision) in commands.iter().zip(3..) {
                 apply(&mut store, revision, TIME_NS, commands);
             }
@@ -230,7 +244,7 @@ mod tests {
         let later_ns = TIME_NS + 6_000_000;
         let mut store = store();
         apply(&mut store, 1, TIME_NS, &set);
-        store.watch(b"a");
+        store.watch(b"a", 1);
         // It is swept after it was seen gone.
         apply(&mut store, 2, later_ns, &[other]);
         assert_eq!((store.len(), store.is_touched_since(b"a", 1, 0)), (1, false));
@@ -250,7 +264,7 @@ mod tests {
         let persist: (Opcode, u8, &[&[u8]]) = (Opcode::Persist, 0, &[b"a"]);
         let mut store = store();
         apply(&mut store, 1, TIME_NS, &[SET]);
-        store.watch(b"a");
+        store.watch(b"a", 1);
         apply(&mut store, 2, TIME_NS, &[persist]);
         assert!(!store.is_touched_since(b"a", 1, 0), "there was nothing to take away");
         for (revision, commands) in (3..).zip([&[expire][..], &[expire], &[expire_other, expire], &[persist, expire]]) {
@@ -272,7 +286,7 @@ mod tests {
             ((Opcode::Rename, 0, &[b"b", b"a"]), true),
         ] {
             let mut store = store();
-            store.watch(b"a");
+            store.watch(b"a", 1);
             let frame = frame(&[command]);
             let (request, _) = Request::parse_trusted(&frame).expect("a valid frame");
             store.note_offered(7, &request);
@@ -285,15 +299,30 @@ mod tests {
     fn so_many_keys_are_remembered_and_one_that_is_forgotten_counts_as_touched() {
         let mut store = store();
         let name = |number: usize| number.to_string().into_bytes();
-        (0..KEYS_MAX).for_each(|number| store.watch(&name(number)));
+        (0..KEYS_MAX).for_each(|number| store.watch(&name(number), 1));
         assert!((0..KEYS_MAX).all(|number| !store.is_touched_since(&name(number), 1, 0)));
         // The first is watched again, so the second is the one to go.
-        (0..100_000).for_each(|_| store.watch(&name(0)));
-        store.watch(b"one more");
+        (0..100_000).for_each(|_| store.watch(&name(0), 1));
+        store.watch(b"one more", 1);
         let forgotten: Vec<usize> = (0..KEYS_MAX).filter(|&it| store.is_touched_since(&name(it), 1, 0)).collect();
         assert_eq!(forgotten, [1]);
         assert_eq!(store.watched.order.len(), KEYS_MAX, "what keeps the order is bounded, too");
         store.forget_watched();
         assert!(!store.is_watching() && store.is_touched_since(&name(0), 1, 0));
+    }
+
+    #[test]
+    fn what_one_remembers_of_a_key_from_now_on_says_nothing_of_what_another_saw_before() {
+        let mut store = store();
+        store.watch(b"a", 0);
+        store.forget_watched();
+        apply(&mut store, 1, TIME_NS, &[SET]);
+        apply(&mut store, 2, TIME_NS, &[DELETE]);
+        store.watch(b"a", 2);
+        assert!(store.is_touched_since(b"a", 0, 0), "the first has not seen that it came and went");
+        assert!(!store.is_touched_since(b"a", 2, 0), "the second has");
+        // Watching again does not make what is known any younger.
+        store.watch(b"a", 5);
+        assert!(!store.is_touched_since(b"a", 2, 0));
     }
 }

@@ -92,6 +92,9 @@ const GAUGES: &[Number<ShardMetrics>] = &[
     number("server_connections", "Connections from and to other servers", |m| m.server_connections.get()),
     number("sessions", "Sessions in the table", |m| m.sessions.get()),
     number("keys", "Keys in the store", |m| m.keys.get()),
+    number("watched_keys", "Keys of which is noted what happens to them, because a Redis client watches", |m| {
+        m.watched_keys.get()
+    }),
     bytes("store", "Memory of the store", |m| m.store_bytes.get()),
     number("view", "The view; its primary is server (view mod servers)", |m| m.view.get()),
     number("role", "0 backup, 1 primary, 2 recovering", |m| m.role.get()),

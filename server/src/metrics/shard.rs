@@ -307,6 +307,8 @@ pub struct ShardMetrics {
     pub evicted_sessions: Gauge,
     /// Keys in the store.
     pub keys: Gauge,
+    /// Keys of which it is noted what happens to them, because somebody watches.
+    pub watched_keys: Gauge,
     /// Memory of the store, in bytes.
     pub store_bytes: Gauge,
 
@@ -376,6 +378,7 @@ impl ShardMetrics {
             sessions: Gauge::default(),
             evicted_sessions: Gauge::default(),
             keys: Gauge::default(),
+            watched_keys: Gauge::default(),
             store_bytes: Gauge::default(),
             view: Gauge::default(),
             view_changes: Counter::default(),

@@ -153,7 +153,7 @@ impl Door {
         body: &[u8],
         replies: &mut Vec<u8>,
     ) {
-        let Heard { stamps, is_watch, is_answered, is_write, asked, outcome, deliveries } =
+        let Heard { stamps, watching, is_watch, is_answered, is_write, asked, outcome, deliveries } =
             self.pending.answer(sequence, shard, status, body, replies);
         if is_write && status == Status::Ok && copies > 0 {
             self.client.last_write_copies = copies;
@@ -171,7 +171,9 @@ impl Door {
             self.watching -= 1;
             let transaction = &mut self.client.transaction;
             let watch = |(key, version, expiry_ns)| (key, Watch { version, expiry_ns, revision });
-            transaction.watch(stamps.into_iter().map(watch));
+            if let Some(watching) = watching {
+                transaction.watch(stamps.into_iter().map(watch), watching);
+            }
             self.client.shared.watches.store(transaction.watches.len() as u32, Relaxed);
         }
     }

@@ -5,6 +5,7 @@
 //! - `parse` and `writer`: the protocol. `arguments`: a command where it arrived.
 //! - `connection` and `door`: one client's connection. `pending`: its answers in order. `mailbox`: other shards.
 //! - `registry`: every command there is. `commands`: what each does, as an [`context::Action`].
+//! - `transaction`: MULTI to EXEC. `watchers`: how many watch keys of a shard.
 //! - `submission`: what a command asks of a shard, and which way that takes.
 //! - `pubsub`: who listens to what.
 //! - `memory`: what all clients together may hold.
@@ -37,4 +38,5 @@ pub mod submission;
 pub mod topology;
 pub mod transaction;
 pub mod values;
+pub mod watchers;
 pub mod writer;

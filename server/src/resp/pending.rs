@@ -17,6 +17,7 @@ use super::{
     stats::{Asked, Outcome},
     transaction::Execution,
     values::{write_refusal, write_single, write_value},
+    watchers::Watching,
     writer::{Version, Writer},
 };
 
@@ -33,8 +34,8 @@ pub enum Form {
     Value,
     /// What EXEC answers.
     Execute(Box<Execution>),
-    /// The keys of a WATCH: their stamps are remembered, the answer is `+OK`.
-    Watch(Vec<Vec<u8>>),
+    /// The keys of a WATCH: their stamps are remembered, the answer is `+OK`. No more than that if they are to be forgotten already.
+    Watch(Option<(Vec<Vec<u8>>, Watching)>),
     /// The results of several shards.
     Join(Box<Joining>),
     /// One step of a scan in the shard whose last slot is before this one; with it, where the next shard's scan begins.
@@ -81,6 +82,8 @@ pub struct Place {
 pub struct Heard {
     /// Keys that were stamped for WATCH: key, version, expiry in ns.
     pub stamps: Vec<(Vec<u8>, u64, u64)>,
+    /// The share in the count of those who watch keys of their shard.
+    pub watching: Option<Watching>,
     /// Whether it was a WATCH.
     pub is_watch: bool,
     /// Whether the place has got its answer: another shard's may still be missing.
@@ -224,6 +227,15 @@ impl Pending {
         }
     }
 
+    /// Forgets what is to be watched and is not known yet.
+    pub fn forget_watches(&mut self) {
+        for place in &mut self.places {
+            if let Form::Watch(watch) = &mut place.form {
+                *watch = None;
+            }
+        }
+    }
+
     /// The version that the place is answered in.
     pub fn version_of(&self, sequence: u64) -> Version {
         let index = sequence.wrapping_sub(self.first) as usize;
@@ -265,9 +277,12 @@ impl Place {
                     heard.deliveries = std::mem::take(&mut execution.deliveries);
                 }
             }
-            (Form::Watch(keys), Status::Ok) => {
-                let stamps = std::mem::take(keys).into_iter().zip(results(body));
-                heard.stamps = stamps.filter_map(|(key, value)| stamp(key, &value)).collect();
+            (Form::Watch(watch), Status::Ok) => {
+                if let Some((keys, watching)) = watch.take() {
+                    let stamps = keys.into_iter().zip(results(body));
+                    heard.stamps = stamps.filter_map(|(key, value)| stamp(key, &value)).collect();
+                    heard.watching = Some(watching);
+                }
                 out.ok();
             }
             (Form::Scan(next), Status::Ok) => write_scan(&mut out, body, *next),

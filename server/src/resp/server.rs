@@ -16,6 +16,7 @@ use super::{
     pubsub::PubSub,
     registry,
     stats::{CommandCounts, ShardStats, Stats, Totals},
+    watchers::Watchers,
 };
 use crate::{
     cli::{RespOptions, StartOptions},
@@ -174,6 +175,8 @@ pub struct ShardView {
     pub stats: ShardStats,
     /// What its clients hold, in bytes.
     pub client_bytes: AtomicU64,
+    /// The clients of all shards that watch its keys.
+    pub watchers: Watchers,
     /// Number of its keys, as of the end of its last turn.
     pub keys: AtomicU64,
     /// Number of those that expire.

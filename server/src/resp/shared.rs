@@ -90,6 +90,7 @@ impl ShardView {
             role: AtomicU64::new(2),
             stats: ShardStats::default(),
             client_bytes: AtomicU64::new(0),
+            watchers: Default::default(),
             keys: AtomicU64::new(0),
             expires: AtomicU64::new(0),
             checkpoint: Mutex::default(),

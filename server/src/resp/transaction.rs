@@ -5,7 +5,7 @@
 //! builds the program, and their answers stand in their places.
 //!
 //! WATCH remembers the version and the expiry of keys; in front of EXEC's program stand checks that they are still the same.
-//! A key that did not exist, came into being and was removed again between WATCH and EXEC counts as unchanged.
+//! That a key was touched and is again as it was is noted by its shard for as long as somebody watches (see `shard::watches`).
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -19,6 +19,7 @@ use super::{
     context::Spec,
     pubsub::Delivery,
     values::write_value,
+    watchers::Watching,
     writer::Writer,
 };
 
@@ -46,6 +47,8 @@ pub struct Transaction {
     pub watches: BTreeMap<Vec<u8>, Watch>,
     /// Size of the watched keys, in bytes.
     pub watch_bytes: usize,
+    /// For each shard that has such keys, what makes it note what happens to them.
+    pub watching: Vec<Watching>,
 }
 
 /// A command that waits for EXEC.
@@ -101,7 +104,10 @@ impl Transaction {
     }
 
     /// Watches keys as they were found. One that is watched already stays as it was found first.
-    pub fn watch(&mut self, found: impl Iterator<Item = (Vec<u8>, Watch)>) {
+    pub fn watch(&mut self, found: impl Iterator<Item = (Vec<u8>, Watch)>, watching: Watching) {
+        if !self.watching.iter().any(|other| other.is_of_same_shard(&watching)) {
+            self.watching.push(watching);
+        }
         for (key, watch) in found {
             let size = key.len();
             if let Entry::Vacant(place) = self.watches.entry(key) {
@@ -115,6 +121,7 @@ impl Transaction {
     pub fn unwatch(&mut self) {
         self.watches.clear();
         self.watch_bytes = 0;
+        self.watching.clear();
     }
 
     /// What it takes of the memory, in bytes.
@@ -144,6 +151,8 @@ pub struct Execution {
     pub literals: Vec<u8>,
     /// What is published in it, for each shard: delivered once it has been carried out.
     pub deliveries: Vec<(u16, Delivery)>,
+    /// What it watches is known until it is answered.
+    pub watching: Vec<Watching>,
 }
 
 /// The answer of one command of a transaction.

@@ -140,6 +140,7 @@ impl Asker<'_> {
         let transaction = &mut self.door.client.transaction;
         if name.eq_ignore_ascii_case(b"exec") {
             transaction.discard();
+            self.door.pending.forget_watches();
             self.door.client.share_transaction();
             let reason = text.strip_prefix(b"ERR ").unwrap_or(text);
             let text = [b"EXECABORT Transaction discarded because of: ", reason].concat();

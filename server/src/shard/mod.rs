@@ -70,7 +70,7 @@ use crate::{
     cli::StartOptions,
     metrics::{ShardMetrics, StatusCell},
     notify::{LocalBroadcast, LocalNotify},
-    resp::{door::Door, stats::Meter},
+    resp::{door::Door, stats::Meter, watchers::Watchers},
     ring,
     stub::Machine,
 };
@@ -153,7 +153,9 @@ pub struct Core {
     visitors: Vec<(ConnectionRef, Rc<Connection>)>,
     backlog: visitors::Backlog,
     waits: Vec<front_admin::Waiting>,
-    /// Op of the log up to which nobody looked at what requests do to watched keys.
+    /// The clients of all shards that watch keys of this one.
+    watchers: Watchers,
+    /// As primary: op of the log up to which nobody here looked at what requests do to watched keys.
     watches_from_op: u64,
     read_scratch: Vec<u8>,
 }

@@ -203,6 +203,7 @@ impl Core {
         metrics.durable.set(status.durable);
         metrics.pipeline_depth.set(u64::from(status.pipeline));
         metrics.keys.set(self.machine.store.len() as u64);
+        metrics.watched_keys.set(self.machine.store.watched_len() as u64);
         metrics.store_bytes.set(store_bytes);
         metrics.sessions.set(self.machine.sessions.len() as u64);
         metrics.evicted_sessions.set(self.machine.sessions.evicted_total());

@@ -93,6 +93,7 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         visitors: Vec::new(),
         backlog: Default::default(),
         waits: Vec::new(),
+        watchers: Default::default(),
         watches_from_op: 0,
         read_scratch: Vec::new(),
     };

@@ -130,7 +130,8 @@ impl Core {
         answer_read(&self.machine.store, &self.metrics, wall_ns, &request, &mut desk.scratch);
         let (parts, body) = parts_of(&request, &desk.scratch);
         let replies = &mut asker.connection.replies.borrow_mut();
-        asker.door.answer(sequence, self.shard, parts.status, (0, 0), body, replies);
+        let at = (0, self.machine.revision - 1);
+        asker.door.answer(sequence, self.shard, parts.status, at, body, replies);
     }
 
     #[inline]
@@ -148,14 +149,14 @@ impl Core {
         let is_stale = is_stale(is_logged, takes_old, self.replica_role == Role::Primary);
         desk.frame.clear();
         submission.payload.encode(is_logged, if is_stale { FLAG_STALE } else { 0 }, sequence, &mut desk.frame);
-        if is_stale {
-            return Submitted::Stale;
-        }
         let now_ns = asker.now.monotonic_ns;
         if let Payload::Program(program) = submission.payload
             && !self.look_after_watches(program, submission.revisions)
         {
             return Submitted::Aborted;
+        }
+        if is_stale {
+            return Submitted::Stale;
         }
         let refusal = if is_logged {
             if self.journal_is_full() {

@@ -83,7 +83,8 @@ impl Core {
         }
         desk.program.clear();
         keys.iter().for_each(|key| desk.program.command(Opcode::Stamp, &[key]));
-        let form = Form::Watch(keys.iter().map(<[u8]>::to_vec).collect());
+        let watching = desk.server.shards[shard as usize].watchers.enter();
+        let form = Form::Watch(Some((keys.iter().map(<[u8]>::to_vec).collect(), watching)));
         self.submit_program(desk, asker, shard, false, form)
     }
 
@@ -208,6 +209,7 @@ impl Core {
             built.execution.items.push(if is_answered { Item::Literal(start..end) } else { Item::Result });
         }
         built.execution.deliveries = std::mem::take(&mut asker.door.client.published);
+        built.execution.watching.clone_from(&transaction.watching);
         asker.door.client.transaction = transaction;
         if let Some(error) = error.or((!is_one_shard).then_some(CROSS_SLOT)) {
             return Err(error);

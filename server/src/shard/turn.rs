@@ -61,6 +61,7 @@ pub fn turn(shard: &Rc<Shard>) {
         }
     }
     core.flush_peers();
+    core.forget_watches_of_nobody();
     core.share_state();
     core.post_mail();
     core.metrics.evicted_connections.add(core.connections.flush_dirty());
@@ -232,7 +233,7 @@ impl Core {
             self.metrics.view.set(view);
         }
         let was_primary = std::mem::replace(&mut self.replica_role, role) == Role::Primary;
-        self.forget_watches();
+        self.watches_from_op = self.replica.status().op;
         if role == Role::Primary {
             self.apply_waiting();
             return;

@@ -228,6 +228,7 @@ impl Core {
     /// Opens the front door of this shard.
     pub(super) fn open_front_door(&mut self, server: Arc<Server>, seed: u64) {
         self.visitors = (0..self.identity.shards).map(|_| self.connections.open_visitor()).collect();
+        self.watchers = server.shards[self.shard as usize].watchers.clone();
         self.desk = Some(Box::new(Desk::new(server, self.shard, seed)));
         self.share_state();
     }
@@ -344,7 +345,10 @@ impl Core {
             let wall_ns = now.wall_ns.max(self.machine.timestamp_ns);
             let mut scratch = Vec::new();
             answer_read(&self.machine.store, &self.metrics, wall_ns, &request, &mut scratch);
-            let (parts, body) = parts_of(&request, &scratch);
+            let (mut parts, body) = parts_of(&request, &scratch);
+            if is_program {
+                parts.version = self.machine.revision - 1;
+            }
             connection.answer(&parts, body, self.shard);
             return true;
         } else {
