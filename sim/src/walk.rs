@@ -11,13 +11,8 @@ use crate::{
     dice::Dice,
     facts::{Check, Presence, Window},
     host::WALL_START_NS,
-    plan::MS,
     shared::Shared,
 };
-
-/// By how much the time as of which a read is answered may differ from the time of day, in ns: it may be that of the first write that
-/// is not applied yet, which may be a while ago.
-const SLACK_NS: u64 = 2000 * MS;
 
 /// What is asked about all keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,11 +121,12 @@ impl Walk {
             shared.facts.fail(Check::Walk, "a step is answered that was not asked for".to_owned());
             return true;
         };
+        let slack_ns = shared.facts.slack_ns();
         let window = Window {
             low: step.low.max(told),
             high: shared.facts.committed_revision().max(told),
-            earliest_ns: (WALL_START_NS + step.asked_ns).saturating_sub(SLACK_NS),
-            latest_ns: WALL_START_NS + shared.now_ns + SLACK_NS,
+            earliest_ns: (WALL_START_NS + step.asked_ns).saturating_sub(slack_ns),
+            latest_ns: WALL_START_NS + shared.now_ns + slack_ns,
         };
         let whole = Window { low: *self.low.get_or_insert(window.low), ..window };
         let presence = shared.facts.model().presence();

@@ -25,8 +25,12 @@ pub use self::{
 };
 use crate::{
     groups::{GroupOperation, describe_answer},
-    plan::Plan,
+    host::WALL_START_NS,
+    plan::{MS, Plan},
 };
+
+/// How far the time of an answer may be from that of the histories if no write has waited for longer, in ns.
+const SLACK_NS: u64 = 2000 * MS;
 
 /// Which check failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,6 +104,10 @@ pub struct Facts {
     verdicts: Vec<Vec<Verdict>>,
     model: Model,
     answered: u64,
+    /// What primaries have ordered and not applied: when it was stamped, by op.
+    stamped: BTreeMap<u64, u64>,
+    /// How long something has waited at most from its stamp until its primary has applied it, in ns.
+    longest_wait_ns: u64,
     has_damage: bool,
     primaries: BTreeMap<u64, u8>,
     disks: Vec<DiskFacts>,
@@ -123,6 +131,8 @@ impl Facts {
             verdicts: Vec::new(),
             model: Model::new(plan.workload.sessions_max),
             answered: 0,
+            stamped: BTreeMap::new(),
+            longest_wait_ns: 0,
             has_damage: plan.is_memory,
             primaries: BTreeMap::new(),
             disks: (0..plan.servers).map(|_| DiskFacts::default()).collect(),
@@ -193,6 +203,7 @@ impl Facts {
         let (op, checksum) = (header.op.get(), header.checksum.get());
         if let Some(asked) = asked {
             self.asked.entry((op, checksum)).or_insert(asked);
+            self.stamped.insert(op, header.timestamp_ns.get());
         }
         self.prepares.entry((op, checksum)).or_insert_with(|| message.clone());
         self.disks[server as usize].hand_over(op, checksum);
@@ -304,6 +315,25 @@ impl Facts {
             self.committed_views.push(self.disks[server as usize].view());
             self.verdicts.push(self.model.apply(&message));
         }
+    }
+
+    /// A primary applies an op.
+    pub fn is_applied_by_primary(&mut self, op: u64) {
+        let after = self.stamped.split_off(&(op + 1));
+        let before = std::mem::replace(&mut self.stamped, after);
+        let waited = before.get(&op).map_or(0, |stamped_ns| self.since(*stamped_ns));
+        self.longest_wait_ns = self.longest_wait_ns.max(waited);
+    }
+
+    /// How far the time as of which something has been answered may be from that of the histories, in ns. Times of day are equal
+    /// wherever a key can expire, but a read is answered as of the time of the first write that is not applied yet.
+    pub fn slack_ns(&self) -> u64 {
+        let waiting = self.stamped.values().map(|stamped_ns| self.since(*stamped_ns)).max();
+        SLACK_NS.max(self.longest_wait_ns).max(waiting.unwrap_or(0))
+    }
+
+    fn since(&self, stamped_ns: u64) -> u64 {
+        (WALL_START_NS + self.now_ns).saturating_sub(stamped_ns)
     }
 
     /// A primary gives an answer: of the request at `index` of `op`.

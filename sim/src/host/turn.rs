@@ -193,6 +193,7 @@ impl Server {
         shared.facts.is_committed(id, op, checksum);
         let Some(process) = self.process.as_deref_mut() else { return };
         if process.role == Role::Primary {
+            shared.facts.is_applied_by_primary(op);
             self.apply_and_answer(shared, op, &message, copies);
             self.cut_if_flagged(shared, &message);
         } else {

@@ -29,10 +29,6 @@ const CHECK_STEPS_MAX: u64 = 300_000;
 /// The same for a group of keys, whose positions take longer to look at. What is not found by then is judged by the log.
 const GROUP_STEPS_MAX: u64 = 10_000;
 
-/// How far the clock that ends times-to-live may be from that of the histories. Times of day are equal wherever a key can expire,
-/// but a read is answered as of the time of the first write before it that is not applied yet, which may be a while ago.
-const SLACK_NS: u64 = 2000 * MS;
-
 impl World {
     /// From now on nothing goes wrong. Servers that the plan leaves out go down for good; all others are up.
     pub(super) fn heal(&mut self) {
@@ -137,11 +133,12 @@ impl World {
     /// Histories are judged twice: by a search for an order of effects, and by following that of the committed log. What is too
     /// hard to search for is judged by the log alone.
     fn judge_histories(&mut self) {
-        let options = GroupOptions { slack_ns: SLACK_NS, wall_start_ns: WALL_START_NS, steps_max: GROUP_STEPS_MAX };
+        let slack_ns = self.shared.facts.slack_ns();
+        let options = GroupOptions { slack_ns, wall_start_ns: WALL_START_NS, steps_max: GROUP_STEPS_MAX };
         let mut wrong = Vec::new();
         let carried = self.shared.facts.carried_out();
         let singles = carried.as_ref().ok().map(|carried| self.shared.singles.witness_of_sessions(carried));
-        let checked = CheckOptions { clock_slack_ns: SLACK_NS, steps_max: CHECK_STEPS_MAX, ..CheckOptions::default() };
+        let checked = CheckOptions { clock_slack_ns: slack_ns, steps_max: CHECK_STEPS_MAX, ..CheckOptions::default() };
         match self.history.check(&checked) {
             Ok(_) => {}
             Err(checker::Failure::Undecided { .. }) if singles.is_some() => self.by_witness += 1,

@@ -407,3 +407,25 @@ fn increments_of_clients_that_are_not_heard_or_hear_nothing_count_once_and_those
         assert!(!there || carried < asked, "what does not arrive is not");
     }
 }
+
+#[test]
+fn a_read_while_a_write_waits_for_long_is_as_of_the_time_of_that_write() {
+    let mut cluster = Cluster::with(3, |plan| {
+        plan.ack = AckPolicy::Strict;
+        plan.workload.weights = [0, 0, 0, 0, 0, 0, 1, 0, 0];
+        plan.workload.ttl_ms = 500..=500;
+    });
+    cluster.expect_answers(1);
+    let primary = cluster.primary();
+    let backup = (primary + 1) % 3;
+    cluster.replica(backup).stop();
+    cluster.ask_to_write(1);
+    cluster.pass_ms(5000);
+    // The key has expired long ago by the clock, but not for the write, which the read must not see the end of.
+    cluster.ask_to_read_from(primary);
+    cluster.wait_for("the read is answered", |world| world.clients[1].is_done());
+    assert!(!cluster.world.clients[0].is_done(), "the write still waits");
+    cluster.replica(backup).start();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
