@@ -34,6 +34,7 @@ pub mod buffers;
 pub mod checkpoint;
 pub mod cli;
 pub mod dev;
+pub mod file_limit;
 pub mod huge_pages;
 pub mod journal;
 pub mod metrics;

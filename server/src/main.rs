@@ -12,7 +12,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use lockstep_proto::checksum::cluster_id;
 use lockstep_server::{
     cli::{Cli, Command, Durability, FormatArgs, InspectArgs, StartArgs, count_of, show_size},
-    dev, huge_pages,
+    dev, file_limit, huge_pages,
     journal::{
         folder::Identity,
         format::{FormatProgress, format_folder},
@@ -115,13 +115,14 @@ fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
         supervise::stop_with_parent()?;
     }
     uring::check_available()?;
-    supervise::raise_file_limit();
+    file_limit::raise();
     let folder = open_folder(&options.data_dir, &args.expected())?;
     let identity = folder.identity;
     options.check_identity(&identity).map_err(anyhow::Error::msg)?;
     for files in &folder.shards {
         options.checkpoint_every_bytes(files.superblock.journal_size.get()).map_err(anyhow::Error::msg)?;
     }
+    file_limit::warn_of_shortage(identity.shards, options.clients_max(identity.shards));
     let listeners = supervise::Listeners::bind(&options, &identity)?;
     info!(
         "server {} of {} in cluster {:032x}, {}, ack {}, fan-out {}, durability {}",

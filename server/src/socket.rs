@@ -4,7 +4,12 @@
 //! turn left for it, one write per turn. A dropped tokio-uring read or accept is not a cancel, so nothing here is
 //! raced against anything else; a read ends because the socket is shut down.
 
-use std::{cell::Cell, net::Shutdown, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    net::{Shutdown, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use lockstep_proto::{
@@ -21,6 +26,7 @@ use tracing::{debug, info, warn};
 use zerocopy::FromBytes;
 
 use crate::{
+    file_limit::FileLimit,
     metrics::RejectReason,
     receive::{Share, make_little_room},
     ring,
@@ -43,22 +49,55 @@ const REPLIES_KEPT_BYTES: usize = 32 << 10;
 /// How long a new connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long no connection is accepted after one could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a refused caller may take to take the refusal.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Accepts connections until the shard stops.
 pub async fn accept_loop(shard: Rc<Shard>, listener: TcpListener) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                shard.metrics.ring_operations.increment();
-                if shard.is_stopping() {
-                    return;
+    let mut acceptor = Acceptor::new(listener);
+    while let Some((stream, _)) = acceptor.next(&shard).await {
+        tokio_uring::spawn(serve(shard.clone(), Rc::new(stream)));
+    }
+}
+
+/// Accepts connections as long as the server has files for itself.
+pub(crate) struct Acceptor {
+    listener: TcpListener,
+    /// Whether the last connection was one too many, which is logged once.
+    is_short: bool,
+}
+
+impl Acceptor {
+    pub(crate) fn new(listener: TcpListener) -> Acceptor {
+        Acceptor { listener, is_short: false }
+    }
+
+    /// The next connection; `None` once the shard is stopping.
+    pub(crate) async fn next(&mut self, shard: &Shard) -> Option<(TcpStream, SocketAddr)> {
+        loop {
+            match self.listener.accept().await {
+                _ if shard.is_stopping() => return None,
+                Ok((stream, peer)) => {
+                    shard.metrics.ring_operations.increment();
+                    let limit = FileLimit::now(shard.shards);
+                    if limit.has_room_for_caller(&stream) {
+                        self.is_short = false;
+                        let _ = stream.set_nodelay(true);
+                        return Some((stream, peer));
+                    }
+                    shard.metrics.count_rejected(RejectReason::Full);
+                    if !std::mem::replace(&mut self.is_short, true) {
+                        warn!(shard = shard.shard, %peer, "closing connections at once: {}", limit.refusal());
+                    }
                 }
-                let _ = stream.set_nodelay(true);
-                tokio_uring::spawn(serve(shard.clone(), Rc::new(stream)));
-            }
-            Err(error) => {
                 // Out of file descriptors, most likely: those that are open go on, and the next may fit again.
-                warn!(shard = shard.shard, %error, "cannot accept a connection");
-                ring::sleep(Duration::from_millis(100)).await;
+                Err(error) => {
+                    warn!(shard = shard.shard, %error, "cannot accept a connection");
+                    ring::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
@@ -83,9 +122,15 @@ async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>) {
     let Some((hello, rest)) = hello else {
         return;
     };
+    let limit = FileLimit::now(shard.shards);
     let (answer, text, reason) = match hello.check() {
         Ok(role) => {
-            let (answer, text) = shard.greet(&hello, role);
+            let (answer, text) = match shard.greet(&hello, role) {
+                (Answer::Welcome, _) if role == Role::Client && !limit.has_room_for_client(&*stream) => {
+                    (Answer::Full, limit.refusal())
+                }
+                answer => answer,
+            };
             (answer, text, RejectReason::of_answer(answer))
         }
         Err(error) => {
@@ -117,8 +162,15 @@ pub(crate) async fn send(stream: &Rc<TcpStream>, bytes: Vec<u8>) -> std::io::Res
 }
 
 /// Closes so that what was sent last is not lost: a close with unread bytes would make the kernel reset the connection
-/// and throw the answer away.
+/// and throw the answer away. Does not wait for ever for the other side to take it.
 pub(crate) async fn close_gently(stream: &Rc<TcpStream>) {
+    let weak = Rc::downgrade(stream);
+    tokio_uring::spawn(async move {
+        ring::sleep(CLOSE_TIMEOUT).await;
+        if let Some(stream) = weak.upgrade() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    });
     let _ = stream.shutdown(Shutdown::Write);
     let mut scratch = vec![0; 4096];
     for _ in 0..64 {

@@ -126,16 +126,6 @@ fn explain_bind(error: &io::Error, address: SocketAddr, option: &str) -> anyhow:
     }
 }
 
-/// Raises the number of files this process may have open to what the system allows. Connections are files.
-pub fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!("cannot raise the number of open files to its hard limit: {error}");
-    }
-}
-
 /// Has SIGTERM sent to this process when the one that started it ends, in whatever way.
 ///
 /// # Errors

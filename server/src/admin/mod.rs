@@ -13,9 +13,12 @@ pub use routes::router;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use axum::serve::Listener;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::{
+    file_limit::FileLimit,
     metrics::{ShardMetrics, StatusCell},
     shard::AdminCommand,
 };
@@ -49,5 +52,42 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 ///
 /// If the listener cannot be used. Failing connections are not errors of the server.
 pub async fn serve(listener: std::net::TcpListener, shards: Vec<ShardHandle>) -> io::Result<()> {
-    axum::serve(tokio::net::TcpListener::from_std(listener)?, router(shards)).await
+    let listener = Bounded {
+        listener: tokio::net::TcpListener::from_std(listener)?,
+        shards: shards.len() as u16,
+        is_short: false,
+    };
+    axum::serve(listener, router(shards)).await
+}
+
+/// Takes connections as long as the server has files for itself.
+struct Bounded {
+    listener: tokio::net::TcpListener,
+    shards: u16,
+    /// Whether the last connection was one too many, which is logged once.
+    is_short: bool,
+}
+
+impl Listener for Bounded {
+    type Io = tokio::net::TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, peer) = Listener::accept(&mut self.listener).await;
+            let limit = FileLimit::now(self.shards);
+            if limit.has_room_for_caller(&stream) {
+                self.is_short = false;
+                return (stream, peer);
+            }
+            drop(stream);
+            if !std::mem::replace(&mut self.is_short, true) {
+                warn!(%peer, "closing connections to the admin port at once: {}", limit.refusal());
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
 }

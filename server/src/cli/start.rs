@@ -512,6 +512,12 @@ impl StartArgs {
 }
 
 impl StartOptions {
+    /// Clients that may be connected to a server with so many `shards`.
+    pub fn clients_max(&self, shards: u16) -> u64 {
+        let of_front_door = self.resp.as_ref().map_or(0, |resp| u64::from(resp.clients_max));
+        u64::from(self.connections_max) * u64::from(shards) + of_front_door
+    }
+
     /// Checks what has to fit the data folder's identity.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio_uring::net::{TcpListener, TcpStream};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     client::{Client, ClientShared},
@@ -21,20 +21,18 @@ use super::{
     server::Server,
 };
 use crate::{
+    file_limit::FileLimit,
     metrics::RejectReason,
     ring,
     shard::{
         Shard, Taken,
         connections::{Connection, ConnectionRef, REPLIES_PAUSE_BYTES},
     },
-    socket::{RECEIVE_BYTES_MIN, close_gently, make_room, read_more, send, write_replies},
+    socket::{Acceptor, RECEIVE_BYTES_MIN, close_gently, make_room, read_more, send, write_replies},
 };
 
 /// What is said to a client that is one too many.
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
-
-/// How long a refused client may take to take the refusal.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a paused connection waits before it looks again whether it may go on: the longer, the more there may be that do.
 fn pause_step(clients: usize) -> Duration {
@@ -46,32 +44,20 @@ pub const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// Accepts connections until the shard stops.
 pub async fn accept_loop(shard: Rc<Shard>, server: Arc<Server>, listener: TcpListener) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                shard.metrics.ring_operations.increment();
-                if shard.is_stopping() {
-                    return;
-                }
-                let _ = stream.set_nodelay(true);
-                keep_alive(&stream);
-                tokio_uring::spawn(serve(shard.clone(), server.clone(), Rc::new(stream), peer));
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely: those that are open go on, and the next may fit again.
-                warn!(shard = shard.shard, %error, "cannot accept a connection");
-                ring::sleep(Duration::from_millis(100)).await;
-            }
-        }
+    let mut acceptor = Acceptor::new(listener);
+    while let Some((stream, peer)) = acceptor.next(&shard).await {
+        keep_alive(&stream);
+        tokio_uring::spawn(serve(shard.clone(), server.clone(), Rc::new(stream), peer));
     }
 }
 
 async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, peer: SocketAddr) {
-    if !server.clients.has_room(server.settings.clients_max.load(Relaxed)) {
+    let has_files = FileLimit::now(shard.shards).has_room_for_client(&*stream);
+    if !has_files || !server.clients.has_room(server.settings.clients_max.load(Relaxed)) {
         shard.metrics.count_rejected(RejectReason::Full);
         server.shards[shard.shard as usize].stats.rejected_connections.increment();
         let _ = send(&stream, TOO_MANY.to_vec()).await;
-        return close_soon(&stream).await;
+        return close_gently(&stream).await;
     }
     let id = server.clients.next_id();
     let local = local_address(&stream).unwrap_or(peer);
@@ -101,7 +87,7 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
             connection.drained.notify();
             connection.settled.notify();
             if connection.is_refused.get() {
-                close_soon(&stream).await;
+                close_gently(&stream).await;
             }
             // Ends the read above, if it still waits.
             let _ = stream.shutdown(Shutdown::Both);
@@ -118,18 +104,6 @@ async fn serve(shard: Rc<Shard>, server: Arc<Server>, stream: Rc<TcpStream>, pee
         shard.metrics.evicted_clients.increment();
     }
     shard.close_connection(name);
-}
-
-/// Closes so that what was sent last arrives, but does not wait for ever for the other side to take it.
-async fn close_soon(stream: &Rc<TcpStream>) {
-    let weak = Rc::downgrade(stream);
-    tokio_uring::spawn(async move {
-        ring::sleep(CLOSE_TIMEOUT).await;
-        if let Some(stream) = weak.upgrade() {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    });
-    close_gently(stream).await;
 }
 
 /// Lets the kernel find out about clients that have vanished without a word: their connections would count for ever.

@@ -271,9 +271,14 @@ impl Cluster {
 
     /// Sends a signal by name, such as `STOP` or `CONT`.
     pub fn signal(&self, id: u8, signal: &str) {
-        let process = self.servers[id as usize].process.as_ref().expect("the server runs");
-        let status = Command::new("kill").args([&format!("-{signal}"), &process.id().to_string()]).status().unwrap();
+        let pid = self.process_id(id).to_string();
+        let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// The id of a server's process.
+    pub fn process_id(&self, id: u8) -> u32 {
+        self.servers[id as usize].process.as_ref().expect("the server runs").id()
     }
 
     /// Waits until a server has ended by itself.

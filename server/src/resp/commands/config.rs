@@ -20,7 +20,10 @@ use super::{
     connection::SYNTAX_ERROR,
     help::{help, subcommand_error},
 };
-use crate::cli::{Durability, PASSWORD_SIZE_MAX};
+use crate::{
+    cli::{Durability, PASSWORD_SIZE_MAX},
+    file_limit::FileLimit,
+};
 
 /// Checks a new value; then, if told so, makes it count.
 type Set = fn(&Server, &[u8], bool) -> Result<(), String>;
@@ -69,17 +72,7 @@ const PARAMETERS: &[Parameter] = &[
     fixed("dir", |server, _| server.options.data_dir.display().to_string()),
     fixed("io-threads", |server, _| server.identity.shards.to_string()),
     fixed("latency-tracking", |_, _| "yes".to_owned()),
-    changeable(
-        "maxclients",
-        |server, _| server.settings.clients_max.load(Relaxed).to_string(),
-        |server, value, is_applied| {
-            let clients_max = number(value, 1, u32::MAX.into())?;
-            if is_applied {
-                server.settings.clients_max.store(clients_max as usize, Relaxed);
-            }
-            Ok(())
-        },
-    ),
+    changeable("maxclients", |server, _| server.settings.clients_max.load(Relaxed).to_string(), set_clients_max),
     fixed("maxmemory", |server, shard| memory_max(server, shard).to_string()),
     changeable(
         "maxmemory-clients",
@@ -166,6 +159,20 @@ fn set_client_memory(server: &Server, value: &[u8], is_applied: bool) -> Result<
     }
     if is_applied {
         server.settings.client_bytes_max.store(bytes, Relaxed);
+    }
+    Ok(())
+}
+
+fn set_clients_max(server: &Server, value: &[u8], is_applied: bool) -> Result<(), String> {
+    let clients_max = number(value, 1, u32::MAX.into())?.unsigned_abs();
+    let room = FileLimit::now(server.identity.shards).room();
+    if clients_max > room {
+        return Err(format!(
+            "The operating system is not able to handle the specified number of clients, try with {room}"
+        ));
+    }
+    if is_applied {
+        server.settings.clients_max.store(clients_max as usize, Relaxed);
     }
     Ok(())
 }
