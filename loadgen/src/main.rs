@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use lockstep_loadgen::cli::Cli;
 use lockstep_loadgen::commands::execute;
 
@@ -10,7 +9,7 @@ use lockstep_loadgen::commands::execute;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match execute(Cli::parse()) {
+    match execute(Cli::parse_checked(std::env::args_os()).unwrap_or_else(|error| error.exit())) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("lockstep-loadgen: {error:#}");

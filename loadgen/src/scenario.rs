@@ -52,7 +52,11 @@ pub fn load_words(spec: &RunSpec) -> String {
         });
     }
     words.push(format!("values of {} bytes", spec.values));
-    words.push(format!("{} keys ({})", spec.keys, spec.distribution));
+    words.push(match spec.phase {
+        // Each is put once, in order, whatever the distribution of a run would be.
+        Phase::Load => format!("{} keys", spec.keys),
+        Phase::Run => format!("{} keys ({})", spec.keys, spec.distribution),
+    });
     match (spec.phase, spec.pacing) {
         (Phase::Run, Pacing::Rate(rate)) => words.push(format!("{rate:.0} requests/s ({})", spec.arrivals)),
         _ => words.push(format!("saturated by {} connections × {} in flight", spec.connections, spec.in_flight)),

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::CLUSTER_HEADING;
 use super::numbers::{parse_duration, parse_size};
 use crate::cluster::{Ack, Batching, ClusterError, ClusterSpec, Durability, Fanout, data_root_default, find_server};
 
 /// Settings that a matrix does not vary.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Cluster started by this command")]
+#[command(next_help_heading = CLUSTER_HEADING)]
 pub struct CommonClusterOptions {
     /// The server's program [default: lockstep-server beside this program].
     #[arg(long, value_name = "FILE", env = "LOCKSTEP_SERVER_BIN")]
@@ -18,7 +19,7 @@ pub struct CommonClusterOptions {
     /// Where the servers' data goes while they run [default: /var/tmp].
     #[arg(long, value_name = "DIR")]
     pub data_root: Option<PathBuf>,
-    /// Shards per server.
+    /// Shards per server; with --targets and the native protocol, as many as the running servers have.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub shards: u16,
     /// Delay that every server-to-server link gets in each direction; a round trip takes twice as long. None if not given.
@@ -52,7 +53,7 @@ pub struct CommonClusterOptions {
 
 /// All settings of one cluster.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Cluster started by this command")]
+#[command(next_help_heading = CLUSTER_HEADING)]
 pub struct ClusterOptions {
     /// When a write is answered.
     #[arg(long, value_name = "POLICY", default_value = "majority")]

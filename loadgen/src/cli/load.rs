@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::numbers::{parse_count, parse_duration, parse_rate, parse_share};
+use super::targets::parse_target;
 use crate::drive::{Pacing, Phase, Protocol, RunSpec};
 use crate::plan::{Arrivals, KEYS_MAX, KeyDistribution, KeyLayout, ValueSizes, Workload};
 
@@ -17,7 +18,7 @@ pub struct TargetOptions {
     #[arg(long, value_name = "N", value_parser = parse_servers)]
     pub servers: Option<usize>,
     /// Use a running cluster: the base address of each server, in the order of their ids, comma-separated.
-    #[arg(long, visible_alias = "addr", value_name = "HOST:PORT,..", value_delimiter = ',')]
+    #[arg(long, visible_alias = "addr", value_name = "HOST:PORT,..", value_delimiter = ',', value_parser = parse_target)]
     pub targets: Vec<SocketAddr>,
 }
 

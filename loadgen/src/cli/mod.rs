@@ -1,18 +1,22 @@
 //! The command line.
 
 mod cluster;
+mod effect;
 mod load;
 mod numbers;
+mod targets;
 
 pub use cluster::{ClusterOptions, CommonClusterOptions};
 pub(crate) use load::loading;
 pub use load::{LoadOptions, PacingOptions, TargetOptions};
 pub use numbers::{parse_count, parse_duration, parse_share, parse_size};
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cluster::{Ack, Durability, Fanout};
 use crate::failover::FailoverFault;
@@ -30,6 +34,33 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Above the options that say how the servers are started, in the help.
+const CLUSTER_HEADING: &str = "Cluster started by this command";
+
+impl Cli {
+    /// Reads a command line, and refuses options that would have no effect.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, or the help that it asks for.
+    pub fn parse_checked<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        effect::check(&mut command, &matches)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
+    /// The error of settings that do not fit each other, with the usage of their `command`.
+    pub fn wrong_settings(command: &str, reason: &str) -> clap::Error {
+        let mut cli = Self::command();
+        cli.build();
+        match cli.find_subcommand_mut(command) {
+            Some(command) => command.error(ErrorKind::ValueValidation, reason),
+            None => cli.error(ErrorKind::ValueValidation, reason),
+        }
+    }
 }
 
 /// The commands.
@@ -268,7 +299,6 @@ pub struct ReportCommand {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn faults_are_documented_in_the_long_help() {
@@ -326,6 +356,14 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_do_not_fit_showed_the_usage_of_the_whole_program() {
+        let error = Cli::wrong_settings("run", "--duration is below 10ms");
+        let text = error.to_string();
+        assert!(text.contains("Usage: lockstep-loadgen run [OPTIONS]"), "{text}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
     fn wrong_values_are_refused_with_what_is_right() {
         for (line, hint) in [
             ("run --servers 3 --rate 0", "above 0"),
@@ -334,6 +372,7 @@ mod tests {
             ("run --servers 3 --rate 1k --keys-distribution zipf", "zipfian"),
             ("run --servers 3 --rate 1k --duration 5", "5s"),
             ("run --servers 8 --rate 1k", "1 to 7"),
+            ("run --targets foo --rate 1k", "such as 127.0.0.1:7400"),
             ("run --servers 3 --rate 1k --fault kill-primary", "'at=10s kill-primary'"),
             ("failover --servers 2", "3..=7"),
             ("failover --fault kill", "kill-primary"),

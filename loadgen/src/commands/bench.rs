@@ -8,9 +8,6 @@ use anyhow::{Context, bail};
 
 use super::progress::Progress;
 use super::watchman::watched;
-use clap::CommandFactory;
-use clap::error::ErrorKind;
-
 use crate::cli::{Cli, ClusterOptions, ResultOptions, TargetOptions, loading};
 use crate::cluster::{Cluster, ClusterSpec, Durability};
 use crate::drive::{DriveContext, Protocol, RunSpec, StopFlag, drive, drive_audited};
@@ -374,8 +371,8 @@ pub(super) fn check_results(options: &ResultOptions) -> anyhow::Result<()> {
 }
 
 /// Ends the program as for any other wrong command line.
-pub(super) fn wrong_settings(reason: &str) -> ! {
-    Cli::command().error(ErrorKind::ValueValidation, reason).exit()
+pub(super) fn wrong_settings(command: &str, reason: &str) -> ! {
+    Cli::wrong_settings(command, reason).exit()
 }
 
 /// Says so when a durable measurement would go to memory.

@@ -18,8 +18,9 @@ pub(super) fn calibrate(command: &CalibrateCommand) -> anyhow::Result<Ending> {
     let CalibrateCommand { duration, data_root, load, result } = command;
     let data_root = data_root.clone().unwrap_or_else(data_root_default);
     let warmup = Duration::from_millis(500);
-    let spec =
-        load.spec(Vec::new(), 1, Pacing::Saturate, warmup, *duration).unwrap_or_else(|reason| wrong_settings(&reason));
+    let spec = load
+        .spec(Vec::new(), 1, Pacing::Saturate, warmup, *duration)
+        .unwrap_or_else(|reason| wrong_settings("calibrate", &reason));
     check_results(result)?;
     let started_at = SystemTime::now();
     let progress = Progress::new(1, Steps::Runs);

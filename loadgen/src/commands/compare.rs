@@ -28,7 +28,7 @@ pub(super) fn compare(command: &CompareCommand) -> anyhow::Result<Ending> {
     let options = LoadOptions { protocol: Protocol::Resp, ..load.clone() };
     let spec = options
         .spec(Vec::new(), 1, Pacing::Saturate, *warmup, *duration)
-        .unwrap_or_else(|reason| wrong_settings(&reason));
+        .unwrap_or_else(|reason| wrong_settings("compare", &reason));
     check_results(result)?;
     let stop = stop_on_signals()?;
     let programs = Programs::find();

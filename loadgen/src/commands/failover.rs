@@ -50,7 +50,7 @@ pub(super) fn failover(command: &FailoverCommand) -> anyhow::Result<Ending> {
     let FailoverCommand { servers, load, cluster, result, .. } = command;
     let spec = load
         .spec(Vec::new(), cluster.common.shards, Pacing::Rate(command.rate), command.warmup, Duration::MAX)
-        .unwrap_or_else(|reason| wrong_settings(&reason));
+        .unwrap_or_else(|reason| wrong_settings("failover", &reason));
     let increments = if load.increments > 0.0 { load.increments } else { INCREMENTS_DEFAULT };
     check_results(result)?;
     let stop = stop_on_signals()?;

@@ -27,7 +27,7 @@ pub(super) fn matrix(command: &MatrixCommand) -> anyhow::Result<Ending> {
     let MatrixCommand { pacing, load, cluster, result, .. } = command;
     let spec = load
         .spec(Vec::new(), cluster.shards, pacing.pacing(), pacing.warmup, pacing.duration)
-        .unwrap_or_else(|reason| wrong_settings(&reason));
+        .unwrap_or_else(|reason| wrong_settings("matrix", &reason));
     let Some(&(first, _)) = plan.order(load.seed).first() else {
         bail!("--repeat is 0, so there is nothing to measure")
     };

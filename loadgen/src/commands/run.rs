@@ -16,12 +16,12 @@ use crate::faults::Fault;
 /// `run`.
 pub(super) fn run(command: &RunCommand) -> anyhow::Result<Ending> {
     let RunCommand { target, pacing, load, faults, cluster, result } = command;
-    check_faults(faults, command).unwrap_or_else(|reason| wrong_settings(&reason));
+    check_faults(faults, command).unwrap_or_else(|reason| wrong_settings("run", &reason));
     let shards = cluster.common.shards;
     // Built before anything is started, so that settings that do not fit are told at once.
     let spec = load
         .spec(target.targets.clone(), shards, pacing.pacing(), pacing.warmup, pacing.duration)
-        .unwrap_or_else(|reason| wrong_settings(&reason));
+        .unwrap_or_else(|reason| wrong_settings("run", &reason));
     check_results(result)?;
     let stop = stop_on_signals()?;
     let progress = Progress::new(seconds(pacing.duration), Steps::Seconds);
@@ -89,7 +89,7 @@ pub(super) fn load(command: &LoadCommand) -> anyhow::Result<Ending> {
     let unused = Duration::from_secs(1);
     let spec = load
         .spec(target.targets.clone(), cluster.common.shards, Pacing::Saturate, Duration::ZERO, unused)
-        .unwrap_or_else(|reason| wrong_settings(&reason));
+        .unwrap_or_else(|reason| wrong_settings("load", &reason));
     check_results(result)?;
     let stop = stop_on_signals()?;
     let progress = Progress::new(1, Steps::Seconds);

@@ -18,7 +18,7 @@ pub(super) fn sweep(command: &SweepCommand) -> anyhow::Result<Ending> {
     let SweepCommand { target, rates, duration, warmup, load, cluster, result } = command;
     let spec = load
         .spec(target.targets.clone(), cluster.common.shards, Pacing::Saturate, *warmup, *duration)
-        .unwrap_or_else(|reason| wrong_settings(&reason));
+        .unwrap_or_else(|reason| wrong_settings("sweep", &reason));
     check_results(result)?;
     let stop = stop_on_signals()?;
     let progress = Progress::new(rates.0.len() as u64, Steps::Runs);
