@@ -9,7 +9,7 @@ use zerocopy::{
 use crate::{
     checksum::{Checksum128, checksum_128},
     layout::layout,
-    limits::{PROTOCOL_VERSION, SERVERS_MAX, SESSION_WINDOW, SHARDS_MAX, TOPOLOGY_BODY_SIZE_MAX},
+    limits::{SERVERS_MAX, SESSION_WINDOW, SHARDS_MAX, TOPOLOGY_BODY_SIZE_MAX, WIRE_VERSION},
     operation::byte_enum,
 };
 
@@ -95,7 +95,7 @@ pub enum HelloError {
     #[error("this is not the Lockstep protocol")]
     Magic,
     /// Another version of the protocol.
-    #[error("protocol version {0} is not supported (this build speaks {PROTOCOL_VERSION})")]
+    #[error("wire version {0} is not supported (this build speaks {WIRE_VERSION})")]
     Version(u16),
     /// The checksum does not fit.
     #[error("checksum does not match")]
@@ -119,7 +119,7 @@ impl Hello {
     fn sealed(role: Role, replica: u8, shard: u16, shards: u16, cluster: u128, servers: u8) -> Hello {
         let mut hello = Hello {
             magic: U64::new(MAGIC),
-            version: U16::new(PROTOCOL_VERSION),
+            version: U16::new(WIRE_VERSION),
             role: role.to_wire(),
             replica,
             shard: U16::new(shard),
@@ -180,7 +180,7 @@ impl Hello {
         if self.magic.get() != MAGIC {
             return Err(HelloError::Magic);
         }
-        if self.version.get() != PROTOCOL_VERSION {
+        if self.version.get() != WIRE_VERSION {
             return Err(HelloError::Version(self.version.get()));
         }
         if checksum_128(&self.as_bytes()[..48]) != self.checksum.get() {
@@ -242,7 +242,7 @@ impl Topology {
         let text = &self.text.as_bytes()[..size];
         let mut header = TopologyHeader {
             magic: U64::new(MAGIC),
-            version: U16::new(PROTOCOL_VERSION),
+            version: U16::new(WIRE_VERSION),
             answer: self.answer.to_wire(),
             replica: self.replica,
             shard: U16::new(self.shard),
@@ -273,7 +273,7 @@ impl Topology {
         let Ok((header, rest)) = TopologyHeader::ref_from_prefix(bytes) else {
             return Ok(None);
         };
-        if header.version.get() != PROTOCOL_VERSION {
+        if header.version.get() != WIRE_VERSION {
             return Err(HelloError::Version(header.version.get()));
         }
         let body_size = header.body_size.get() as usize;

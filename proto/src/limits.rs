@@ -28,8 +28,12 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Version of the protocol and of the on-disk format. Servers and clients with another version are refused.
-    PROTOCOL_VERSION: u16 = 2;
+    /// Version of what is said on connections. Servers and clients with another version are refused.
+    WIRE_VERSION: u16 = 3;
+
+    /// Version of what is on disk: superblocks, checkpoints, and messages, since prepares lie in the journal as they were sent. Data
+    /// folders with another version are refused.
+    DISK_FORMAT_VERSION: u16 = 2;
 
     /// Largest number of servers in a cluster.
     SERVERS_MAX: u8 = 7;

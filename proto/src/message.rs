@@ -16,7 +16,9 @@ use zerocopy::{
 use crate::{
     checksum::checksum_128,
     layout::layout,
-    limits::{BATCH_OPS_MAX, CHECKPOINT_CHUNK_SIZE_MAX, COUNTER_MAX, MESSAGE_SIZE_MAX, PROTOCOL_VERSION, SERVERS_MAX},
+    limits::{
+        BATCH_OPS_MAX, CHECKPOINT_CHUNK_SIZE_MAX, COUNTER_MAX, DISK_FORMAT_VERSION, MESSAGE_SIZE_MAX, SERVERS_MAX,
+    },
     operation::byte_enum,
     request::{Request, RequestHeader},
 };
@@ -74,7 +76,7 @@ layout! {
         32 parent: U128 = "Prepare: checksum of the header of the prepare before it. PrepareOk: of the header of `op`.",
         48 cluster: U128 = "The cluster.",
         64 size: U32 = "Size of the message, this header included, in bytes.",
-        68 version: U16 = "Version of the protocol and of the disk format.",
+        68 version: U16 = "Version of the on-disk format: prepares lie in the journal as they were sent.",
         70 command: u8 = "What the message says: a `Command`.",
         71 replica: u8 = "Who made it: for a prepare the primary that ordered it, else the sender.",
         72 view: U64 = "The view in which it was made.",
@@ -111,8 +113,8 @@ pub enum MessageError {
     /// The checksum of the body does not fit.
     #[error("checksum of the body does not match")]
     BodyChecksum,
-    /// Another version of the protocol.
-    #[error("protocol version {0} is not ours")]
+    /// Another version of the on-disk format.
+    #[error("messages of on-disk format version {0} are not supported (this build uses {DISK_FORMAT_VERSION})")]
     Version(u16),
     /// No such command.
     #[error("unknown command {0}")]
@@ -146,7 +148,7 @@ impl MessageHeader {
         header.shard = U16::new(shard);
         header.replica = replica;
         header.view = U64::new(view);
-        header.version = U16::new(PROTOCOL_VERSION);
+        header.version = U16::new(DISK_FORMAT_VERSION);
         header.size = U32::new(MessageHeader::SIZE as u32);
         header
     }
@@ -197,7 +199,7 @@ impl MessageHeader {
         if self.header_checksum() != self.checksum.get() {
             return Err(MessageError::HeaderChecksum);
         }
-        if self.version.get() != PROTOCOL_VERSION {
+        if self.version.get() != DISK_FORMAT_VERSION {
             return Err(MessageError::Version(self.version.get()));
         }
         let command = self.command().ok_or(MessageError::UnknownCommand(self.command))?;

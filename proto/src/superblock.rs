@@ -13,7 +13,7 @@ use zerocopy::{
 use crate::{
     checksum::checksum_128,
     layout::layout,
-    limits::{COUNTER_MAX, PROTOCOL_VERSION, SERVERS_MAX, SHARDS_MAX},
+    limits::{COUNTER_MAX, DISK_FORMAT_VERSION, SERVERS_MAX, SHARDS_MAX},
 };
 
 /// "LKSTSUPR".
@@ -61,7 +61,7 @@ pub enum SuperblockError {
     #[error("not formatted: no superblock found")]
     Magic,
     /// Another version of the format.
-    #[error("on-disk format version {0} is not supported (this build uses {PROTOCOL_VERSION})")]
+    #[error("on-disk format version {0} is not supported (this build uses {DISK_FORMAT_VERSION})")]
     Version(u16),
     /// Damaged.
     #[error("superblock is damaged: checksum does not match")]
@@ -75,7 +75,7 @@ impl Superblock {
     /// Sets magic, version and checksum. The last thing done before writing.
     pub fn seal(&mut self) {
         self.magic = U64::new(SUPERBLOCK_MAGIC);
-        self.version = U16::new(PROTOCOL_VERSION);
+        self.version = U16::new(DISK_FORMAT_VERSION);
         self.checksum = U128::new(checksum_128(&self.as_bytes()[16..]));
     }
 
@@ -92,7 +92,7 @@ impl Superblock {
         if checksum_128(&superblock.as_bytes()[16..]) != superblock.checksum.get() {
             return Err(SuperblockError::Checksum);
         }
-        if superblock.version.get() != PROTOCOL_VERSION {
+        if superblock.version.get() != DISK_FORMAT_VERSION {
             return Err(SuperblockError::Version(superblock.version.get()));
         }
         let is_sound = (1..=SERVERS_MAX).contains(&superblock.servers)

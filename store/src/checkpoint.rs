@@ -15,7 +15,7 @@
 //! | [`StreamTrailer`] | 32 | state hash and number of entries; where an entry has its key size, zero |
 
 use lockstep_proto::{
-    limits::PROTOCOL_VERSION,
+    limits::DISK_FORMAT_VERSION,
     mutant::{self, Mutant},
 };
 use zerocopy::{
@@ -117,7 +117,7 @@ impl Checkpoint {
     fn write_header(&mut self, shard: u16, shards: u16, out: &mut Vec<u8>) {
         let header = StreamHeader {
             magic: U64::new(STREAM_MAGIC),
-            version: U16::new(PROTOCOL_VERSION),
+            version: U16::new(DISK_FORMAT_VERSION),
             shard: U16::new(shard),
             shards: U16::new(shards),
             reserved: U16::ZERO,

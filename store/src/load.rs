@@ -1,7 +1,7 @@
 //! A store out of a checkpoint's stream.
 
 use lockstep_proto::{
-    limits::{PROTOCOL_VERSION, VALUE_SIZE_MAX},
+    limits::{DISK_FORMAT_VERSION, VALUE_SIZE_MAX},
     slot::slot_of,
 };
 use thiserror::Error;
@@ -23,7 +23,7 @@ pub enum LoadError {
     #[error("this is not a checkpoint of a store")]
     Magic,
     /// Another version of the format.
-    #[error("checkpoint format version {0} is not supported (this build uses {PROTOCOL_VERSION})")]
+    #[error("checkpoint format version {0} is not supported (this build uses {DISK_FORMAT_VERSION})")]
     Version(u16),
     /// Another shard's.
     #[error("the checkpoint is of shard {shard} of {shards}, not of this one")]
@@ -220,7 +220,7 @@ impl Loader {
         if header.magic.get() != STREAM_MAGIC {
             return Err(LoadError::Magic);
         }
-        if header.version.get() != PROTOCOL_VERSION {
+        if header.version.get() != DISK_FORMAT_VERSION {
             return Err(LoadError::Version(header.version.get()));
         }
         let (shard, shards) = (header.shard.get(), header.shards.get());

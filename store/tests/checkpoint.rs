@@ -2,7 +2,7 @@
 
 mod model;
 
-use lockstep_proto::Operation;
+use lockstep_proto::{Operation, limits::WIRE_VERSION};
 use lockstep_store::{CheckpointProgress, LoadError, Loader, Store};
 use model::{MS, Model, apply, assert_equal, batches, config, write_frame};
 use proptest::prelude::*;
@@ -135,6 +135,15 @@ fn a_stream_of_another_shard_is_refused() {
     let mut store = Store::new(config(1, 1, 3));
     let stream = write_out(&mut store);
     assert_eq!(load(&stream, 1, &[9]).err(), Some(LoadError::Shard { shard: 1, shards: 3 }));
+}
+
+#[test]
+fn a_stream_of_another_format_is_refused_by_number() {
+    let mut stream = sample();
+    stream[8..10].copy_from_slice(&WIRE_VERSION.to_le_bytes());
+    let error = load(&stream, 1, &[9]).err().expect("that is the version of something else");
+    assert_eq!(error, LoadError::Version(WIRE_VERSION));
+    assert_eq!(error.to_string(), "checkpoint format version 3 is not supported (this build uses 2)");
 }
 
 #[test]

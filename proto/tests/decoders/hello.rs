@@ -3,7 +3,7 @@
 use lockstep_proto::{
     checksum::checksum_128,
     hello::{Answer, Hello, HelloError, MAGIC, REPLICA_NONE, Role, Topology, TopologyHeader},
-    limits::{PROTOCOL_VERSION, SERVERS_MAX, SESSION_WINDOW, SHARDS_MAX, TOPOLOGY_BODY_SIZE_MAX},
+    limits::{DISK_FORMAT_VERSION, SERVERS_MAX, SESSION_WINDOW, SHARDS_MAX, TOPOLOGY_BODY_SIZE_MAX, WIRE_VERSION},
 };
 use proptest::prelude::*;
 use zerocopy::{
@@ -76,6 +76,13 @@ fn a_hello_of_another_version_is_told_which() {
     hello.version = 9.into();
     assert_eq!(sealed(hello).check(), Err(HelloError::Version(9)));
     assert_eq!(hello.check(), Err(HelloError::Version(9)), "even when the checksum is computed in another way");
+    assert_eq!(
+        HelloError::Version(9).to_string(),
+        format!("wire version 9 is not supported (this build speaks {WIRE_VERSION})")
+    );
+    // That of the disk is another number.
+    hello.version = DISK_FORMAT_VERSION.into();
+    assert_eq!(hello.check(), Err(HelloError::Version(DISK_FORMAT_VERSION)));
 }
 
 #[test]
@@ -225,7 +232,7 @@ proptest! {
 
     #[test]
     fn bytes_that_are_no_hello_do_no_harm(bytes in noise(200)) {
-        let bytes = [&MAGIC.to_le_bytes()[..], &PROTOCOL_VERSION.to_le_bytes(), &bytes].concat();
+        let bytes = [&MAGIC.to_le_bytes()[..], &WIRE_VERSION.to_le_bytes(), &bytes].concat();
         let _ = Topology::parse(&bytes);
         if let Ok(hello) = Hello::read_from_prefix(&bytes) {
             let mut hello = sealed(hello.0);

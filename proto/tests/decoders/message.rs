@@ -1,7 +1,7 @@
 //! Headers and bodies of replica messages.
 
 use lockstep_proto::{
-    limits::{BATCH_OPS_MAX, COUNTER_MAX, MESSAGE_SIZE_MAX, SERVERS_MAX},
+    limits::{BATCH_OPS_MAX, COUNTER_MAX, MESSAGE_SIZE_MAX, SERVERS_MAX, WIRE_VERSION},
     message::{Command, MessageError, MessageHeader},
 };
 use proptest::prelude::*;
@@ -85,6 +85,7 @@ fn a_header_that_does_not_belong_here_is_told_why() {
     assert_eq!(header.check(CLUSTER, 4), Err(MessageError::Shard(SHARD)));
     for (header, error) in [
         (MessageHeader { version: U16::new(1), ..header }, MessageError::Version(1)),
+        (MessageHeader { version: U16::new(WIRE_VERSION), ..header }, MessageError::Version(WIRE_VERSION)),
         (MessageHeader { command: 0, ..header }, MessageError::UnknownCommand(0)),
         (MessageHeader { command: 200, ..header }, MessageError::UnknownCommand(200)),
         (MessageHeader { replica: SERVERS_MAX, ..header }, MessageError::Replica(SERVERS_MAX)),

@@ -4,7 +4,7 @@ use std::io;
 
 use lockstep_proto::{
     checksum::{Checksum128, checksum_128},
-    limits::{PROTOCOL_VERSION, SECTOR_SIZE},
+    limits::{DISK_FORMAT_VERSION, SECTOR_SIZE},
     superblock::Superblock,
 };
 use thiserror::Error;
@@ -235,7 +235,7 @@ impl<'a, F: BlockFile> Reader<'a, F> {
         if header.magic.get() != HEADER_MAGIC || header.checksum.get() != header.expected_checksum() {
             return self.damaged("its header");
         }
-        if header.version.get() != PROTOCOL_VERSION {
+        if header.version.get() != DISK_FORMAT_VERSION {
             return Err(CheckpointError::Other(VERSION));
         }
         if header.reserved0 != [0; 2] || header.reserved1 != [0; 168] || rest.iter().any(|&byte| byte != 0) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use lockstep_proto::{
     checksum::{Checksum128, checksum_128},
-    limits::{PROTOCOL_VERSION, SECTOR_SIZE},
+    limits::{DISK_FORMAT_VERSION, SECTOR_SIZE},
     mutant::{self, Mutant},
     superblock::Superblock,
 };
@@ -111,7 +111,7 @@ impl CheckpointWriter {
         assert!(meta.op > 0);
         let mut header = CheckpointHeader::new_zeroed();
         header.magic = U64::new(HEADER_MAGIC);
-        header.version = U16::new(PROTOCOL_VERSION);
+        header.version = U16::new(DISK_FORMAT_VERSION);
         header.shard = U16::new(meta.shard);
         header.shards = U16::new(meta.shards);
         header.cluster = U128::new(meta.cluster);

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use lockstep_proto::limits::PROTOCOL_VERSION;
+use lockstep_proto::limits::DISK_FORMAT_VERSION;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -430,7 +430,7 @@ fn a_prepare_inside_a_clients_value_is_not_evidence() {
 fn another_version_is_not_ours_to_read() {
     let mut journal = Journal::new(8, 3);
     let (mut header, mut message) = prepare(1, 0, 0, 1, 0);
-    header.version = U16::new(PROTOCOL_VERSION + 1);
+    header.version = U16::new(DISK_FORMAT_VERSION + 1);
     let size = header.size.get() as usize;
     header.seal(&message[256..size]);
     message[..256].copy_from_slice(header.as_bytes());

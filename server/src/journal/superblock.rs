@@ -54,7 +54,7 @@ pub enum SuperblockReadError {
     #[error("not formatted: no superblock found")]
     NotFormatted,
     /// Whole, but of another version.
-    #[error("on-disk format version {0} is not supported (this build uses {version}); start it with the build that wrote it", version = lockstep_proto::limits::PROTOCOL_VERSION)]
+    #[error("on-disk format version {0} is not supported (this build uses {version}); start it with the build that wrote it", version = lockstep_proto::limits::DISK_FORMAT_VERSION)]
     Version(u16),
     /// Too few whole copies.
     #[error(

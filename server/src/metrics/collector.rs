@@ -9,7 +9,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use lockstep_proto::Operation;
+use lockstep_proto::{
+    Operation,
+    limits::{DISK_FORMAT_VERSION, WIRE_VERSION},
+};
 
 use super::{
     cells::Histogram,
@@ -284,14 +287,10 @@ fn encode_samples<T>(
 }
 
 fn encode_build(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let labels = [("version", env!("CARGO_PKG_VERSION")), ("protocol", PROTOCOL_VERSION_TEXT)];
+    let labels = [("version", env!("CARGO_PKG_VERSION")), ("protocol", "3"), ("disk_format", "2")];
+    const { assert!(WIRE_VERSION == 3 && DISK_FORMAT_VERSION == 2) };
     encoder.encode_descriptor("lockstep_build", "What is running", None, MetricType::Info)?.encode_info(&labels)
 }
-
-const PROTOCOL_VERSION_TEXT: &str = {
-    assert!(lockstep_proto::limits::PROTOCOL_VERSION == 2);
-    "2"
-};
 
 fn encode_process(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let Some(usage) = ProcessUsage::read() else {
