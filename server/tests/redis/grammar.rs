@@ -264,16 +264,50 @@ impl Generator {
         }
     }
 
-    /// WATCH, somebody else's write, MULTI, commands, EXEC: each of them likely, none certain.
+    /// Up to three commands that concern a key of the WATCH before and may leave it as it was, or have left it so.
+    fn detour(&mut self) {
+        const DETOURS: &[&[&str]] = &[
+            &["SET K 1", "DEL K"],
+            &["APPEND K x", "GETDEL K"],
+            &["INCR K", "PEXPIREAT K 1"],
+            &["EXPIREAT K 4000000000", "EXPIREAT K 4000000000"],
+            &["EXPIREAT K 4000000000", "PERSIST K"],
+            &["PERSIST K", "EXPIREAT K 4000000000"],
+            &["GETEX K EXAT 4000000000", "GETEX K PERSIST"],
+            &["RENAME K Kx", "RENAME Kx K"],
+            &["COPY K Kx", "DEL K", "COPY Kx K"],
+            &["COPY K Kx REPLACE", "DEL Kx"],
+            &["DEL K", "UNLINK K"],
+            &["SET K 1 NX", "SET K 1 XX KEEPTTL", "DEL K"],
+            &["SETRANGE K 0 \"\"", "APPEND K \"\"", "INCRBY K 0"],
+            &["MULTI", "GET K", "EXEC"],
+        ];
+        let Some(Step { action: Action::Command(watch), .. }) = self.steps.last() else { return };
+        let key = watch[self.random.random_range(1..watch.len())].clone();
+        let lines = DETOURS[self.random.random_range(0..DETOURS.len())];
+        for line in lines {
+            let word = |word: &str| match word.strip_prefix('K') {
+                Some(rest @ ("" | "x")) => [&key, rest.as_bytes()].concat(),
+                _ if word == "\"\"" => Vec::new(),
+                _ => word.as_bytes().to_vec(),
+            };
+            let command = line.split(' ').map(word).collect();
+            self.push(Action::Command(command));
+        }
+    }
+
+    /// WATCH, somebody else's writes, MULTI, commands, EXEC: each of them likely, none certain.
     fn transaction(&mut self) {
         let other = 1 - self.connection;
         if self.random.random_ratio(1, 2) {
             self.push_words("WATCH $key+");
-            if self.random.random_ratio(1, 2) {
-                let connection = std::mem::replace(&mut self.connection, other);
-                self.command();
-                self.connection = connection;
+            let connection = std::mem::replace(&mut self.connection, other);
+            match self.random.random_range(0..4) {
+                0 => {}
+                1 => self.detour(),
+                _ => (0..self.random.random_range(1..=3)).for_each(|_| self.command()),
             }
+            self.connection = connection;
         }
         self.push_words("MULTI");
         for _ in 0..self.random.random_range(0..6) {

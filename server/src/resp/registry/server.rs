@@ -56,7 +56,8 @@ pub const COMMANDS: &[Spec] = &[
         spec("usage", -3, READONLY, "4.0.0", memory_usage)
             .of("memory")
             .keys(2, 2, 1, &["RO"])
-            .about("key [SAMPLES count]", "Estimates the memory that a key takes."),
+            .about("key [SAMPLES count]", "Estimates the memory that a key takes.")
+            .differs("A key whose time is up takes none; Redis still finds it until it comes by."),
     ]),
     spec("role", 1, NOSCRIPT | LOADING | STALE | FAST | CAT_ADMIN | CAT_DANGEROUS, "2.8.12", role)
         .about("", "Tells whether this server is primary."),
