@@ -9,7 +9,11 @@ mod talk;
 #[allow(dead_code, reason = "made for another test")]
 mod wire;
 
-use std::time::Duration;
+use std::{
+    io::Write,
+    net::{TcpStream, ToSocketAddrs},
+    time::Duration,
+};
 
 use harness::{Cluster, Spec, wait_for};
 use talk::{ask, client, open, pipeline, sharded, shown, start, words};
@@ -265,4 +269,57 @@ fn idle_clients_give_back_the_memory_of_large_values() {
     }
     let resident = resident_bytes(&cluster, id);
     assert!(resident < 400 << 20, "{} MiB in use by {} idle clients", resident >> 20, clients.len());
+}
+
+/// What CLIENT LIST says.
+fn clients(connection: &mut Connection) -> String {
+    let list = connection.ask(&["client", "list"]).expect("an answer");
+    format!("\n{}", String::from_utf8_lossy(list.text().expect("a text")))
+}
+
+/// Sends a command that has to wait, and resets the connection once the server has it.
+fn ask_and_vanish(cluster: &Cluster, id: u8, other: &mut Connection, line: &str) {
+    let server = &cluster.servers[id as usize];
+    let address = (server.host.as_str(), server.resp).to_socket_addrs().unwrap().next().unwrap();
+    let mut socket = TcpStream::connect(address).expect("the server listens");
+    let mut bytes = Vec::new();
+    encode(&words(line), &mut bytes);
+    socket.write_all(&bytes).expect("the server reads");
+    let name = format!("addr={} ", socket.local_addr().unwrap());
+    let command = format!(" cmd={} ", line.split(' ').next().unwrap());
+    let mut is_there =
+        |with: &str| clients(other).split("\nid=").any(|client| client.contains(&name) && client.contains(with));
+    wait_for("the command to wait", || is_there(&command).then_some(()));
+    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(socket);
+    wait_for("the server to notice", || (!is_there("")).then_some(()));
+}
+
+#[test]
+fn a_command_that_waits_is_not_carried_out_when_its_client_has_gone() {
+    // One prepare of one request on its way and one that is being filled: everything else waits.
+    let options = ["--batch-max-ops=1", "--pipeline=1", "--stall-timeout=5m", "--view-timeout=10s"];
+    let (cluster, id) = start(Spec::of(3).with(&options));
+    let mut other = client(&cluster, id);
+    // Paused by a client.
+    assert_eq!(ask(&mut other, "client pause 600000 write"), "+OK");
+    ask_and_vanish(&cluster, id, &mut other, "append paused 1");
+    assert_eq!(ask(&mut other, "client unpause"), "+OK");
+    assert_eq!(ask(&mut other, "exists paused"), ":0");
+    // No room in the log: its backups have stopped.
+    let backups = [(id + 1) % 3, (id + 2) % 3];
+    backups.iter().for_each(|&backup| cluster.signal(backup, "STOP"));
+    let mut blockers: Vec<Connection> = (0..6).map(|_| client(&cluster, id)).collect();
+    for blocker in &mut blockers {
+        let mut bytes = Vec::new();
+        encode(&words("incr blockers"), &mut bytes);
+        blocker.send(&bytes);
+    }
+    wait_for("the log to be full", || (clients(&mut other).matches(" cmd=incr ").count() == 6).then_some(()));
+    ask_and_vanish(&cluster, id, &mut other, "append room 1");
+    backups.iter().for_each(|&backup| cluster.signal(backup, "CONT"));
+    let mut counts: Vec<String> = blockers.iter_mut().map(|blocker| shown(&blocker.receive())).collect();
+    counts.sort();
+    assert_eq!(counts, [":1", ":2", ":3", ":4", ":5", ":6"], "those who are still there are answered");
+    assert_eq!(ask(&mut other, "exists room"), ":0");
 }

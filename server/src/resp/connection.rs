@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio_uring::net::{TcpListener, TcpStream};
 use tracing::debug;
 
@@ -122,6 +123,16 @@ fn with_socket<T>(stream: &TcpStream, act: impl FnOnce(socket2::SockRef<'_>) -> 
     act(socket2::SockRef::from(&socket))
 }
 
+/// Whether the other side has reset the connection, or both sides have closed it: nobody is there any more. One that only says that
+/// it will send nothing more may still wait for answers.
+pub fn is_reset(stream: &TcpStream) -> bool {
+    with_socket(stream, |socket| {
+        // Errors and the end of both directions are told whether they are asked for or not.
+        let mut descriptors = [PollFd::new(&*socket, PollFlags::empty())];
+        matches!(poll(&mut descriptors, Some(&Timespec::default())), Ok(1..))
+    })
+}
+
 /// What is said when unfinished commands of all clients together take too much memory.
 const TOO_MUCH: &str = "ERR unfinished commands of all clients together take too much memory, try again later";
 
@@ -180,15 +191,23 @@ async fn read_commands(
         let wanted = loop {
             let (size, taken) = shard.take_commands(name, connection, &buffer[consumed..]);
             consumed += size;
+            connection.begin_wait(matches!(taken, Taken::NeedsRoom | Taken::NeedsAnswers), size > 0);
             match taken {
                 Taken::All { wanted } => break wanted,
                 // The log is full: nothing more is read from this socket until there is room again.
                 Taken::NeedsRoom => shard.room.notified().await,
                 Taken::NeedsAnswers => connection.settled.notified().await,
                 Taken::NeedsSending => connection.drained.notified().await,
-                Taken::Paused => ring::sleep(pause_step(server.clients.len())).await,
+                Taken::Paused => {
+                    ring::sleep(pause_step(server.clients.len())).await;
+                    if is_reset(stream) {
+                        connection.cut();
+                    }
+                }
                 Taken::Closed => return,
             }
+            connection.is_waiting.set(false);
+            // What has waited so long that its client has gone is not carried out.
             if connection.is_broken.get() {
                 return;
             }

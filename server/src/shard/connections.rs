@@ -21,6 +21,7 @@ use super::visitors::Visitor;
 use crate::{
     notify::LocalNotify,
     resp::{
+        connection::is_reset,
         door::{Door, OUTPUT_BYTES_MAX},
         memory::UNCOUNTED_BYTES,
     },
@@ -77,11 +78,11 @@ pub struct Connection {
     pub unanswered: Cell<u64>,
     /// The op that will hold this connection's latest write: its reads wait for it.
     pub last_write_op: Cell<u64>,
-    /// Native: a request that has been read waits until there is room for it.
+    /// A request that has been read waits until there is room for it; at the front door also one that waits for answers.
     pub is_waiting: Cell<bool>,
     /// Native: something was sent since [`Connection::was_silent`] was asked last, ...
     pub has_sent: Cell<bool>,
-    /// ... and answers were owed then.
+    /// ... and answers were owed then. Front door: it was waiting already when that was looked at last.
     has_owed: Cell<bool>,
     /// Front door: wakes the reading task when something has been answered.
     pub settled: LocalNotify,
@@ -261,6 +262,28 @@ impl Connection {
         self.flush.notify();
         self.settled.notify();
         self.drained.notify();
+    }
+
+    /// Front door: notes whether a command waits from now on, and whether that is another one than before.
+    #[inline]
+    pub fn begin_wait(&self, is_waiting: bool, is_another: bool) {
+        self.is_waiting.set(is_waiting);
+        if is_another {
+            self.has_owed.set(false);
+        }
+    }
+
+    /// Front door: closes the connection of a client that has gone while a command of it waits. Whether it is to be woken for that.
+    pub fn cut_if_gone(&self) -> bool {
+        if !self.is_waiting.get() {
+            return false;
+        }
+        // The kernel is only asked about those that have waited for some time.
+        let is_gone = || self.stream.borrow().upgrade().is_some_and(|stream| is_reset(&stream));
+        if !self.is_broken.get() && self.has_owed.replace(true) && is_gone() {
+            self.cut();
+        }
+        self.is_broken.get()
     }
 
     /// Native: whether the client was owed an answer all the time since this was asked last, and was sent nothing.

@@ -5,7 +5,8 @@
 //! more; the repetitions are harmless one by one, but they fill the very log that is full.
 //!
 //! It is also how a connection that its client has given up is found out: what it is sent makes the other side's kernel reset it,
-//! and its request that waits is dropped instead of being carried out for nobody.
+//! and its request that waits is dropped instead of being carried out for nobody. A Redis client cannot be told anything unasked, so
+//! where a command of it waits the kernel is asked whether the connection was reset.
 
 use lockstep_proto::reply::encode_keep_alive;
 
@@ -19,8 +20,12 @@ impl Shard {
             return;
         }
         let mut is_left_waiting = false;
-        for connection in core.connections.iter().filter(|connection| connection.is_native()) {
-            if connection.is_broken.get() {
+        for connection in core.connections.iter() {
+            if connection.door().is_some() {
+                is_left_waiting |= connection.cut_if_gone();
+            } else if connection.visitor().is_some() {
+                continue;
+            } else if connection.is_broken.get() {
                 is_left_waiting |= connection.is_waiting.get();
             } else if connection.was_silent() {
                 encode_keep_alive(&mut connection.replies.borrow_mut());
