@@ -121,6 +121,12 @@ impl Cluster {
         self.world.clients[0].ask_for(&mut self.world.shared, count);
     }
 
+    /// Lets the second client write once.
+    pub fn ask_second_to_write(&mut self) {
+        self.world.shared.plan.workload.weights = ONLY_PUT;
+        self.world.clients[1].ask_for(&mut self.world.shared, 1);
+    }
+
     /// Lets the second client ask this server for a value, whoever the primary is.
     pub fn ask_to_read_from(&mut self, server: u8) {
         self.world.shared.plan.workload.weights = ONLY_GET;
@@ -165,11 +171,16 @@ impl Cluster {
         self.wait_for("all servers that are up are one", World::is_one);
     }
 
-    /// Cuts servers off from all others, both ways, until [`Cluster::join`].
-    pub fn cut_off(&mut self, servers: &[u8]) {
+    /// Cuts servers off from all others, both ways, until [`Cluster::join`], or until [`Cluster::free`] is given what this returns.
+    pub fn cut_off(&mut self, servers: &[u8]) -> u32 {
         let set = servers.iter().fold(0, |mask, server| mask | (1 << server));
         let rows = self.world.shared.network.rows_around(set);
-        self.world.block(rows, Blocked::Lost, u64::MAX / 4);
+        self.world.block(rows, Blocked::Lost, u64::MAX / 4)
+    }
+
+    /// Ends one cut.
+    pub fn free(&mut self, cut: u32) {
+        self.world.shared.unblock(cut);
     }
 
     /// Nothing that one server sends reaches the other, until [`Cluster::join`].
@@ -198,6 +209,12 @@ impl Cluster {
     /// [`Cluster::join`].
     pub fn cut_clients(&mut self, there: bool, back: bool) {
         self.world.shared.network.cut_clients(ClientCut { clients: u32::MAX, servers: u8::MAX, there, back });
+    }
+
+    /// The second client does not reach these servers, until [`Cluster::join`].
+    pub fn cut_second_client(&mut self, servers: &[u8]) {
+        let servers = servers.iter().fold(0, |mask, server| mask | (1 << server));
+        self.world.shared.network.cut_clients(ClientCut { clients: 0b10, servers, there: true, back: true });
     }
 
     /// Messages from one server to another that are `what` are kept back from now on.

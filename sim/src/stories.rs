@@ -9,7 +9,7 @@ use lockstep_proto::{
 use lockstep_replica::Role;
 use lockstep_server::journal::superblock;
 
-use crate::scenario::Cluster;
+use crate::{scenario::Cluster, world::World};
 
 /// A scenario, and the variant that it is about.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,7 @@ stories! {
     ParentUnchecked => a_stray_prepare_is_not_taken_for_the_log,
     ApplyUnverified => a_stray_prepare_is_not_taken_for_the_log,
     GhostsNotErased => what_lies_beyond_a_torn_prepare_does_not_come_back,
+    TruncationNotErased => what_was_given_up_does_not_come_back,
     SuperblockNotRepaired => a_superblock_that_was_cut_off_is_completed_before_it_is_acted_on,
 }
 
@@ -185,6 +186,46 @@ pub fn what_lies_beyond_a_torn_prepare_does_not_come_back() {
     cluster.pass_ms(20);
     cluster.delay_no_more(|_| false);
     cluster.expect_answers(3);
+    cluster.expect_converged();
+}
+
+/// A primary that was cut off holds more than the others know of. It gives that up when it joins them, and ends before it has got
+/// anything else. Then the one that made it give that up ends, too.
+pub fn what_was_given_up_does_not_come_back() {
+    let (mut cluster, [first, second, third]) = three();
+    let status = cluster.replica(first).status();
+    let (view, op) = (status.view, status.op);
+    let cut = cluster.cut_off(&[first]);
+    // What the second client asks for stays unknown to the others.
+    cluster.cut_second_client(&[second, third]);
+    let has = move |world: &World, op: u64| {
+        world.servers[first as usize].process.as_deref().is_some_and(|process| process.status().durable == op)
+    };
+    cluster.ask_to_write(1);
+    cluster.wait_until("a prepare that nobody else has", move |world| has(world, op + 1));
+    cluster.ask_second_to_write();
+    cluster.wait_until("another one", move |world| has(world, op + 2));
+    cluster.wait_for("another primary, which answers the first client", |world| {
+        world.primary() == Some(second) && world.clients[0].is_done()
+    });
+    assert_eq!(cluster.replica(third).status().op, op + 1, "one has taken the place of the two");
+    cluster.delay(second, first, is(Command::Prepare));
+    cluster.free(cut);
+    cluster.wait_for("the first primary has given up what nobody else has", move |world| {
+        let process = world.servers[first as usize].process.as_deref();
+        process.is_some_and(|process| {
+            let status = process.status();
+            status.role == Role::Backup && status.log_view > view && status.op == op && process.is_disk_idle()
+        })
+    });
+    cluster.replica(first).stop();
+    cluster.replica(second).stop();
+    cluster.delay_no_more(|_| false);
+    cluster.replica(first).start();
+    cluster.wait_for("a primary", |world| world.primary().is_some());
+    cluster.replica(second).start();
+    cluster.join();
+    cluster.expect_answers(1);
     cluster.expect_converged();
 }
 

@@ -131,7 +131,9 @@ fn expect_undisturbed(cut: impl FnOnce(&mut Cluster, u8)) {
 
 #[test]
 fn a_server_that_was_cut_off_alone_disturbs_nobody() {
-    expect_undisturbed(|cluster, server| cluster.cut_off(&[server]));
+    expect_undisturbed(|cluster, server| {
+        cluster.cut_off(&[server]);
+    });
 }
 
 #[test]
