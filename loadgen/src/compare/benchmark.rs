@@ -14,7 +14,7 @@ pub struct Benchmark {
     pub name: &'static str,
     /// Its arguments, without address and number of requests.
     pub arguments: &'static str,
-    /// Requests per second of its duration: about what it makes.
+    /// A guess of the requests per second that it makes, which decides how long its first run takes.
     pub requests_per_s: u64,
 }
 
@@ -45,7 +45,26 @@ pub struct BenchmarkRun {
     pub p99_ms: f64,
 }
 
-/// Runs redis-benchmark for about `duration_s` seconds.
+/// The first run makes one in so many of the requests that it would take by the guess.
+const FIRST_RUN_SHARE: f64 = 10.0;
+
+/// Fewer requests than this tell no rate, and nobody makes more than that in a second.
+const REQUESTS_MIN: u64 = 1_000;
+const RATE_MAX_PER_S: f64 = 1e7;
+
+impl Benchmark {
+    /// The number of requests of the first run.
+    fn first_requests(&self, duration_s: f64) -> u64 {
+        requests_of(self.requests_per_s as f64, duration_s / FIRST_RUN_SHARE)
+    }
+}
+
+/// So many requests take about `duration_s` seconds at this rate.
+fn requests_of(rate_per_s: f64, duration_s: f64) -> u64 {
+    ((rate_per_s.min(RATE_MAX_PER_S) * duration_s) as u64).max(REQUESTS_MIN)
+}
+
+/// Runs redis-benchmark for about `duration_s` seconds. A short first run warms up, and tells how many requests that takes.
 ///
 /// # Errors
 ///
@@ -57,7 +76,21 @@ pub fn run_benchmark(
     duration_s: f64,
     (peer, repeat): (Kind, usize),
 ) -> io::Result<BenchmarkRun> {
-    let requests = ((benchmark.requests_per_s as f64 * duration_s) as u64).max(1_000).to_string();
+    let (_, [first_rate_per_s, ..]) = run_once(program, benchmark, address, benchmark.first_requests(duration_s))?;
+    let requests = requests_of(first_rate_per_s, duration_s);
+    let (command_line, [requests_per_s, p50_ms, p99_ms]) = run_once(program, benchmark, address, requests)?;
+    let name = benchmark.name.to_owned();
+    Ok(BenchmarkRun { benchmark: name, peer, repeat, command_line, requests_per_s, p50_ms, p99_ms })
+}
+
+/// One run of so many requests: its command line, and what its table says.
+fn run_once(
+    program: &Path,
+    benchmark: &Benchmark,
+    address: SocketAddr,
+    requests: u64,
+) -> io::Result<(String, [f64; 3])> {
+    let requests = requests.to_string();
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let mut arguments = vec!["-h", &host, "-p", &port, "-n", &requests, "--csv"];
     arguments.extend(benchmark.arguments.split(' '));
@@ -70,10 +103,8 @@ pub fn run_benchmark(
     if !output.status.success() {
         return Err(explain("failed"));
     }
-    let [requests_per_s, p50_ms, p99_ms] = read_csv(&text).ok_or_else(|| explain("is not understood"))?;
-    let command_line = format!("redis-benchmark {}", arguments.join(" "));
-    let name = benchmark.name.to_owned();
-    Ok(BenchmarkRun { benchmark: name, peer, repeat, command_line, requests_per_s, p50_ms, p99_ms })
+    let told = read_csv(&text).ok_or_else(|| explain("is not understood"))?;
+    Ok((format!("redis-benchmark {}", arguments.join(" ")), told))
 }
 
 /// Requests per second, p50 and p99 out of the table of one test.
@@ -88,6 +119,17 @@ fn read_csv(text: &str) -> Option<[f64; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_lasted_as_long_as_a_guessed_rate_said_a_third_of_a_second_in_place_of_one() {
+        let get = &Benchmark { name: "GET", arguments: "-t get", requests_per_s: 300_000 };
+        assert_eq!(get.first_requests(2.0), 60_000, "a tenth of the guess");
+        assert_eq!(requests_of(800_000.0, 2.0), 1_600_000, "two seconds at the rate that the first run told");
+        assert_eq!(requests_of(1_900.0, 3.0), 5_700, "slower than guessed");
+        assert_eq!(requests_of(20.0, 1.0), REQUESTS_MIN);
+        assert_eq!(requests_of(f64::INFINITY, 1.0), 10_000_000, "a first run of no time at all");
+        assert_eq!(requests_of(f64::NAN, 1.0), 10_000_000);
+    }
 
     #[test]
     fn the_table_is_read_by_the_names_of_its_columns() {
