@@ -16,6 +16,9 @@ enum Scale {
     Log,
 }
 
+/// Names of ticks that are closer than this share of the axis would touch.
+const TICK_DISTANCE_MIN: f64 = 0.06;
+
 impl Axis {
     /// A linear axis with round ticks, about `ticks` of them.
     pub(super) fn linear(low: f64, high: f64, ticks: usize, title: impl Into<String>) -> Self {
@@ -46,6 +49,28 @@ impl Axis {
             .map(|value| (value, name(value)))
             .collect();
         Self { scale: Scale::Log, low, high, ticks, title: title.into() }
+    }
+
+    /// A logarithmic axis with ticks at the `values` that were measured: all, or so many that their names do not touch, the
+    /// highest first.
+    pub(super) fn log_at(
+        low: f64,
+        high: f64,
+        values: impl IntoIterator<Item = f64>,
+        name: impl Fn(f64) -> String,
+        title: impl Into<String>,
+    ) -> Self {
+        let mut axis = Self::log(low, high, &name, title);
+        let mut values: Vec<f64> = values.into_iter().filter(|value| (axis.low..=axis.high).contains(value)).collect();
+        values.sort_by(f64::total_cmp);
+        let mut ticks: Vec<(f64, String)> = Vec::new();
+        for value in values.into_iter().rev() {
+            if ticks.last().is_none_or(|(last, _)| axis.share(*last) - axis.share(value) >= TICK_DISTANCE_MIN) {
+                ticks.push((value, name(value)));
+            }
+        }
+        axis.ticks = ticks;
+        axis
     }
 
     /// The same axis with other names on its ticks.
@@ -101,6 +126,18 @@ mod tests {
         assert_eq!(names(&few), ["100", "200", "500", "1000"]);
         let many = Axis::log(1.0, 1e6, |value| format!("{value:.0}"), "");
         assert_eq!(names(&many).len(), 7);
+    }
+
+    #[test]
+    fn the_last_measured_rate_had_no_tick() {
+        let name = |value: f64| format!("{value:.0}");
+        let rates = [2e3, 5e3, 1e4, 2e4, 4e4];
+        let axis = Axis::log_at(1.6e3, 4.6e4, rates, name, "");
+        assert_eq!(names(&axis), ["40000", "20000", "10000", "5000", "2000"]);
+        let crowded = Axis::log_at(0.8, 115.0, (1..=100).map(f64::from), name, "");
+        assert_eq!(names(&crowded)[0], "100");
+        assert!(names(&crowded).len() < 16, "{:?}", names(&crowded));
+        assert!(names(&Axis::log_at(1.0, 10.0, [], name, "")).is_empty());
     }
 
     #[test]

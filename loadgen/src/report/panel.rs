@@ -10,7 +10,8 @@ use super::axis::Axis;
 use super::labels::{EndLabel, draw_end_labels};
 use super::style::{GRID, INK, SHADE, text};
 
-const LEFT: i32 = 74;
+/// Room for the upright title and, without touching it, for names of ticks such as `500 ms` in a wide font.
+const LEFT: i32 = 88;
 const TOP: i32 = 10;
 const BOTTOM: i32 = 48;
 const LABEL_GAP: i32 = 20;

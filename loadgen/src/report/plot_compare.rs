@@ -58,7 +58,7 @@ fn draw(
     let Some((low, high)) = log_bounds(points().map(pick)) else { return Ok(()) };
     let rates = || points().map(|point| point.offered_per_s);
     let (lowest, highest) = (rates().fold(f64::MAX, f64::min), rates().fold(1.0, f64::max));
-    let x = Axis::log(lowest * 0.8, highest * 1.15, rate_text, "offered rate (requests/s), logarithmic");
+    let x = Axis::log_at(lowest * 0.8, highest * 1.15, rates(), rate_text, "offered rate (requests/s), logarithmic");
     let y = Axis::log(low, high, time_tick, format!("{quantile} of the response time (logarithmic)"));
     let mut panel = Panel::new(area, x, y, LABEL_WIDTH)?;
     for (number, line) in lines.iter().enumerate() {

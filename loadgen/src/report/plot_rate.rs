@@ -33,11 +33,13 @@ fn is_wide(points: &[(f64, &Summary)]) -> bool {
     points.iter().any(|(rate, _)| highest > 8.0 * rate)
 }
 
+/// An axis for `values` that are rates; a wide one has its ticks at the rates that were offered.
 fn axis(points: &[(f64, &Summary)], values: impl Iterator<Item = f64> + Clone, title: &str) -> Axis {
     let highest = values.clone().fold(1.0, f64::max);
     if is_wide(points) {
         let lowest = values.filter(|value| *value > 0.0).fold(highest, f64::min);
-        Axis::log(lowest * 0.8, highest * 1.15, rate_text, format!("{title}, logarithmic"))
+        let offered = points.iter().map(|(rate, _)| *rate);
+        Axis::log_at(lowest * 0.8, highest * 1.15, offered, rate_text, format!("{title}, logarithmic"))
     } else {
         Axis::linear(0.0, highest * 1.04, 7, title).named(rate_text)
     }
@@ -142,6 +144,7 @@ mod tests {
         let runs = [run(1_000.0, 1_000.0, false), run(100_000.0, 90_000.0, false)];
         let svg = latency_against_rate("t", "s", &runs).expect("it can be drawn");
         assert!(has_text(&svg, "offered rate (requests/s), logarithmic"));
+        assert!(has_text(&svg, "1000") && has_text(&svg, "100k"), "the rates that were measured have ticks");
     }
 
     #[test]

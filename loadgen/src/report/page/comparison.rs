@@ -19,7 +19,7 @@ pub(super) fn comparison_section(comparison: &Comparison) -> String {
 }
 
 fn goals_table(comparison: &Comparison) -> String {
-    let mut table = "<div class=\"wide\"><table>\n<tr><th>goal</th><th>against</th><th>Lockstep</th><th>the other</th>\
+    let mut table = "<div class=\"wide\"><table class=\"compared\">\n<tr><th>goal</th><th>against</th><th>Lockstep</th><th>the other</th>\
                      <th>ratio</th><th>has to be</th><th></th></tr>\n"
         .to_owned();
     for standing in comparison.standings() {
@@ -47,23 +47,24 @@ fn goals_table(comparison: &Comparison) -> String {
     table + "</table></div>\n"
 }
 
-/// A row per load and benchmark, a column per peer: requests per second and median latency.
+/// A row per load and benchmark, a column per peer, so that five of them fit beside each other: requests per second, and
+/// below them p50 and p99.
 fn medians_table(comparison: &Comparison) -> String {
-    let mut table = "<div class=\"wide\"><table>\n<tr><th>load (medians)</th>".to_owned();
+    let mut table = "<div class=\"wide\"><table class=\"compared\">\n<tr><th>load (medians)</th>".to_owned();
     for (kind, _) in &comparison.peers {
-        let _ = write!(table, "<th>{kind}</th><th>p50</th><th>p99</th>");
+        let _ = write!(table, "<th>{kind}<br><small>p50 · p99</small></th>");
     }
     table += "</tr>\n";
     for load in comparison.loads() {
         let _ = write!(table, "<tr><td>{}</td>", escaped(load));
         for (kind, _) in &comparison.peers {
             let of = |pick: fn(&crate::record::Summary) -> f64| comparison.of_load(load, *kind, pick);
-            let cells = [
-                of(|summary| summary.achieved_per_s).map(|rate| format!("{}/s", rate_text(rate))),
-                of(|summary| summary.response.p50_us).map(time_text),
-                of(|summary| summary.response.p99_us).map(time_text),
-            ];
-            cells.into_iter().for_each(|text| cell(&mut table, text));
+            cell(
+                &mut table,
+                of(|summary| summary.achieved_per_s),
+                of(|summary| summary.response.p50_us),
+                of(|summary| summary.response.p99_us),
+            );
         }
         table += "</tr>\n";
     }
@@ -76,20 +77,19 @@ fn medians_table(comparison: &Comparison) -> String {
     for name in names {
         let _ = write!(table, "<tr><td>redis-benchmark {}</td>", escaped(name));
         for (kind, _) in &comparison.peers {
-            let cells = [
-                comparison
-                    .of_benchmark(name, *kind, |run| run.requests_per_s)
-                    .map(|rate| format!("{}/s", rate_text(rate))),
-                comparison.of_benchmark(name, *kind, |run| run.p50_ms * 1e3).map(time_text),
-                comparison.of_benchmark(name, *kind, |run| run.p99_ms * 1e3).map(time_text),
-            ];
-            cells.into_iter().for_each(|text| cell(&mut table, text));
+            let of = |pick: fn(&crate::compare::BenchmarkRun) -> f64| comparison.of_benchmark(name, *kind, pick);
+            cell(&mut table, of(|run| run.requests_per_s), of(|run| run.p50_ms * 1e3), of(|run| run.p99_ms * 1e3));
         }
         table += "</tr>\n";
     }
     table + "</table></div>\n"
 }
 
-fn cell(table: &mut String, text: Option<String>) {
-    let _ = write!(table, "<td>{}</td>", text.unwrap_or_else(|| "–".to_owned()));
+fn cell(table: &mut String, rate_per_s: Option<f64>, p50_us: Option<f64>, p99_us: Option<f64>) {
+    let Some(rate_per_s) = rate_per_s else {
+        *table += "<td>–</td>";
+        return;
+    };
+    let time = |us: Option<f64>| us.map_or_else(|| "–".to_owned(), time_text);
+    let _ = write!(table, "<td>{}/s<br><small>{} · {}</small></td>", rate_text(rate_per_s), time(p50_us), time(p99_us));
 }

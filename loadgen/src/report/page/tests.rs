@@ -97,3 +97,26 @@ fn every_table_row_has_as_many_cells_as_its_heading() {
     assert_eq!(row("<th>"), 14);
     assert_eq!(row("<td"), 14);
 }
+
+#[test]
+fn the_medians_of_five_systems_were_a_table_wider_than_the_page() {
+    use crate::compare::{ComparedRun, Comparison, Kind};
+    let run = |peer| ComparedRun {
+        load: "10k/s".to_owned(),
+        peer,
+        repeat: 0,
+        folder: String::new(),
+        summary: summary(false),
+    };
+    let comparison = Comparison {
+        scenario: "a comparison".to_owned(),
+        peers: Kind::ALL.map(|kind| (kind, "words".to_owned())).to_vec(),
+        runs: Kind::ALL[..4].iter().map(|kind| run(*kind)).collect(),
+        benchmarks: Vec::new(),
+    };
+    let section = comparison_section(&comparison);
+    let medians = &section[section.find("load (medians)").expect("there is a table")..];
+    assert_eq!(medians.matches("<br><small>p50 · p99</small></th>").count(), 5, "one column each: {medians}");
+    assert_eq!(medians.matches("<td>998/s<br><small>400 µs · 900 µs</small></td>").count(), 4, "{medians}");
+    assert_eq!(medians.matches("<td>–</td>").count(), 1, "{medians}");
+}
