@@ -65,12 +65,14 @@ pub struct Collector {
     open: BTreeMap<u64, Merged>,
     record: RunRecord,
     third_histograms: [Histograms; 3],
+    /// Intervals without answers after the end of the plan, that no interval with answers has followed yet.
+    empty_ends: Vec<u64>,
     last_done_ns: u64,
     /// By thread.
     silences: Vec<Vec<Silence>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Merged {
     histograms: Histograms,
     counts: Counts,
@@ -94,7 +96,17 @@ impl Collector {
         };
         let third_histograms = std::array::from_fn(|_| Histograms::new());
         let silences = vec![Vec::new(); returns.len()];
-        Self { window, arrivals, returns, open: BTreeMap::new(), record, third_histograms, last_done_ns: 0, silences }
+        Self {
+            window,
+            arrivals,
+            returns,
+            open: BTreeMap::new(),
+            record,
+            third_histograms,
+            empty_ends: Vec::new(),
+            last_done_ns: 0,
+            silences,
+        }
     }
 
     /// Collects until every recorder has been dropped. `started` is the moment that recorders count from; `watch` is called
@@ -122,11 +134,7 @@ impl Collector {
 
     fn merge(&mut self, mut interval: Box<Interval>, watch: &mut impl FnMut(&IntervalRow)) {
         self.last_done_ns = self.last_done_ns.max(interval.last_done_ns);
-        let merged = self.open.entry(interval.index).or_insert_with(|| Merged {
-            histograms: Histograms::new(),
-            counts: Counts::default(),
-            threads: 0,
-        });
+        let merged = self.open.entry(interval.index).or_default();
         merged.histograms.add(&interval.histograms);
         merged.counts.add(&interval.counts);
         merged.threads += 1;
@@ -145,6 +153,22 @@ impl Collector {
     }
 
     fn close(&mut self, index: u64, merged: &Merged, watch: &mut impl FnMut(&IntervalRow)) {
+        // After the end of the plan an interval without answers is a row only if one with answers follows.
+        let is_after_plan = self
+            .window
+            .planned_ns()
+            .is_some_and(|planned_ns| index.saturating_mul(self.window.interval_ns) >= planned_ns);
+        if is_after_plan && merged.counts == Counts::default() {
+            self.empty_ends.push(index);
+            return;
+        }
+        for index in std::mem::take(&mut self.empty_ends) {
+            self.add_row(index, &Merged::default(), watch);
+        }
+        self.add_row(index, merged, watch);
+    }
+
+    fn add_row(&mut self, index: u64, merged: &Merged, watch: &mut impl FnMut(&IntervalRow)) {
         let length_s = self.window.interval_ns as f64 / 1e9;
         let response = merged.histograms.response();
         let row = IntervalRow {
@@ -375,6 +399,31 @@ mod tests {
             record.silences.iter().map(|silence| (silence.from_ns / MILLI, silence.to_ns / MILLI)).collect();
         assert_eq!(silences, [(1, 5), (5, 12), (12, 25), (25, 30), (30, 31)]);
         assert!(!record.silences[4].has_ended);
+    }
+
+    #[test]
+    fn the_end_of_a_run_was_followed_by_a_row_without_answers() {
+        for late_ms in [None, Some(75)] {
+            let (mut recorders, collector) = channel(window(), 1);
+            let mut recorder = recorders.remove(0);
+            for at in 10..40 {
+                recorder.tick(at * MILLI);
+                recorder.record(timing(at * MILLI, 1000), Side::Write, Outcome::Ok);
+            }
+            // The thread looks at the time once more, and in one case an answer comes long after the last request.
+            recorder.tick(51 * MILLI);
+            recorder.tick(62 * MILLI);
+            if let Some(late_ms) = late_ms {
+                recorder.tick(late_ms * MILLI);
+                recorder.record(timing(39 * MILLI, (late_ms - 39) * MILLI), Side::Write, Outcome::Ok);
+            }
+            drop(recorder);
+            let mut rows = Vec::new();
+            let record = collector.run(Instant::now(), &[], |row| rows.push(row.counts.ok));
+            let expected: &[u64] = if late_ms.is_some() { &[10, 10, 10, 0, 0, 0, 1] } else { &[10, 10, 10] };
+            assert_eq!(rows, expected);
+            assert_eq!(record.intervals.len(), rows.len());
+        }
     }
 
     #[test]
