@@ -98,6 +98,7 @@ impl Stand {
             shards: 1,
             protocol: Protocol::Native,
             wait_replicas: 0,
+            resp_password: None,
             pacing: Pacing::Saturate,
             arrivals: Arrivals::default(),
             duration: load.window,

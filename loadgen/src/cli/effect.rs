@@ -18,12 +18,12 @@ const WITHOUT_EFFECT: &[(&str, &[&str], &str)] = &[
     ("matrix", &["audit"], "only run and load read acknowledged writes back"),
     (
         "compare",
-        &["audit", "protocol", "wait_replicas", "no_preload"],
+        &["audit", "protocol", "wait_replicas", "resp_password_file", "no_preload"],
         "it decides that itself, so that all systems get the same",
     ),
     (
         "calibrate",
-        &["audit", "protocol", "wait_replicas", "no_preload", "no_verify", "increments"],
+        &["audit", "protocol", "wait_replicas", "resp_password_file", "no_preload", "no_verify", "increments"],
         "its server only answers, in the native protocol, and remembers nothing",
     ),
 ];

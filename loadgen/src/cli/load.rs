@@ -1,14 +1,19 @@
 //! Options of the load itself.
 
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::numbers::{parse_count, parse_duration, parse_rate, parse_share};
 use super::targets::parse_target;
-use crate::drive::{Pacing, Phase, Protocol, RunSpec};
+use crate::drive::{Pacing, Password, Phase, Protocol, RunSpec};
 use crate::plan::{Arrivals, KEYS_MAX, KeyDistribution, KeyLayout, ValueSizes, Workload};
+
+/// Where a password can be given without a file.
+const PASSWORD_VARIABLE: &str = "LOCKSTEP_RESP_PASSWORD";
 
 /// Which servers are under load.
 #[derive(Debug, Clone, Args)]
@@ -109,6 +114,10 @@ pub struct LoadOptions {
     /// With --protocol resp: follow each write by WAIT for this many replicas, and count it as answered with that.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub wait_replicas: u32,
+    /// With --protocol resp: a file whose first line is the servers' password. For --targets, the environment variable
+    /// LOCKSTEP_RESP_PASSWORD does as well.
+    #[arg(long, value_name = "FILE")]
+    pub resp_password_file: Option<PathBuf>,
     /// Generating threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
@@ -127,6 +136,27 @@ impl LoadOptions {
     /// The mix asked for.
     pub fn workload(&self) -> Workload {
         self.workload.or(self.read_share.map(Workload::ReadShare)).unwrap_or(Workload::WRITES)
+    }
+
+    /// The servers' password. That of the environment belongs to servers that are running, not to those that are started here.
+    fn resp_password(&self, are_running: bool) -> Result<Option<Password>, String> {
+        if self.protocol != Protocol::Resp {
+            return match self.resp_password_file {
+                Some(_) => Err("--resp-password-file belongs to --protocol resp".to_owned()),
+                None => Ok(None),
+            };
+        }
+        let Some(file) = &self.resp_password_file else {
+            let password = std::env::var_os(PASSWORD_VARIABLE).filter(|password| are_running && !password.is_empty());
+            return Ok(password.map(|password| Password::new(password.as_bytes())));
+        };
+        let text = std::fs::read(file)
+            .map_err(|error| format!("--resp-password-file: {} cannot be read: {error}", file.display()))?;
+        let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        match line.strip_suffix(b"\r").unwrap_or(line) {
+            [] => Err(format!("--resp-password-file: the first line of {} is empty", file.display())),
+            password => Ok(Some(Password::new(password))),
+        }
     }
 
     /// The spec of a run with these options.
@@ -158,6 +188,7 @@ impl LoadOptions {
         if self.protocol == Protocol::Native && self.wait_replicas > 0 {
             return Err("--wait-replicas belongs to --protocol resp".to_owned());
         }
+        let resp_password = self.resp_password(!servers.is_empty())?;
         let workload = self.workload();
         let digits = usize::try_from(u64::BITS - self.keys.leading_zeros()).unwrap_or(64).div_ceil(4);
         if workload.mix().insert > 0.0 && self.key_size.len() < 16 || digits > self.key_size.len() {
@@ -170,6 +201,7 @@ impl LoadOptions {
             shards: if self.protocol == Protocol::Resp { 1 } else { shards },
             protocol: self.protocol,
             wait_replicas: self.wait_replicas,
+            resp_password,
             pacing,
             arrivals: self.arrivals,
             duration,

@@ -13,7 +13,7 @@ use crate::cluster::{Cluster, ClusterSpec, Durability};
 use crate::drive::{DriveContext, Protocol, RunSpec, StopFlag, drive, drive_audited};
 use crate::faults::{Fault, conduct, outcomes};
 use crate::record::{
-    Checkout, EventLog, IntervalRow, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary, VerdictRules,
+    Checkout, Event, EventLog, IntervalRow, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary, VerdictRules,
     folder_name, utc,
 };
 use crate::report::{Plot, plots_of_run};
@@ -167,15 +167,22 @@ pub(super) fn preload(spec: &RunSpec, target: &Target, stop: &StopFlag, progress
     }
     if counts.ok < spec.keys && !stop.is_set() {
         bail!(
-            "{} of {} keys were loaded ({} failed, {} busy, {} unanswered)",
+            "{} of {} keys were loaded ({} failed, {} busy, {} unanswered){}",
             counts.ok,
             spec.keys,
             counts.failed,
             counts.busy,
-            counts.unknown
+            counts.unknown,
+            first_bad_answer(&events.snapshot()).map_or_else(String::new, |words| format!("; {words}"))
         );
     }
     Ok(())
+}
+
+/// What the first answer said that was no success, if there was one.
+fn first_bad_answer(events: &[Event]) -> Option<String> {
+    let is_bad = |event: &&Event| matches!(event.kind.as_str(), "wrong-answer" | "refused-answer");
+    events.iter().find(is_bad).map(|event| event.text.clone())
 }
 
 /// What is done beside a run.
@@ -290,6 +297,13 @@ where
     let scenario = format!("{}; {}", target.words(), load_words(spec));
     let rules = VerdictRules { expects_steadiness: conductor.is_none(), ..VerdictRules::default() };
     let mut summary = Summary::of(&record, &scenario, spec.offered_per_s(), &rules);
+    // Numbers do not tell why requests were not answered; the first answer that was none does.
+    if summary.verdict.is_void()
+        && summary.counts.failed + summary.counts.unknown > 0
+        && let Some(words) = first_bad_answer(&record.events)
+    {
+        summary.verdict.object(words);
+    }
     summary.audit = audit;
     if stop.is_set() {
         summary.verdict.object("it was interrupted before its end".to_owned());

@@ -10,6 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::engine::{Engine, Tally};
 use super::handshake::Finder;
 use super::ledger::Ledger;
+use super::resp::Access;
 use super::source::Source;
 use super::{DriveContext, DriveError, Pacing, RunSpec, StopFlag, ring, slice, worker};
 use crate::record::{EventLog, Recorder, RunRecord, Window, channel as record_channel};
@@ -151,7 +152,8 @@ impl Job {
         let opened = match worker::open_all(&finder, lanes, &self.spec, patience).await {
             Ok(opened) => opened,
             Err((address, error)) => {
-                let _ = self.ready.send(Err(DriveError::Connect { address, reason: error.to_string() }));
+                let hint = if error.is_final() { "" } else { "; is the server running and serving?" };
+                let _ = self.ready.send(Err(DriveError::Connect { address, reason: format!("{error}{hint}") }));
                 return Totals::default();
             }
         };
@@ -170,7 +172,7 @@ impl Job {
         // Nothing else happens on this thread's ring yet, so it may wait here.
         let Ok(started) = self.start.recv() else { return Totals::default() };
         let before_ns = thread_cpu_ns();
-        let tally = worker::run(engine, opened, started, &self.flags).await;
+        let tally = worker::run(engine, Access::of(&self.spec), opened, started, &self.flags).await;
         Totals { tally, cpu_ns: thread_cpu_ns() - before_ns }
     }
 }

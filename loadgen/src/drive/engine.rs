@@ -70,6 +70,9 @@ pub(super) struct Engine {
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) events: EventLog,
     pub(super) has_reported_fault: bool,
+    pub(super) has_reported_refusal: bool,
+    /// What the last answer said that sent its request elsewhere.
+    pub(super) refusal: Option<String>,
     pub(super) tally: Tally,
     touched: Vec<usize>,
     /// Whether the pacer waits for an answer.
@@ -120,6 +123,8 @@ impl Engine {
             ledger,
             events,
             has_reported_fault: false,
+            has_reported_refusal: false,
+            refusal: None,
             tally: Tally::default(),
             touched: Vec::with_capacity(groups * shards),
             is_pacer_waiting: false,

@@ -13,7 +13,7 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 use zerocopy::IntoBytes;
 
-use super::resp::{Protocol, reach_resp};
+use super::resp::{Access, Protocol, ask_cluster_size, reach_resp};
 
 /// How long one server may take to accept, to answer a hello, or to open a session, before the next one is tried.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,6 +45,15 @@ pub(super) enum HandshakeError {
     /// What answers in RESP is of no use.
     #[error("it answers: {0}")]
     Resp(String),
+    /// It wants a password, or another one.
+    #[error("it answers: {0} (a password is given with --resp-password-file or in LOCKSTEP_RESP_PASSWORD)")]
+    Password(String),
+    /// It serves some of the keys, and names other servers for the rest.
+    #[error(
+        "it is in cluster mode with {0} shards, so most keys are answered with -MOVED, which this program does not follow: use \
+         --protocol native, or servers without cluster mode"
+    )]
+    ClusterMode(u64),
     /// It is a replica, and cannot say which server takes writes.
     #[error("it is a replica and takes no writes")]
     Replica,
@@ -57,7 +66,7 @@ impl HandshakeError {
     /// Whether trying again later can help.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            Self::Hello(_) | Self::Frame(_) => true,
+            Self::Hello(_) | Self::Frame(_) | Self::Password(_) | Self::ClusterMode(_) => true,
             Self::Refused(answer, _) => !matches!(answer, Answer::Full | Answer::Stopping),
             _ => false,
         }
@@ -175,32 +184,35 @@ pub(super) struct Heard {
 ///
 /// When it cannot be reached, or is no server for this shard.
 pub(super) async fn meet(
-    protocol: Protocol,
+    access: &Access,
     address: SocketAddr,
     (shard, shards): (u16, u16),
     patience: Duration,
 ) -> Result<(Rc<TcpStream>, Heard), HandshakeError> {
-    match protocol {
+    match access.protocol {
         Protocol::Native => {
             let (stream, topology) = reach(address, shard, shards, patience).await?;
             let is_primary = expect_primary(&topology).is_ok();
             Ok((stream, Heard { view: topology.view, is_primary }))
         }
         Protocol::Resp => {
-            let (stream, is_primary) = reach_resp(address, patience).await?;
+            let (stream, is_primary) = reach_resp(access, address, patience).await?;
             Ok((stream, Heard { view: 0, is_primary }))
         }
     }
 }
 
-/// Connects to the candidate, which has to take writes.
+/// Connects to the candidate, which has to take writes of all keys.
 ///
 /// # Errors
 ///
 /// When it cannot be reached or does not; then the finder goes on to the next.
-pub(super) async fn greet_resp(finder: &mut Finder) -> Result<Rc<TcpStream>, HandshakeError> {
-    match reach_resp(finder.candidate(), STEP_TIMEOUT).await {
-        Ok((stream, true)) => Ok(stream),
+pub(super) async fn greet_resp(access: &Access, finder: &mut Finder) -> Result<Rc<TcpStream>, HandshakeError> {
+    match reach_resp(access, finder.candidate(), STEP_TIMEOUT).await {
+        Ok((stream, true)) => match ask_cluster_size(&stream, STEP_TIMEOUT).await? {
+            0 | 1 => Ok(stream),
+            shards => Err(HandshakeError::ClusterMode(shards)),
+        },
         Ok((_, false)) => {
             finder.skip();
             Err(HandshakeError::Replica)

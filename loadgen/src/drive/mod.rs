@@ -24,7 +24,7 @@ mod worker;
 
 pub use answering::AnsweringServer;
 pub use ledger::AUDITED_KEYS_MAX;
-pub use resp::Protocol;
+pub use resp::{Password, Protocol};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,6 +73,9 @@ pub struct RunSpec {
     /// With [`Protocol::Resp`]: each write is followed by a WAIT for this many replicas, and has its answer with that. 0: none.
     #[serde(default)]
     pub wait_replicas: u32,
+    /// With [`Protocol::Resp`]: what the servers' password is. It is in no result.
+    #[serde(skip)]
+    pub resp_password: Option<Password>,
     /// How fast.
     pub pacing: Pacing,
     /// The spacing of arrivals in time (no meaning when saturating).
@@ -170,7 +173,7 @@ pub struct DriveContext<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
     /// A server did not accept the connections of the run's start.
-    #[error("cannot connect to {address}: {reason}; is the server running and serving?")]
+    #[error("cannot connect to {address}: {reason}")]
     Connect {
         /// Where.
         address: SocketAddr,
@@ -276,6 +279,7 @@ pub fn ceiling(spec: &RunSpec) -> Result<Ceiling, DriveError> {
         increments: 0.0,
         protocol: Protocol::Native,
         wait_replicas: 0,
+        resp_password: None,
         ..spec.clone()
     };
     coordinator::check(&spec)?;

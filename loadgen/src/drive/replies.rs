@@ -169,6 +169,11 @@ impl Engine {
         }
     }
 
+    /// Why a connection is left, after [`After::Leave`] or [`After::Register`].
+    pub(super) fn take_leave_words(&mut self) -> String {
+        self.refusal.take().unwrap_or_else(|| "the server is not the primary, or does not know the session".to_owned())
+    }
+
     /// An answer that is no plain success.
     #[cold]
     fn on_refusal(&mut self, lane: usize, reply: &Reply<'_>, now_ns: u64) -> Option<After> {

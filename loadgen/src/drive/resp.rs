@@ -3,14 +3,17 @@
 //! There are no sessions: a write whose connection breaks before its answer may or may not have happened, and is not sent
 //! again. Answers come in the order of the requests, which is how they find them.
 
+use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_proto::limits::VALUE_SIZE_MAX;
 use tokio_uring::net::TcpStream;
 
+use super::RunSpec;
 use super::handshake::{HandshakeError, exchange, open_stream, within};
 
 /// What the servers under load speak.
@@ -22,6 +25,36 @@ pub enum Protocol {
     Native,
     /// The Redis protocol.
     Resp,
+}
+
+/// The password of servers that speak RESP. It shows in no log and in no result.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Arc<[u8]>);
+
+impl Password {
+    /// A password of these bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Password(..)")
+    }
+}
+
+/// How the servers are spoken to.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    pub(super) protocol: Protocol,
+    password: Option<Password>,
+}
+
+impl Access {
+    pub(super) fn of(spec: &RunSpec) -> Self {
+        Self { protocol: spec.protocol, password: spec.resp_password.clone() }
+    }
 }
 
 /// The longest line that begins a reply: an error text.
@@ -113,32 +146,72 @@ pub(super) fn wait_command(replicas: u32, patience: Duration) -> Vec<u8> {
     bytes
 }
 
-/// Connects, and asks whether this server takes writes; each of the two may take `patience`.
+/// Connects, says the password if there is one, and asks whether this server takes writes; connecting and the rest may take
+/// `patience` each.
 ///
 /// # Errors
 ///
 /// When it cannot be reached, speaks something else, or refuses.
 pub(super) async fn reach_resp(
+    access: &Access,
     address: SocketAddr,
     patience: Duration,
 ) -> Result<(Rc<TcpStream>, bool), HandshakeError> {
     let stream = open_stream(address, patience).await?;
     let mut question = Vec::new();
+    if let Some(Password(password)) = &access.password {
+        encode(&[b"AUTH", password], &mut question);
+    }
     encode(&[b"INFO", b"replication"], &mut question);
     let parse_role = |bytes: &[u8]| -> Result<_, HandshakeError> {
-        let Some((reply, size)) = parse(bytes).map_err(|error| HandshakeError::Resp(error.to_string()))? else {
-            return Ok(None);
-        };
+        let mut skipped = 0;
+        if access.password.is_some() {
+            match read_answer(bytes)? {
+                None => return Ok(None),
+                Some((RespReply::Error(text), _)) => return Err(HandshakeError::Password(lossy(text))),
+                Some((_, size)) => skipped = size,
+            }
+        }
+        let Some((reply, size)) = read_answer(&bytes[skipped..])? else { return Ok(None) };
         let text = match reply {
             RespReply::Bulk(text) => text,
-            RespReply::Error(text) => return Err(HandshakeError::Resp(String::from_utf8_lossy(text).into_owned())),
+            RespReply::Error(text) if text.starts_with(b"NOAUTH") => return Err(HandshakeError::Password(lossy(text))),
+            RespReply::Error(text) => return Err(HandshakeError::Resp(lossy(text))),
             other => return Err(HandshakeError::Resp(format!("{other:?}"))),
         };
         let is_primary = text.split(|byte| *byte == b'\n').any(|line| line.trim_ascii() == b"role:master");
-        Ok(Some((is_primary, size)))
+        Ok(Some((is_primary, skipped + size)))
     };
     let is_primary = within(&stream, patience, exchange(&stream, question, parse_role)).await??;
     Ok((stream, is_primary))
+}
+
+/// How many shards a server in cluster mode says that there are; 1 if it is in no such mode. With more of them it answers -MOVED
+/// to requests for most keys.
+///
+/// # Errors
+///
+/// When it does not answer.
+pub(super) async fn ask_cluster_size(stream: &Rc<TcpStream>, patience: Duration) -> Result<u64, HandshakeError> {
+    let mut question = Vec::new();
+    encode(&[b"CLUSTER", b"INFO"], &mut question);
+    let parse_size = |bytes: &[u8]| -> Result<_, HandshakeError> {
+        let Some((reply, size)) = read_answer(bytes)? else { return Ok(None) };
+        // Whatever else it answers, an error most likely, it is no Redis Cluster.
+        let RespReply::Bulk(text) = reply else { return Ok(Some((1, size))) };
+        let field = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"cluster_size:"));
+        let shards = field.and_then(|digits| std::str::from_utf8(digits.trim_ascii()).ok()?.parse().ok());
+        Ok(Some((shards.unwrap_or(1), size)))
+    };
+    within(stream, patience, exchange(stream, question, parse_size)).await?
+}
+
+fn read_answer(bytes: &[u8]) -> Result<Option<(RespReply<'_>, usize)>, HandshakeError> {
+    parse(bytes).map_err(|error| HandshakeError::Resp(error.to_string()))
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
 }
 
 #[cfg(test)]

@@ -112,6 +112,7 @@ impl Engine {
     #[cold]
     fn judge_error(&mut self, text: &[u8]) -> Option<Outcome> {
         if ELSEWHERE.iter().any(|prefix| text.starts_with(prefix)) {
+            self.note_refusal(text);
             return None;
         }
         if text.starts_with(b"OOM ") || text.starts_with(b"BUSY ") || text.starts_with(b"TRYAGAIN ") {
@@ -119,6 +120,19 @@ impl Engine {
         }
         self.report(format!("a server answered {}", String::from_utf8_lossy(text)));
         Some(Outcome::Failed)
+    }
+
+    /// Notes the first answer that sent a request elsewhere: where nobody else serves it, this is why it goes unanswered.
+    #[cold]
+    fn note_refusal(&mut self, text: &[u8]) {
+        let mut words = format!("a server answered {}", String::from_utf8_lossy(text));
+        if text.starts_with(b"MOVED ") {
+            words += " (it is in cluster mode: this program does not follow to other shards)";
+        }
+        if !std::mem::replace(&mut self.has_reported_refusal, true) {
+            self.events.add("refused-answer", words.clone());
+        }
+        self.refusal = Some(words);
     }
 
     /// A connection is gone: writes that were sent on it may or may not have happened. Reads are sent again.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::handshake::{Heard, meet, shard_address};
 use super::notify::{Broadcast, Notify};
-use super::resp::Protocol;
+use super::resp::Access;
 use super::ring;
 
 /// How long one server may take to accept and to answer a hello before it is asked anew.
@@ -38,7 +38,7 @@ pub(super) struct Primary {
 
 /// The search for one shard's primary.
 pub(super) struct Scout {
-    protocol: Protocol,
+    access: Access,
     shard: u16,
     shards: u16,
     state: RefCell<State>,
@@ -102,12 +102,7 @@ fn chance() -> f64 {
 
 impl Scout {
     /// A scout for a shard whose primary is known.
-    pub(super) fn new(
-        protocol: Protocol,
-        (shard, shards): (u16, u16),
-        servers: Vec<SocketAddr>,
-        primary: Primary,
-    ) -> Self {
+    pub(super) fn new(access: Access, (shard, shards): (u16, u16), servers: Vec<SocketAddr>, primary: Primary) -> Self {
         let state = State {
             is_pending: vec![false; servers.len()],
             servers,
@@ -119,7 +114,7 @@ impl Scout {
             doubt: Doubt::default(),
         };
         Self {
-            protocol,
+            access,
             shard,
             shards,
             state: RefCell::new(state),
@@ -231,7 +226,7 @@ impl Scout {
             let address = shard_address(state.servers[server], self.shard);
             tokio_uring::spawn(async move {
                 let place = (scout.shard, scout.shards);
-                let met = meet(scout.protocol, address, place, PROBE_TIMEOUT).await;
+                let met = meet(&scout.access, address, place, PROBE_TIMEOUT).await;
                 scout.take_in(server, address, met.ok().map(|(_, heard)| heard));
             });
         }

@@ -23,7 +23,7 @@ use super::handshake::{Finder, HandshakeError, greet, greet_resp, meet, register
 use super::lane::WRITE_SIZE_MAX;
 use super::notify::Notify;
 use super::replies::After;
-use super::resp::Protocol;
+use super::resp::{Access, Protocol};
 use super::ring;
 use super::scout::{Primary, Scout};
 
@@ -54,6 +54,7 @@ const NO_SESSION: u64 = 1;
 /// The state that the tasks of a thread share.
 pub(super) struct Worker {
     engine: RefCell<Engine>,
+    access: Access,
     /// One per lane: there is a rest to write, or the connection is broken.
     wakes: Vec<Notify>,
     /// Some lane has something to send.
@@ -100,9 +101,9 @@ pub(super) async fn open_all(
     let attempts: Vec<_> = (0..lanes)
         .map(|lane| {
             let finder = finder.clone();
-            let (protocol, shards) = (spec.protocol, spec.shards);
+            let (access, shards) = (Access::of(spec), spec.shards);
             let shard = (lane % usize::from(shards)) as u16;
-            tokio_uring::spawn(async move { open(protocol, finder, shard, shards, deadline).await })
+            tokio_uring::spawn(async move { open(&access, finder, shard, shards, deadline).await })
         })
         .collect();
     let mut opened = Vec::with_capacity(lanes);
@@ -113,7 +114,7 @@ pub(super) async fn open_all(
 }
 
 async fn open(
-    protocol: Protocol,
+    access: &Access,
     mut finder: Finder,
     shard: u16,
     shards: u16,
@@ -122,9 +123,9 @@ async fn open(
     let mut pause = RETRY_PAUSE.0;
     loop {
         let address = shard_address(finder.candidate(), shard);
-        let attempt = match protocol {
+        let attempt = match access.protocol {
             Protocol::Native => connect(&mut finder, shard, shards).await,
-            Protocol::Resp => connect_resp(&mut finder).await,
+            Protocol::Resp => connect_resp(access, &mut finder).await,
         };
         let error = match attempt {
             Ok(opened) => return Ok(opened),
@@ -139,8 +140,8 @@ async fn open(
 }
 
 /// One attempt at a connection in RESP, where there are no sessions.
-async fn connect_resp(finder: &mut Finder) -> Result<Opened, HandshakeError> {
-    let stream = greet_resp(finder).await?;
+async fn connect_resp(access: &Access, finder: &mut Finder) -> Result<Opened, HandshakeError> {
+    let stream = greet_resp(access, finder).await?;
     let primary = Primary { server: finder.server(), view: 0, address: finder.candidate() };
     Ok(Opened { stream, servers: finder.servers().to_vec(), primary, session: NO_SESSION })
 }
@@ -172,17 +173,18 @@ async fn connect(finder: &mut Finder, shard: u16, shards: u16) -> Result<Opened,
 }
 
 /// Runs until the plan is over and answered, or `stop` is set. Times count from `started`.
-pub(super) async fn run(engine: Engine, opened: Vec<Opened>, started: Instant, flags: &Flags) -> Tally {
+pub(super) async fn run(engine: Engine, access: Access, opened: Vec<Opened>, started: Instant, flags: &Flags) -> Tally {
     let lanes = opened.len();
-    let (protocol, shards) = (engine.frames.protocol(), engine.bounds.shards);
+    let shards = engine.bounds.shards;
     let scout = |shard: u16| {
         // Lanes go round the shards, so the first ones have one of each.
         let Opened { servers, primary, .. } = &opened[usize::from(shard)];
-        Rc::new(Scout::new(protocol, (shard, shards), servers.clone(), *primary))
+        Rc::new(Scout::new(access.clone(), (shard, shards), servers.clone(), *primary))
     };
     let worker = Rc::new(Worker {
         scouts: (0..shards).map(scout).collect(),
         engine: RefCell::new(engine),
+        access: access.clone(),
         wakes: (0..lanes).map(|_| Notify::default()).collect(),
         turn_end: Notify::default(),
         room: Notify::default(),
@@ -316,7 +318,7 @@ impl Worker {
     }
 
     fn protocol(&self) -> Protocol {
-        self.engine.borrow().frames.protocol()
+        self.access.protocol
     }
 
     fn scout(&self, lane: usize) -> &Rc<Scout> {
@@ -354,7 +356,7 @@ impl Worker {
     async fn attach(&self, lane: usize, primary: Primary) -> Result<(Rc<TcpStream>, u64, Primary), HandshakeError> {
         let shards = self.engine.borrow().bounds.shards;
         let shard = (lane % usize::from(shards)) as u16;
-        let (stream, heard) = meet(self.protocol(), primary.address, (shard, shards), REACH_TIMEOUT).await?;
+        let (stream, heard) = meet(&self.access, primary.address, (shard, shards), REACH_TIMEOUT).await?;
         self.scout(lane).hear_of(heard.view);
         if !heard.is_primary {
             return Err(HandshakeError::Replica);
@@ -434,7 +436,7 @@ impl Worker {
                     self.scout(lane).answered();
                 }
                 if after != After::Stay {
-                    return ("the server is not the primary, or does not know the session".to_owned(), after);
+                    return (engine.take_leave_words(), after);
                 }
                 self.touch(&mut engine, lane);
                 consumed

@@ -2,6 +2,7 @@
 
 mod faults;
 mod latency;
+mod resp;
 mod scripted;
 mod traffic;
 
@@ -19,6 +20,7 @@ fn spec(address: SocketAddr) -> RunSpec {
         shards: 1,
         protocol: Protocol::Native,
         wait_replicas: 0,
+        resp_password: None,
         pacing: Pacing::Saturate,
         arrivals: Arrivals::Uniform,
         duration: Duration::from_millis(300),
