@@ -31,7 +31,11 @@ impl fmt::Display for Outcome {
 #[derive(Clone, Debug, Error)]
 pub enum Error {
     /// No answer within the request timeout.
-    #[error("{operation:?}: no answer within {} ms ({outcome}); give it longer with the request timeout", after.as_millis())]
+    #[error(
+        "{}: no answer within {} ({outcome}); give it longer with the request timeout",
+        operation_words(*operation),
+        time_words(*after)
+    )]
     Timeout {
         /// What was asked for.
         operation: Operation,
@@ -158,9 +162,15 @@ pub enum FailureKind {
     /// No connection came about.
     #[error("cannot connect: {0}")]
     Connect(String),
-    /// No connection, or no topology on it, within the connect timeout.
-    #[error("no connection within {} ms", .0.as_millis())]
+    /// No connection within the connect timeout.
+    #[error("no connection within {}", time_words(*.0))]
     ConnectTimeout(Duration),
+    /// A connection, but no topology on it within the connect timeout.
+    #[error(
+        "connected, but no answer to the hello within {}: it is busy, or this is no server's base address (its Redis port, perhaps)",
+        time_words(*.0)
+    )]
+    HelloTimeout(Duration),
     /// The connection broke.
     #[error("connection lost: {0}")]
     Lost(String),
@@ -168,7 +178,7 @@ pub enum FailureKind {
     #[error("connection closed by the server")]
     Closed,
     /// The server said nothing, not even to a ping.
-    #[error("silent for {} ms", .0.as_millis())]
+    #[error("silent for {}", time_words(*.0))]
     Silent(Duration),
     /// The server sent what is not the protocol.
     #[error("{0}")]
@@ -199,11 +209,40 @@ pub enum FailureKind {
         view: u64,
     },
     /// The server cannot take the request now.
-    #[error("cannot take the request now: {0:?}")]
+    #[error("cannot take the request now: {}", refusal_words(*.0))]
     Status(Status),
     /// So many requests had to be repeated that repeating is suspended for a while.
     #[error("too many requests had to be repeated, last because of: {0}")]
     RetryBudget(String),
+}
+
+/// A time for people: whole milliseconds, and what is shorter as it is.
+fn time_words(time: Duration) -> String {
+    if time < Duration::from_millis(1) { format!("{time:?}") } else { format!("{} ms", time.as_millis()) }
+}
+
+/// `compare-and-set` for `CompareAndSet`.
+fn operation_words(operation: Operation) -> String {
+    let mut words = String::new();
+    for letter in format!("{operation:?}").chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() {
+            words.push('-');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
+}
+
+/// Why a server does not take a request, for people.
+fn refusal_words(status: Status) -> String {
+    match status {
+        Status::Unavailable => {
+            "it is starting or stopping, or there is no majority of the servers that could agree on it".to_owned()
+        }
+        Status::NotPrimary => "it is not the primary".to_owned(),
+        Status::Busy => "it has too much to do".to_owned(),
+        other => format!("{other:?}"),
+    }
 }
 
 impl FailureKind {
@@ -236,5 +275,25 @@ impl From<HelloError> for FailureKind {
 impl From<io::Error> for FailureKind {
     fn from(error: io::Error) -> Self {
         FailureKind::Lost(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_timeout_was_told_as_zero_with_an_internal_name() {
+        let text = |operation, after| Error::Timeout { operation, after, outcome: Outcome::NotExecuted }.to_string();
+        let short = text(Operation::Get, Duration::from_nanos(1));
+        assert_eq!(short, "get: no answer within 1ns (not executed); give it longer with the request timeout");
+        let long = text(Operation::CompareAndSet, Duration::from_secs(5));
+        assert!(long.starts_with("compare-and-set: no answer within 5000 ms"), "{long}");
+    }
+
+    #[test]
+    fn a_server_without_a_quorum_said_unavailable_and_no_more() {
+        let text = FailureKind::Status(Status::Unavailable).to_string();
+        assert!(text.contains("no majority of the servers") && !text.contains("Unavailable"), "{text}");
     }
 }

@@ -10,7 +10,7 @@ use lockstep_proto::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 use zerocopy::IntoBytes;
 
@@ -32,14 +32,19 @@ pub(crate) struct Socket {
 impl Socket {
     /// Connects, says hello and waits for the topology, all within `connect_timeout`.
     pub(crate) async fn open(address: &str, hello: Hello, connect_timeout: Duration) -> Result<Socket, Failure> {
-        match timeout(connect_timeout, Socket::greet(address, hello)).await {
+        let deadline = Instant::now() + connect_timeout;
+        let stream = match timeout_at(deadline, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(FailureKind::Connect(error.to_string()).at(address)),
+            Err(_) => return Err(FailureKind::ConnectTimeout(connect_timeout).at(address)),
+        };
+        match timeout_at(deadline, Socket::greet(stream, address, hello)).await {
             Ok(result) => result.map_err(|kind| kind.at(address)),
-            Err(_) => Err(FailureKind::ConnectTimeout(connect_timeout).at(address)),
+            Err(_) => Err(FailureKind::HelloTimeout(connect_timeout).at(address)),
         }
     }
 
-    async fn greet(address: &str, hello: Hello) -> Result<Socket, FailureKind> {
-        let mut stream = TcpStream::connect(address).await.map_err(|error| FailureKind::Connect(error.to_string()))?;
+    async fn greet(mut stream: TcpStream, address: &str, hello: Hello) -> Result<Socket, FailureKind> {
         // Frames are coalesced here already; the kernel's waiting for more would only add to the latency.
         stream.set_nodelay(true)?;
         stream.write_all(hello.as_bytes()).await?;

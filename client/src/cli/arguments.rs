@@ -24,15 +24,11 @@ use lockstep_client::ScanCursor;
         NO_COLOR is honoured."
 )]
 pub struct Arguments {
-    /// Base addresses of servers of the cluster; any one that answers will do
-    #[arg(
-        long,
-        value_name = "HOST:PORT,...",
-        env = "LOCKSTEP_CLUSTER",
-        default_value = "127.0.0.1:7400",
-        value_delimiter = ',',
-        global = true
-    )]
+    /// Base addresses of servers of the cluster; any one that answers will do [env: LOCKSTEP_CLUSTER] [default:
+    /// 127.0.0.1:7400]
+    // The variable is read by `addresses`: clap would show an option that has its value from there in the usage of every error,
+    // as if it had to be given.
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', global = true)]
     pub cluster: Vec<String>,
 
     /// How long a request may take, repeats included: 500ms, 5s, 1m
@@ -48,12 +44,33 @@ pub struct Arguments {
     pub command: Option<Command>,
 }
 
+/// Where the cluster is, unless the command line says it.
+const CLUSTER_VARIABLE: &str = "LOCKSTEP_CLUSTER";
+const CLUSTER_DEFAULT: &str = "127.0.0.1:7400";
+
+impl Arguments {
+    /// The addresses of the command line, else of the environment, else the default.
+    pub fn addresses(&self) -> Vec<String> {
+        let trimmed = |addresses: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            addresses.map(str::trim).filter(|address| !address.is_empty()).map(str::to_owned).collect()
+        };
+        if !self.cluster.is_empty() {
+            return trimmed(&mut self.cluster.iter().map(String::as_str));
+        }
+        match std::env::var_os(CLUSTER_VARIABLE).filter(|value| !value.is_empty()) {
+            Some(value) => trimmed(&mut value.to_string_lossy().split(',')),
+            None => vec![CLUSTER_DEFAULT.to_owned()],
+        }
+    }
+}
+
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people and for pipes
     Text,
-    /// One JSON object per answer; bytes that are not UTF-8 are given in hexadecimal as `value_hex`, `key_hex`
+    /// One JSON object per answer, and for what fails one with `error` and `message`; bytes that are not UTF-8 are given in
+    /// hexadecimal as `value_hex`, `key_hex`
     Json,
 }
 

@@ -196,7 +196,11 @@ async fn scan(
         }
         let Some(next) = page.next else { return Ok(()) };
         if printed >= limit {
-            printer.note(&format!("more: --cursor {next}"));
+            if printer.is_json() {
+                printer.json(&json!({"cursor": next.to_string()}))?;
+            } else {
+                printer.note(&format!("more: --cursor {next}"));
+            }
             return Ok(());
         }
         cursor = next;

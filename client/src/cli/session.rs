@@ -16,12 +16,7 @@ pub struct Session {
 impl Session {
     /// A session that is not connected yet.
     pub fn new(arguments: &Arguments) -> Session {
-        let addresses = arguments.cluster.iter().map(|address| address.trim().to_owned());
-        Session {
-            addresses: addresses.filter(|address| !address.is_empty()).collect(),
-            timeout: arguments.timeout,
-            client: None,
-        }
+        Session { addresses: arguments.addresses(), timeout: arguments.timeout, client: None }
     }
 
     /// The client; finds the cluster if that was not done yet.

@@ -127,6 +127,50 @@ async fn json_is_one_object_per_answer() {
 }
 
 #[tokio::test]
+async fn json_had_no_object_for_what_failed_nor_for_where_a_scan_goes_on() {
+    let (_fake, shell) = start().await;
+    assert!(shell.run(&["put", "key", "value"]).await.status.success());
+    assert!(shell.run(&["put", "other", "value"]).await.status.success());
+    let output = shell.run(&["--output", "json", "cas", "key", "1", "new"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let answers = json_lines(&output);
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert_eq!(
+        (&answers[0]["error"], &answers[0]["version"], &answers[0]["outcome"]),
+        (&json!("version_mismatch"), &json!(2), &json!("not_executed"))
+    );
+    assert!(answers[0]["message"].as_str().unwrap().contains("version is 2"), "{answers:?}");
+    let answers = json_lines(&shell.run(&["--output", "json", "incr", "key"]).await);
+    assert_eq!((answers.len(), &answers[0]["error"]), (1, &json!("wrong_type")));
+    let answers = json_lines(&shell.run_with(&["--output", "json"], b"mput a\nget key\n").await);
+    assert_eq!((answers.len(), &answers[0]["error"], &answers[1]["key"]), (2, &json!("usage"), &json!("key")));
+
+    let answers = json_lines(&shell.run(&["--output", "json", "scan", "--limit", "1"]).await);
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    let cursor = answers[1]["cursor"].as_str().unwrap();
+    let rest = json_lines(&shell.run(&["--output", "json", "scan", "--cursor", cursor]).await);
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert_ne!(rest[0]["key"], answers[0]["key"]);
+}
+
+#[tokio::test]
+async fn an_option_that_the_environment_gave_was_shown_as_if_it_had_to_be_given() {
+    let (_fake, shell) = start().await;
+    let errors = String::from_utf8(shell.run(&["put"]).await.stderr).unwrap();
+    assert!(errors.contains("Usage: lockstep put <KEY> <VALUE>"), "{errors}");
+    let help = String::from_utf8(shell.run(&["--help"]).await.stdout).unwrap();
+    assert!(help.contains("LOCKSTEP_CLUSTER") && help.contains("127.0.0.1:7400"), "{help}");
+}
+
+#[tokio::test]
+async fn a_port_that_takes_connections_and_says_nothing_was_called_unreachable() {
+    // Connections come about without anybody accepting them.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let shell = Shell { cluster: listener.local_addr().unwrap().to_string() };
+    shell.check(&["--timeout", "400ms", "get", "key"], 3, "", "connected, but no answer to the hello within").await;
+}
+
+#[tokio::test]
 async fn a_scan_prints_lines_stops_at_its_limit_and_goes_on_from_its_cursor() {
     let (_fake, shell) = start().await;
     let mut script = String::new();
@@ -177,7 +221,10 @@ async fn wrong_command_lines_are_exit_code_2_and_nothing_is_sent() {
 async fn no_answer_is_exit_code_3() {
     let mut fake = Fake::single(|_| Action::Ignore).await;
     let shell = Shell::new(&fake);
-    shell.check(&["--timeout", "200ms", "get", "key"], 3, "", "no answer within 200 ms").await;
+    shell.check(&["--timeout", "200ms", "get", "key"], 3, "", "get: no answer within 200 ms").await;
+    shell.check(&["--timeout", "200ms", "get", "key"], 3, "", "give it longer with --timeout").await;
+    fake.hook(|_| Action::Refuse(lockstep_proto::Status::Unavailable));
+    shell.check(&["--timeout", "200ms", "get", "key"], 3, "", "no majority of the servers").await;
     fake.stop(0).await;
     shell.check(&["--timeout", "200ms", "get", "key"], 3, "", "unavailable (not executed)").await;
     shell.check(&["--timeout", "200ms", "status"], 3, "", "unavailable").await;
