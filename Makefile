@@ -6,15 +6,21 @@ BIN := $(TARGET)/release
 RESULTS ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help build measured reproduce reproduce-full compare redis-benchmark checkpoint-cost smoke test redis-tools simulator sim mutants bench lint torture
+.PHONY: help toolchain build measured reproduce reproduce-full compare redis-benchmark checkpoint-cost smoke test redis-tools simulator sim mutants bench lint torture
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: ## Build the three programs, optimised
+# An older cargo fails late, or at the first word of Cargo.toml that it does not know.
+toolchain:
+	@want=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); have=$$($(CARGO) --version | cut -d ' ' -f 2); \
+	printf '%s\n' "$$want" "$$have" | sort -V -C || \
+	  { echo "Lockstep needs Rust $$want or later, and this is Rust $${have:-(no cargo found)}: rustup update" >&2; exit 1; }
+
+build: toolchain ## Build the three programs, optimised
 	$(CARGO) build --release --locked -p lockstep-server -p lockstep-client -p lockstep-loadgen
 
-measured: # What measuring needs; the client's command line is not part of it.
+measured: toolchain # What measuring needs; the client's command line is not part of it.
 	$(CARGO) build --release --locked -p lockstep-server -p lockstep-loadgen
 
 reproduce: measured ## The main job: start real clusters of 1 to 5 servers, load them, measure, plot (under ten minutes)
@@ -35,7 +41,7 @@ checkpoint-cost: measured ## p99.9 at 20,000 writes/s with and without checkpoin
 smoke: measured ## A minute of what reproduce does, into a temporary folder
 	scripts/reproduce.sh smoke $$(mktemp -d) $(BIN)
 
-test: ## Run all tests
+test: toolchain ## Run all tests
 	$(CARGO) test --workspace --locked
 
 redis-tools: ## Install what the tests against Redis need, if allowed and missing (they are skipped without it)
