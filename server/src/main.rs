@@ -14,7 +14,7 @@ use lockstep_server::{
     cli::{Cli, Command, Durability, FormatArgs, InspectArgs, StartArgs, count_of, show_size},
     dev, file_limit, huge_pages,
     journal::{
-        folder::Identity,
+        folder::{FolderError, Identity},
         format::{FormatProgress, format_folder},
         inspect::{InspectError, Verdict, inspect},
         open::open_folder,
@@ -116,7 +116,11 @@ fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
     }
     uring::check_available()?;
     file_limit::raise();
-    let folder = open_folder(&options.data_dir, &args.expected())?;
+    let name_cluster = |error: FolderError| match &args.cluster {
+        Some(name) => error.with_cluster_name(name),
+        None => error,
+    };
+    let folder = open_folder(&options.data_dir, &args.expected()).map_err(name_cluster)?;
     let identity = folder.identity;
     options.check_identity(&identity).map_err(anyhow::Error::msg)?;
     for files in &folder.shards {

@@ -134,6 +134,16 @@ fn a_cluster_comes_up_outlives_a_server_and_ends_with_ctrl_c_leaving_nothing() {
     assert_eq!(dev.temporary_folders(), Vec::<PathBuf>::new());
 }
 
+/// All servers are asked to stop at once: the primary must not wait for one of the others to take over.
+#[test]
+fn servers_that_are_stopped_together_do_not_wait_for_each_other() {
+    let mut dev = Dev::start(&["--servers=3"]);
+    dev.wait_for_line("ready after");
+    dev.signal(Signal::INT);
+    assert!(dev.wait_for_exit().success(), "{}", dev.read("stderr"));
+    assert!(!dev.read("stderr").contains("no other server has taken over in time"), "{}", dev.read("stderr"));
+}
+
 #[test]
 fn a_given_folder_is_kept_and_used_again() {
     let kept = temporary_folder();

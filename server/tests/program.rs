@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use harness::{Cluster, Spec, get, server_binary};
+use harness::{Cluster, Spec, get, scratch_folder, server_binary};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(server_binary()).args(arguments).output().unwrap()
@@ -93,6 +93,30 @@ fn inspect_shows_a_stopped_and_a_running_server_and_both_formats() {
     let view: serde_json::Value = serde_json::from_slice(&stopped.stdout).unwrap();
     assert_eq!(view["is_in_use"], false);
     assert_eq!(view["shards"][0]["superblock"]["journal_size"], 16 << 20);
+}
+
+#[test]
+fn what_a_folder_has_to_do_with_is_said_once_and_by_name() {
+    let place = tempfile::tempdir_in(scratch_folder()).unwrap();
+    let path = |name: &str| place.path().join(name).display().to_string();
+    let format = |dir: &str| {
+        run(&["format", "--data-dir", dir, "--cluster=one", "--id=0", "--servers=1", "--journal-size=16MiB"])
+    };
+    let error = text(&format("/proc/lockstep").stderr);
+    assert_eq!(error.matches("os error").count(), 1, "{error}");
+    let made = format(&path("data"));
+    assert!(made.status.success(), "{}", text(&made.stderr));
+
+    let start = run(&["start", "--data-dir", &path("data"), "--peers=127.0.0.1:1", "--cluster=other"]);
+    let error = text(&start.stderr);
+    assert!(start.status.code() == Some(1) && error.contains("not `other`"), "{error}");
+
+    // Neither the folder of a server nor one with something else in it becomes one of `dev`.
+    for (dir, reason) in [(path("data"), "is the data folder of a server"), (path(""), "is not empty")] {
+        let dev = run(&["dev", "--data-dir", &dir, "--port=0", "--journal-size=16MiB"]);
+        assert!(dev.status.code() == Some(1) && text(&dev.stderr).contains(reason), "{}", text(&dev.stderr));
+        assert!(!place.path().join("server-0").exists() && !place.path().join("data/server-0").exists());
+    }
 }
 
 #[test]

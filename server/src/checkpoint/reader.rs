@@ -26,12 +26,12 @@ use crate::{
 #[derive(Debug, Error)]
 pub enum CheckpointError {
     /// The disk failed.
-    #[error("cannot read the checkpoint at byte {offset}: {source}")]
+    #[error("cannot read the checkpoint at byte {offset}: {reason}")]
     Io {
         /// Where.
         offset: u64,
         /// What the disk said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// It is not what was written.
     #[error("checkpoint is damaged at byte {offset}: {what}")]
@@ -59,8 +59,8 @@ impl CheckpointError {
     /// False for a file that is whole and cannot be used for another reason, which somebody has to look into.
     pub fn is_damage(&self) -> bool {
         match self {
-            CheckpointError::Io { source, .. } => {
-                source.kind() == io::ErrorKind::UnexpectedEof || source.raw_os_error() == Some(EIO)
+            CheckpointError::Io { reason, .. } => {
+                reason.kind() == io::ErrorKind::UnexpectedEof || reason.raw_os_error() == Some(EIO)
             }
             CheckpointError::Damaged { .. } => true,
             CheckpointError::Other(what) => *what != VERSION,
@@ -135,7 +135,7 @@ pub fn read_received_checkpoint(
     sink: &mut StreamSink<'_>,
 ) -> Result<FinishedCheckpoint, CheckpointError> {
     let mut reader = Reader::new(file, pool);
-    let size = file.size().map_err(|source| reader.io_error(source))?;
+    let size = file.size().map_err(|reason| reader.io_error(reason))?;
     let differs = |meta: &CheckpointMeta| meta.differs_from(&CheckpointMeta { cluster, shard, shards, op, ..*meta });
     reader.read(size, &differs, sink)
 }
@@ -193,8 +193,8 @@ impl<'a, F: BlockFile> Reader<'a, F> {
         Ok(FinishedCheckpoint { meta, size, checksum: self.checksum.finish(), state_hash })
     }
 
-    fn io_error(&self, source: io::Error) -> CheckpointError {
-        CheckpointError::Io { offset: self.offset, source }
+    fn io_error(&self, reason: io::Error) -> CheckpointError {
+        CheckpointError::Io { offset: self.offset, reason }
     }
 
     fn damaged<T>(&self, what: &'static str) -> Result<T, CheckpointError> {
@@ -202,7 +202,7 @@ impl<'a, F: BlockFile> Reader<'a, F> {
     }
 
     fn check_size(&self, expected: u64) -> Result<(), CheckpointError> {
-        let size = self.file.size().map_err(|source| self.io_error(source))?;
+        let size = self.file.size().map_err(|reason| self.io_error(reason))?;
         if size < expected {
             return Err(CheckpointError::Damaged { offset: size, what: "the file has been cut off" });
         }
@@ -216,7 +216,7 @@ impl<'a, F: BlockFile> Reader<'a, F> {
     fn fill(&mut self, size: usize) -> Result<(), CheckpointError> {
         self.file
             .read_at(&mut self.buffer[..size], self.offset)
-            .map_err(|source| CheckpointError::Io { offset: self.offset, source })
+            .map_err(|reason| CheckpointError::Io { offset: self.offset, reason })
     }
 
     /// Counts `size` bytes at the start of the buffer as verified.

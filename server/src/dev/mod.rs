@@ -19,7 +19,10 @@ use self::{
     member::{Member, check_health, describe_end},
     ports::ServerPorts,
 };
-use crate::cli::{DevArgs, count_of, show_size};
+use crate::{
+    cli::{DevArgs, count_of, show_size},
+    journal::folder::LOCK_NAME,
+};
 
 /// Name of every cluster that is made here.
 const CLUSTER: &str = "dev";
@@ -81,7 +84,9 @@ impl Folder {
     fn open(given: Option<&Path>) -> anyhow::Result<Folder> {
         if let Some(path) = given {
             fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
-            return Ok(Folder { path: path.to_owned(), is_temporary: false });
+            let folder = Folder { path: path.to_owned(), is_temporary: false };
+            folder.check_is_own()?;
+            return Ok(folder);
         }
         let parent = std::env::temp_dir();
         for attempt in 0..1000 {
@@ -95,6 +100,28 @@ impl Folder {
             }
         }
         anyhow::bail!("{} is full of folders of earlier runs; give --data-dir", parent.display())
+    }
+
+    /// Refuses a folder with anything in it that is not of an earlier `dev`: the data folder of a server, for instance.
+    fn check_is_own(&self) -> anyhow::Result<()> {
+        let dir = self.path.display();
+        anyhow::ensure!(
+            !self.path.join(LOCK_NAME).exists(),
+            "{dir} is the data folder of a server: give a new folder, or one that `dev` has made"
+        );
+        if self.has_data() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&self.path).with_context(|| format!("cannot list {dir}"))? {
+            let name = entry?.file_name();
+            // The root of a fresh file system is as good as an empty folder.
+            anyhow::ensure!(
+                name == "lost+found",
+                "{dir} is not empty, it holds {}: give a new folder, or one that `dev` has made",
+                name.display()
+            );
+        }
+        Ok(())
     }
 
     fn has_data(&self) -> bool {

@@ -96,14 +96,14 @@ pub enum FolderError {
     #[error("{0}")]
     Setting(String),
     /// The system refused something.
-    #[error("cannot {what} {path}: {source}{}", remedy(source))]
+    #[error("cannot {what} {path}: {reason}{}", remedy(reason))]
     Io {
         /// What was tried.
         what: &'static str,
         /// With what.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said. It is in the message, and therefore no `source`, which would be shown behind it once more.
+        reason: io::Error,
     },
     /// There is none.
     #[error("data folder {0} does not exist: make it with `lockstep-server format --data-dir {0} ...`")]
@@ -156,12 +156,12 @@ pub enum FolderError {
         pid: Option<u32>,
     },
     /// The superblock cannot be used.
-    #[error("{path}: {source}")]
+    #[error("{path}: {reason}")]
     Superblock {
         /// The superblock file.
         path: PathBuf,
         /// Why.
-        source: SuperblockReadError,
+        reason: SuperblockReadError,
     },
     /// A folder of another cluster, server or shape.
     #[error("{path} belongs to {field} {found}, not {expected}: {remedy}")]
@@ -192,6 +192,25 @@ pub enum FolderError {
     },
 }
 
+impl FolderError {
+    /// Whether this user may not do what was tried.
+    pub(crate) fn is_permission(&self) -> bool {
+        matches!(self, FolderError::Io { reason, .. } if reason.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    /// The same, where a folder of another cluster is named by the number that its superblock has, with the name that was asked for.
+    #[must_use]
+    pub fn with_cluster_name(mut self, name: &str) -> FolderError {
+        if let FolderError::Foreign { field: CLUSTER_FIELD, expected, .. } = &mut self {
+            *expected = format!("`{name}`, which is {expected}");
+        }
+        self
+    }
+}
+
+/// What differs if a folder is one of another cluster.
+pub(crate) const CLUSTER_FIELD: &str = "cluster";
+
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => " (run as the user who owns the folder)",
@@ -204,5 +223,5 @@ fn remedy(error: &io::Error) -> &'static str {
 /// Names what was tried, on which path, for an error of the system.
 pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError {
     let path = path.to_owned();
-    move |source| FolderError::Io { what, path, source }
+    move |reason| FolderError::Io { what, path, reason }
 }

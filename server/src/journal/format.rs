@@ -109,7 +109,7 @@ pub(crate) fn make_folder<L: FileLayer>(
     }
     let lock = match FolderLock::create(dir) {
         // Somebody else was faster: what is in there now is theirs, and must not be removed.
-        Err(FolderError::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
+        Err(FolderError::Io { reason, .. }) if reason.kind() == ErrorKind::AlreadyExists => {
             return Err(FolderError::AlreadyFormatted(dir.to_owned()));
         }
         result => result?,

@@ -7,16 +7,16 @@ use std::{
     collections::VecDeque,
     fs,
     io::{self, ErrorKind, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use lockstep_proto::superblock::Superblock;
+use lockstep_proto::{limits::SHARDS_MAX, superblock::Superblock};
 use serde::Serialize;
 use thiserror::Error;
 
 use super::{
     file::{Access, DirectFiles, FileLayer},
-    folder::{FolderError, shard_path},
+    folder::{FolderError, io_error, shard_path},
     lock::FolderLock,
     open::{open_journal, read_superblock},
     recovery::{Recovery, Tail},
@@ -73,6 +73,16 @@ pub enum InspectError {
     /// The folder cannot be looked into.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The folder has fewer shards.
+    #[error("data folder {dir} has no shard {shard}: {}", own_shards(*shards))]
+    NoSuchShard {
+        /// The folder.
+        dir: PathBuf,
+        /// The shard asked for.
+        shard: u16,
+        /// How many it has.
+        shards: u16,
+    },
     /// The result cannot be written.
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),
@@ -165,42 +175,65 @@ pub fn inspect(dir: &Path, options: &InspectOptions, out: &mut dyn Write) -> Res
     Ok(if is_sound { Verdict::Sound } else { Verdict::Damaged })
 }
 
-fn look(dir: &Path, options: &InspectOptions) -> Result<FolderView, FolderError> {
+fn own_shards(shards: u16) -> String {
+    if shards == 1 { "it has only shard 0".to_owned() } else { format!("it has shards 0 to {}", shards - 1) }
+}
+
+fn look(dir: &Path, options: &InspectOptions) -> Result<FolderView, InspectError> {
     match fs::metadata(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(FolderError::Missing(dir.to_owned())),
-        Err(error) => return Err(super::folder::io_error("open", dir)(error)),
-        Ok(metadata) if !metadata.is_dir() => return Err(FolderError::NotAFolder(dir.to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(FolderError::Missing(dir.to_owned()).into()),
+        Err(error) => return Err(io_error("open", dir)(error).into()),
+        Ok(metadata) if !metadata.is_dir() => return Err(FolderError::NotAFolder(dir.to_owned()).into()),
         Ok(_) => {}
     }
-    // Folders are counted, since a damaged superblock cannot say how many there are.
-    let count = (0..=u16::MAX).find(|&shard| !shard_path(dir, shard).exists()).unwrap_or(u16::MAX);
-    if count == 0 {
-        return Err(FolderError::NotFormatted(dir.to_owned()));
-    }
+    let count = count_shards(dir)?;
     let shards = match options.shard {
-        Some(shard) => shard..shard.saturating_add(1),
+        Some(shard) if shard >= count => {
+            return Err(InspectError::NoSuchShard { dir: dir.to_owned(), shard, shards: count });
+        }
+        Some(shard) => shard..shard + 1,
         None => 0..count,
     };
     Ok(FolderView {
         folder: dir.display().to_string(),
         is_in_use: FolderLock::is_held(dir),
-        shards: shards.map(|shard| look_at_shard(dir, shard, options)).collect(),
+        shards: shards.map(|shard| look_at_shard(dir, shard, options)).collect::<Result<_, _>>()?,
     })
 }
 
-fn look_at_shard(dir: &Path, shard: u16, options: &InspectOptions) -> ShardView {
+/// How many shards the folder has: as many as a superblock says, or as there are folders if none can be read.
+fn count_shards(dir: &Path) -> Result<u16, FolderError> {
+    let mut found = 0;
+    while found < SHARDS_MAX {
+        let path = shard_path(dir, found);
+        if !path.try_exists().map_err(io_error("look into", &path))? {
+            break;
+        }
+        found += 1;
+    }
+    if found == 0 {
+        return Err(FolderError::NotFormatted(dir.to_owned()));
+    }
+    let stated = (0..found).find_map(|shard| read_superblock(dir, shard, Access::Read).ok());
+    Ok(stated.map_or(0, |(_, reading)| reading.superblock.shards.get()).clamp(found, SHARDS_MAX))
+}
+
+/// What can be seen of a shard; an error if this user may not look.
+fn look_at_shard(dir: &Path, shard: u16, options: &InspectOptions) -> Result<ShardView, FolderError> {
     let mut view = ShardView { shard, damage: Vec::new(), superblock: None, journal: None, checkpoint: None };
     let reading = match read_superblock(dir, shard, Access::Read) {
         Ok((_, reading)) => reading,
+        Err(error) if error.is_permission() => return Err(error),
         Err(error) => {
             view.damage.push(error.to_string());
-            return view;
+            return Ok(view);
         }
     };
     let superblock = reading.superblock;
     view.superblock = Some(view_superblock(&reading));
     match look_at_journal(dir, shard, &superblock, options.entries_max, &mut view.damage) {
         Ok(journal) => view.journal = Some(journal),
+        Err(error) if error.is_permission() => return Err(error),
         Err(error) => view.damage.push(error.to_string()),
     }
     if superblock.checkpoint.get() != 0 {
@@ -209,7 +242,7 @@ fn look_at_shard(dir: &Path, shard: u16, options: &InspectOptions) -> ShardView 
             Err(damage) => view.damage.push(damage),
         }
     }
-    view
+    Ok(view)
 }
 
 fn view_superblock(reading: &SuperblockReading) -> SuperblockView {

@@ -154,3 +154,23 @@ fn what_is_not_a_data_folder_is_refused() {
     fs::write(&file, "x").expect("it can be written");
     assert!(look(&file).contains("is not a folder"));
 }
+
+#[test]
+fn a_shard_that_is_not_there_is_no_damage_and_one_that_is_missing_is() {
+    let place = formatted();
+    let look = |shard| {
+        let mut text = Vec::new();
+        let verdict = inspect(place.path(), &InspectOptions { shard, ..InspectOptions::default() }, &mut text);
+        (verdict.map_err(|error| error.to_string()), String::from_utf8_lossy(&text).into_owned())
+    };
+    let (verdict, text) = look(Some(3));
+    let expected = format!("data folder {} has no shard 3: it has shards 0 to 1", place.path().display());
+    assert_eq!((verdict, text.as_str()), (Err(expected), ""));
+    assert_eq!(look(Some(1)).0, Ok(Verdict::Sound));
+    fs::remove_dir_all(shard_path(place.path(), 1)).expect("it is there");
+    for shard in [None, Some(1)] {
+        let (verdict, text) = look(shard);
+        assert_eq!(verdict, Ok(Verdict::Damaged));
+        assert!(text.contains("is incomplete"), "{text}");
+    }
+}

@@ -10,7 +10,7 @@ use lockstep_proto::{limits::SECTOR_SIZE, superblock::Superblock};
 
 use super::{
     file::{Access, BlockFile, DirectFile, DirectFiles, FileLayer},
-    folder::{FolderError, Identity, JOURNAL_NAME, SUPERBLOCK_NAME, io_error, shard_path},
+    folder::{CLUSTER_FIELD, FolderError, Identity, JOURNAL_NAME, SUPERBLOCK_NAME, io_error, shard_path},
     lock::FolderLock,
     superblock::{self, SuperblockReadError, SuperblockReading},
 };
@@ -124,7 +124,7 @@ pub(crate) fn read_superblock(
     };
     let reading = match superblock::read(&file) {
         Err(SuperblockReadError::NotFormatted) => return Err(missing()),
-        result => result.map_err(|source| FolderError::Superblock { path: path.clone(), source })?,
+        result => result.map_err(|reason| FolderError::Superblock { path: path.clone(), reason })?,
     };
     let found = reading.superblock.shard.get();
     if found != shard {
@@ -169,7 +169,7 @@ fn check_expected(dir: &Path, superblock: &Superblock, expected: &Expected) -> R
     let journal_size = superblock.journal_size.get();
     let checks = [
         (
-            "cluster",
+            CLUSTER_FIELD,
             hex(found.cluster),
             expected.cluster.map(hex),
             "give the data folder of this cluster, or the name of that one",

@@ -96,7 +96,7 @@ fn check_is_unusable(dir: &Path) -> Result<(), FolderError> {
 fn is_damage(error: FolderError) -> Result<(), FolderError> {
     match error {
         FolderError::Superblock {
-            source: SuperblockReadError::Damaged { .. } | SuperblockReadError::Contradiction { .. },
+            reason: SuperblockReadError::Damaged { .. } | SuperblockReadError::Contradiction { .. },
             ..
         }
         | FolderError::Incomplete { .. }

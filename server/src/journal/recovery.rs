@@ -55,7 +55,7 @@ use crate::buffers::{AlignedBuffer, BUFFER_SIZE_MAX, Pool};
 pub enum RecoveryError {
     /// The disk failed.
     #[error(
-        "cannot {what} the journal at byte {offset}: {source}; try again, or if the disk is lost, make a folder on another one \
+        "cannot {what} the journal at byte {offset}: {reason}; try again, or if the disk is lost, make a folder on another one \
          with `lockstep-server recover`, which the other servers fill"
     )]
     Io {
@@ -64,7 +64,7 @@ pub enum RecoveryError {
         /// Where.
         offset: u64,
         /// What the disk said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A prepare that was durable is damaged, and there is no other server that could have it.
     #[error(
@@ -381,10 +381,10 @@ pub fn erase_all(file: &impl BlockFile, superblock: &Superblock, pool: &Pool) ->
 pub fn erase(file: &impl BlockFile, sectors: &[u64]) -> Result<(), RecoveryError> {
     let zeroes = Pool::new(0).copy_padded(&[0; SECTOR_SIZE], SECTOR_SIZE);
     for &offset in sectors {
-        file.write_at(&zeroes, offset).map_err(|source| RecoveryError::Io { what: "repair", offset, source })?;
+        file.write_at(&zeroes, offset).map_err(|reason| RecoveryError::Io { what: "repair", offset, reason })?;
     }
     if let Some(&offset) = sectors.first() {
-        file.sync().map_err(|source| RecoveryError::Io { what: "repair", offset, source })?;
+        file.sync().map_err(|reason| RecoveryError::Io { what: "repair", offset, reason })?;
     }
     Ok(())
 }
@@ -416,10 +416,10 @@ impl<'a, F: BlockFile> Window<'a, F> {
         if !is_inside {
             let available = (self.ring_size - offset).min(self.buffer.len() as u64) as usize;
             self.len = 0;
-            self.file.read_at(&mut self.buffer[..available], offset).map_err(|source| RecoveryError::Io {
+            self.file.read_at(&mut self.buffer[..available], offset).map_err(|reason| RecoveryError::Io {
                 what: "read",
                 offset,
-                source,
+                reason,
             })?;
             (self.offset, self.len) = (offset, available);
         }

@@ -80,8 +80,10 @@ pub(super) enum MoveAsker {
     Client { connection: ConnectionRef, sequence: u64 },
     /// The admin port.
     Admin(oneshot::Sender<MoveOutcome>),
-    /// This server, which is about to stop and looks for itself.
+    /// This server, which looks for itself.
     Own,
+    /// This server, which is about to stop.
+    Leaving,
 }
 
 impl Core {
@@ -133,11 +135,11 @@ impl Core {
         let outcome = if is_done { MoveOutcome::Done { view } } else { MoveOutcome::GivenUp };
         if is_done {
             info!(shard = self.shard, view, "handed over: another server begins the view");
-        } else {
+        } else if !matches!(asker, MoveAsker::Leaving) {
             warn!(shard = self.shard, view, "the handover was given up: going on as primary");
         }
         match asker {
-            MoveAsker::Own => {}
+            MoveAsker::Own | MoveAsker::Leaving => {}
             MoveAsker::Admin(answer) => drop(answer.send(outcome)),
             MoveAsker::Client { connection, sequence } => {
                 let Some(connection) = self.connections.get(connection).cloned() else { return };
@@ -171,13 +173,18 @@ pub(super) async fn hand_over_before_stop(shard: &Rc<Shard>) {
         }
         let now = core.clock.now();
         // One that somebody else has asked for is as good.
-        let _ = core.begin_handover(now, None, MoveAsker::Own);
+        let _ = core.begin_handover(now, None, MoveAsker::Leaving);
     }
     shard.turn.notify();
     let start = Instant::now();
     while start.elapsed() < STOP_HANDOVER_TIMEOUT {
         let is_over = {
             let core = shard.core.borrow();
+            if core.peers.iter().flatten().all(|peer| !peer.is_connected()) {
+                // All are stopped together, or were before.
+                info!(shard = shard.shard, "no other server is there to hand over to");
+                return;
+            }
             // As a backup of the new view it knows that that has begun; its vote may be needed until then.
             core.failure.is_some()
                 || core.replica_role == Role::Backup

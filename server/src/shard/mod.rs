@@ -115,6 +115,8 @@ pub struct Shard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// Asked to stop; a primary looks for another one first.
+    HandingOver,
     /// Nothing new is taken in; what is in flight is finished.
     Stopping,
     /// Nothing is done any more.
@@ -180,6 +182,11 @@ impl lockstep_replica::BatchPool for BatchBuffers {
 impl Shard {
     /// Whether nothing new is to be taken in.
     pub fn is_stopping(&self) -> bool {
+        matches!(self.phase.get(), Phase::Stopping | Phase::Stopped)
+    }
+
+    /// Whether it was asked to stop: it may be doing everything still.
+    pub fn is_leaving(&self) -> bool {
         self.phase.get() != Phase::Running
     }
 

@@ -39,6 +39,8 @@ pub struct Peer {
     pub id: u8,
     /// Its base address, as the user gave it.
     pub address: String,
+    /// Where this shard finds it, for people.
+    shard_address: String,
     queue: RefCell<Vec<Bytes>>,
     queue_bytes: Cell<usize>,
     is_connected: Cell<bool>,
@@ -61,17 +63,26 @@ impl From<String> for ConnectFailure {
 }
 
 impl Peer {
-    /// A peer that is not connected yet.
-    pub fn new(id: u8, address: String) -> Peer {
+    /// A peer that is not connected yet, of this shard.
+    pub fn new(id: u8, address: String, shard: u16) -> Peer {
+        let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u32>().ok()?)));
+        let shard_address =
+            port.map_or_else(|| address.clone(), |(host, port)| format!("{host}:{}", port + u32::from(shard)));
         Peer {
             id,
             address,
+            shard_address,
             queue: RefCell::default(),
             queue_bytes: Cell::new(0),
             is_connected: Cell::new(false),
             refused_since: Cell::new(None),
             flush: LocalNotify::default(),
         }
+    }
+
+    /// Whether messages can be sent to it now.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected.get()
     }
 
     /// Queues a message, to be sent in one write with all others of this turn. Without a connection it is lost, as any
@@ -105,7 +116,7 @@ pub async fn connect_loop(shard: Rc<Shard>, peer: Rc<Peer>) {
     while !shard.is_stopped() {
         match connect(&shard, &peer).await {
             Ok(stream) => {
-                info!(shard = shard.shard, peer = peer.id, address = %peer.address, "connected to peer");
+                info!(shard = shard.shard, peer = peer.id, address = %peer.shard_address, "connected to peer");
                 last_failure.clear();
                 peer.refused_since.set(None);
                 let connected = Instant::now();
@@ -128,11 +139,11 @@ pub async fn connect_loop(shard: Rc<Shard>, peer: Rc<Peer>) {
                 let since = is_refusal.then(|| peer.refused_since.get().unwrap_or_else(Instant::now));
                 peer.refused_since.set(since);
                 shard.end_if_refused(&failure);
-                // The same failure again and again says nothing new.
-                if failure == last_failure {
-                    debug!(shard = shard.shard, peer = peer.id, address = %peer.address, %failure, "cannot reach peer");
+                // The same failure again and again says nothing new, and one who leaves has no need to know.
+                if failure == last_failure || shard.is_leaving() {
+                    debug!(shard = shard.shard, peer = peer.id, address = %peer.shard_address, %failure, "cannot reach peer");
                 } else {
-                    warn!(shard = shard.shard, peer = peer.id, address = %peer.address, %failure, "cannot reach peer");
+                    warn!(shard = shard.shard, peer = peer.id, address = %peer.shard_address, %failure, "cannot reach peer");
                 }
                 last_failure = failure;
             }

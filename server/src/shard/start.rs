@@ -63,7 +63,7 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         .enumerate()
         .map(|(id, address)| {
             let is_other = id != identity.replica as usize;
-            is_other.then(|| Rc::new(Peer::new(id as u8, address.to_string())))
+            is_other.then(|| Rc::new(Peer::new(id as u8, address.to_string(), shard)))
         })
         .collect();
     let core = Core {
@@ -158,6 +158,7 @@ async fn serve(
         () = shard.ended.notified() => {}
     }
     if shard.core.borrow().failure.is_none() {
+        shard.phase.set(Phase::HandingOver);
         super::handover::hand_over_before_stop(&shard).await;
         info!(shard = shard.shard, "stopping: taking nothing new in, finishing what is in flight");
         shard.phase.set(Phase::Stopping);
