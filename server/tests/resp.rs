@@ -157,6 +157,35 @@ fn a_cluster_node_says_where_a_key_is_before_anything_runs() {
     );
     assert_eq!(pipeline(&mut connection, &["multi", "dbsize", "exec", "get bar"])[2..], ["*[:1]", &moved]);
     assert_eq!(ask(&mut connection, "flushall"), "-READONLY You can't write against a read only replica.");
+    assert_eq!(
+        pipeline(&mut connection, &["copy bar {bar}2 db 15", "copy bar {bar}2 db 16"]),
+        [moved.as_str(); 2],
+        "where the key is comes first"
+    );
+    let mut connection = client(&cluster, id);
+    assert_eq!(
+        pipeline(&mut connection, &["copy bar {bar}2 db 15", "copy bar {bar}2 db 16", "copy bar {bar}2 db 0"]),
+        ["-ERR Copying to another database is not allowed in cluster mode", "-ERR DB index is out of range", ":1"]
+    );
+}
+
+/// Tools follow the primary that they are told of, and would come back for ever.
+#[test]
+fn a_server_that_knows_of_no_primary_does_not_name_itself() {
+    let (mut cluster, id) = start(Spec::of(3).with(&["--cluster-mode"]));
+    (0..3).for_each(|server| cluster.kill(server));
+    // It was primary of the last view that it knows, and cannot begin another one alone.
+    cluster.start_server(id);
+    wait_for("the server to be without a primary", || {
+        cluster.status(id, 0).filter(|status| status["role"] == "recovering")
+    });
+    let mut connection = client(&cluster, id);
+    let own = cluster.servers[id as usize].resp;
+    let role = ask(&mut connection, "role");
+    assert!(role.contains("\"slave\"") && !role.contains(&own.to_string()), "{role}");
+    let info = ask(&mut connection, "info replication");
+    assert!(info.contains("role:slave") && !info.contains(&format!("master_port:{own}")), "{info}");
+    assert_eq!(pipeline(&mut connection, &["dbsize", "get a"]), ["-CLUSTERDOWN The cluster is down"; 2]);
 }
 
 /// Everything that was answered before, during and after the primaries' deaths is there afterwards, and no INCR counted twice that
@@ -317,6 +346,7 @@ fn a_client_is_killed_and_clients_are_paused() {
     assert_eq!(ask(&mut one, &format!("client kill id {number}")), ":1");
     assert_eq!(shown(&other.receive()), "Closed");
     let mut other = client(&cluster, id);
+    assert_eq!(ask(&mut one, "client pause 9223372036854775807"), "-ERR timeout is out of range");
     assert_eq!(ask(&mut one, "client pause 100000 write"), "+OK");
     assert_eq!(ask(&mut other, "get key"), "$-1");
     let mut bytes = Vec::new();
@@ -332,6 +362,27 @@ fn a_client_is_killed_and_clients_are_paused() {
     ["client reply skip", "set key b", "get key"].iter().for_each(|line| encode(&words(line), &mut bytes));
     one.send(&bytes);
     assert_eq!([shown(&one.receive()), shown(&one.receive())], ["+OK", "$\"b\""]);
+}
+
+/// A browser that a web page has send a request here must not get as far as the lines of its body.
+#[test]
+fn an_http_request_ends_its_connection_before_its_body_is_carried_out() {
+    let (cluster, id) = start(sharded(1));
+    let mut good = client(&cluster, id);
+    assert_eq!(ask(&mut good, "set key value"), "+OK");
+    for request in [
+        "POST / HTTP/1.1\r\nHost: x\r\n\r\nFLUSHALL\r\n",
+        "PUT / HTTP/1.1\r\nHost: x\r\n\r\nFLUSHALL\r\n",
+        "multi\r\nhost:\r\nFLUSHALL\r\nexec\r\n",
+        "subscribe a\r\n*1\r\n$4\r\npost\r\nunsubscribe\r\nFLUSHALL\r\n",
+    ] {
+        let mut browser = client(&cluster, id);
+        browser.send(request.as_bytes());
+        let answers: Vec<String> = std::iter::from_fn(|| Some(shown(&browser.receive()))).take(4).collect();
+        assert!(answers.contains(&"Closed".to_owned()), "{request}: {answers:?}");
+        assert_eq!(ask(&mut good, "get key"), "$\"value\"", "{request}");
+    }
+    assert_eq!(cluster.log(id).matches("POST or Host:").count(), 1, "{}", cluster.log(id));
 }
 
 #[test]

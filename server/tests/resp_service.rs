@@ -69,6 +69,18 @@ fn info_counts_what_clients_have_done_until_it_is_reset() {
     assert_eq!(field(&mut connection, "stats", "keyspace_hits"), "1");
     assert_eq!(field(&mut connection, "stats", "keyspace_misses"), "1");
     assert_eq!(field(&mut connection, "replication", "role"), "master");
+    assert_eq!(field(&mut connection, "stats", "expired_keys"), "0");
+    assert_eq!(text(&connection.ask(&["set", "short", "value", "px", "1"])), "OK");
+    wait_for("the key to expire", || (text(&connection.ask(&["get", "short"])).is_empty()).then_some(()));
+    // Its shard removes it with the next write.
+    assert_eq!(text(&connection.ask(&["set", "{short}er", "value"])), "OK");
+    assert_eq!(field(&mut connection, "stats", "expired_keys"), "1");
+    assert_eq!(connection.ask(&["del", "{short}er"]).expect("an answer").integer(), Some(1));
+    let mut number = |name| field(&mut connection, "memory", name).parse::<f64>().expect("a number");
+    assert!(number("used_memory") > 0.0 && number("used_memory_peak") >= number("used_memory"));
+    let ratio = number("mem_fragmentation_ratio");
+    assert!((0.5..3.0).contains(&ratio), "a young server looks fragmented: {ratio}");
+    assert!(text(&connection.ask(&["info", "all"])).contains("# Modules"));
 
     assert_eq!(text(&connection.ask(&["config", "set", "slowlog-log-slower-than", "0"])), "OK");
     assert_eq!(connection.ask(&["append", "slow", "value"]).expect("an answer").integer(), Some(5));

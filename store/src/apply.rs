@@ -119,6 +119,7 @@ impl Store {
             let handle = self.slots.find(slot, creation);
             let hash = self.hash(self.entry(handle).key());
             self.remove(hash, handle);
+            self.expired_total += 1;
         }
     }
 
@@ -144,6 +145,7 @@ impl Store {
         let handle = self.find_probed(probe, key)?;
         if self.entry(handle).is_expired(now_ns) && !mutant::is(Mutant::ExpiryIgnored) {
             self.remove(probe.hash, handle);
+            self.expired_total += 1;
             return None;
         }
         Some(handle)

@@ -88,6 +88,8 @@ pub struct Store {
     pub(crate) write_times: WriteTimes,
     /// Which keys are watched, and how they were touched.
     pub(crate) watched: Watched,
+    /// Keys that were removed because they had expired.
+    pub(crate) expired_total: u64,
     /// The results of the program that is carried out: kept for their memory.
     pub(crate) results: Vec<u8>,
 }
@@ -117,6 +119,7 @@ impl Store {
             has_stale_marks: false,
             write_times: WriteTimes::default(),
             watched: Watched::default(),
+            expired_total: 0,
             results: Vec::new(),
         }
     }
@@ -124,6 +127,11 @@ impl Store {
     /// Number of keys that have a time-to-live, as [`Store::len`] counts them.
     pub fn expiring_len(&self) -> usize {
         self.expiry.len()
+    }
+
+    /// Number of keys that were removed because they had expired, since this store was made. It is no part of the state.
+    pub fn expired_total(&self) -> u64 {
+        self.expired_total
     }
 
     /// Number of keys, those included that have expired and were not removed yet.

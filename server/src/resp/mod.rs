@@ -8,7 +8,7 @@
 //! - `transaction`: MULTI to EXEC. `watchers`: how many watch keys of a shard.
 //! - `submission`: what a command asks of a shard, and which way that takes.
 //! - `pubsub`: who listens to what.
-//! - `memory`: what all clients together may hold.
+//! - `memory`: what all clients together may hold. `cross_protocol`: whom not to listen to.
 //! - `stats`: what is counted. `slow_log`: what took long. `topology`: servers and shards as clients are told of them.
 //! - `client` and `server`: what a command may know.
 //!
@@ -20,6 +20,7 @@ pub mod client;
 pub mod commands;
 pub mod connection;
 pub mod context;
+pub mod cross_protocol;
 pub mod door;
 pub mod flags;
 pub mod mailbox;

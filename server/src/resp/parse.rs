@@ -11,8 +11,8 @@ pub const BULK_SIZE_MAX: usize = 4 << 20;
 /// Largest command, in bytes.
 pub const COMMAND_SIZE_MAX: usize = 16 << 20;
 
-/// Largest number of arguments of a command.
-const ARGUMENTS_MAX: i64 = 1 << 20;
+/// Largest number of arguments of a command, as in Redis. [`COMMAND_SIZE_MAX`] is reached long before, and bounds the memory.
+const ARGUMENTS_MAX: i64 = i32::MAX as i64;
 
 /// Places for arguments that are kept from one command to the next.
 const SPANS_KEPT_MAX: usize = 4096;
@@ -348,7 +348,7 @@ mod tests {
         let long = "1".repeat(LINE_SIZE_MAX + 1);
         for (bytes, error) in [
             ("*x\r\n".to_owned(), "invalid multibulk length"),
-            ("*1048577\r\n".into(), "invalid multibulk length"),
+            ("*2147483648\r\n".into(), "invalid multibulk length"),
             ("*01\r\n".into(), "invalid multibulk length"),
             ("*1\r\n$-1\r\n".into(), "invalid bulk length"),
             ("*1\r\n$x\r\n".into(), "invalid bulk length"),
@@ -360,6 +360,7 @@ mod tests {
         ] {
             assert_eq!(commands(bytes.as_bytes()), Err(format!("Protocol error: {error}")));
         }
+        assert_eq!(commands(b"*2147483647\r\n$4\r\nping\r\n"), Ok(Vec::new()), "many arguments are to come");
         assert_eq!(commands(b"*-1\r\n*0\r\n*1\r\n$4\r\nping\r\n"), Ok(vec![vec![b"ping".to_vec()]]));
     }
 

@@ -22,7 +22,7 @@ pub fn check<'a>(
         // A command without keys is about this node's own.
         let view = &server.shards[shard as usize];
         return match view.primary(server.identity.servers) {
-            _ if view.is_primary() || !is_write => Ok(()),
+            Some(_) if view.is_primary() || !is_write => Ok(()),
             Some(_) => Err(super::values::READ_ONLY.to_owned()),
             None => Err(DOWN.to_owned()),
         };

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Instant,
@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     client::ClientShared,
+    cross_protocol::CrossProtocolGuard,
     mailbox::{Mailbox, Notice},
     pubsub::PubSub,
     registry,
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     cli::{RespOptions, StartOptions},
-    metrics::{ReportedStatus, ShardMetrics, StatusCell},
+    metrics::{ProcessUsage, ReportedStatus, ShardMetrics, StatusCell},
     shard::Identity,
 };
 
@@ -58,6 +59,10 @@ pub struct Server {
     pub mailboxes: Vec<Mailbox>,
     /// What is counted over all shards.
     pub stats: Stats,
+    /// Warns of browsers.
+    pub cross_protocol: CrossProtocolGuard,
+    /// Memory of the process beside the stores, in bytes, when all shards had begun.
+    pub overhead_bytes: OnceLock<u64>,
     /// The server that was primary of the first shard when that was last looked at.
     pub last_primary: Mutex<Option<u8>>,
 }
@@ -104,7 +109,30 @@ impl Server {
         let commands = (0..registry::count() as u16).map(|number| self.stats.command(shards(), number).calls).sum();
         let totals = self.stats.totals(shards());
         self.stats.sample(now_ns, [commands, totals.input_bytes, totals.output_bytes]);
+        self.measure_overhead();
         self.tell_of_primary();
+    }
+
+    /// Notes what the process takes beside the stores, once all shards have said what those take.
+    fn measure_overhead(&self) {
+        if self.overhead_bytes.get().is_none()
+            && let Some(stored) = self.stored_bytes()
+            && let Some(usage) = ProcessUsage::read()
+        {
+            let _ = self.overhead_bytes.set(usage.resident_bytes.saturating_sub(stored));
+        }
+    }
+
+    /// What the stores of all shards take, in bytes; `None` until each has published it.
+    fn stored_bytes(&self) -> Option<u64> {
+        self.shards.iter().map(|shard| Some(shard.reported().status?.store_bytes)).sum()
+    }
+
+    /// How many times as much memory the process takes as its stores and what it took beside them at the start: what grows
+    /// are buffers and holes. (Redis's ratio is to all that was allocated, which nobody counts here.)
+    pub fn fragmentation_ratio(&self, resident_bytes: u64) -> f64 {
+        let expected = self.overhead_bytes.get().copied().unwrap_or(resident_bytes) + self.stored_bytes().unwrap_or(0);
+        resident_bytes as f64 / expected.max(1) as f64
     }
 
     /// Publishes `+switch-master`, as a sentinel does, when the first shard has another primary than before.
@@ -181,6 +209,8 @@ pub struct ShardView {
     pub keys: AtomicU64,
     /// Number of those that expire.
     pub expires: AtomicU64,
+    /// Most bytes that its store has taken at the moments at which its status was published.
+    pub store_bytes_peak: AtomicU64,
     /// Op of its last checkpoint, and when that was first seen, in s since 1970.
     pub checkpoint: Mutex<Option<(u64, u64)>>,
 }

@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -13,6 +13,7 @@ use std::{
 use super::{
     client::{Client, ClientShared},
     context::Spec,
+    cross_protocol::CrossProtocolGuard,
     flags,
     mailbox::{Mailbox, Notice},
     pubsub::{Delivery, PubSub, Topic},
@@ -57,6 +58,8 @@ impl Server {
             large_commands: AtomicUsize::new(0),
             evicting: Mutex::default(),
             stats: Stats::default(),
+            cross_protocol: CrossProtocolGuard::default(),
+            overhead_bytes: OnceLock::new(),
             last_primary: Mutex::default(),
             mailboxes,
             options,
@@ -93,6 +96,7 @@ impl ShardView {
             watchers: Default::default(),
             keys: AtomicU64::new(0),
             expires: AtomicU64::new(0),
+            store_bytes_peak: AtomicU64::new(0),
             checkpoint: Mutex::default(),
         }
     }

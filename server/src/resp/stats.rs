@@ -90,6 +90,8 @@ pub struct ShardStats {
     pub hits: Counter,
     /// Reads that did not.
     pub misses: Counter,
+    /// Keys that were removed because they had expired.
+    pub expired_keys: Counter,
 }
 
 /// The other numbers of [`ShardStats`], by the same names.
@@ -109,6 +111,8 @@ pub struct Totals {
     pub hits: u64,
     /// Reads that did not.
     pub misses: u64,
+    /// Keys that were removed because they had expired.
+    pub expired_keys: u64,
 }
 
 impl Totals {
@@ -120,6 +124,7 @@ impl Totals {
         change(&mut self.output_bytes, other.output_bytes);
         change(&mut self.hits, other.hits);
         change(&mut self.misses, other.misses);
+        change(&mut self.expired_keys, other.expired_keys);
     }
 }
 
@@ -134,6 +139,7 @@ impl Default for ShardStats {
             output_bytes: Counter::default(),
             hits: Counter::default(),
             misses: Counter::default(),
+            expired_keys: Counter::default(),
         }
     }
 }
@@ -176,6 +182,7 @@ impl ShardStats {
             output_bytes: self.output_bytes.get(),
             hits: self.hits.get(),
             misses: self.misses.get(),
+            expired_keys: self.expired_keys.get(),
         }
     }
 }

@@ -70,3 +70,8 @@ pub fn nodes_of(server: &Server, shard: u16) -> Vec<Node> {
     nodes.sort_by_key(|node| !node.is_primary);
     nodes
 }
+
+/// The primary as a server that is not primary itself tells of it: none, rather than this server, while there is no other.
+pub fn known_primary(nodes: &[Node]) -> Option<&Node> {
+    nodes.iter().find(|node| node.is_primary && !node.is_self)
+}

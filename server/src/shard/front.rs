@@ -22,10 +22,12 @@ use super::{
     transactions::enqueue,
 };
 use crate::{
+    metrics::RejectReason,
     resp::{
         arguments::Arguments,
         client::ReplyMode,
         context::{Action, Context, Join, Spec},
+        cross_protocol,
         door::{Door, PENDING_MAX},
         flags,
         mailbox::Parcel,
@@ -76,6 +78,8 @@ pub struct Desk {
     pub(super) scratch: Vec<u8>,
     pub(super) program: Builder,
     draw: u64,
+    /// How many keys of the store had expired when that was last counted.
+    pub(super) expired_keys: u64,
     /// Where this shard's commands are counted.
     pub(super) meter: Rc<Meter>,
 }
@@ -85,7 +89,16 @@ impl Desk {
     pub fn new(server: Arc<Server>, shard: u16, seed: u64) -> Desk {
         let meter = Rc::new(Meter::new(server.clone(), shard));
         let outbox = (0..server.identity.shards).map(|_| Parcel::default()).collect();
-        Desk { server, outbox, frame: Vec::new(), scratch: Vec::new(), program: Builder::new(), draw: seed, meter }
+        Desk {
+            server,
+            outbox,
+            frame: Vec::new(),
+            scratch: Vec::new(),
+            program: Builder::new(),
+            draw: seed,
+            expired_keys: 0,
+            meter,
+        }
     }
 
     /// A number that nobody can foresee who does not know the seed (SplitMix64).
@@ -248,7 +261,7 @@ impl Core {
                     Some(taken) => break taken,
                 },
                 Err(error) => {
-                    self.metrics.count_rejected(crate::metrics::RejectReason::Malformed);
+                    self.metrics.count_rejected(RejectReason::Malformed);
                     asker.reply(|out| out.error_bytes(&[b"ERR ", &error.0[..]].concat()));
                     asker.connection.is_refused.set(true);
                     asker.door.is_closing = true;
@@ -291,6 +304,13 @@ impl Core {
     ) -> Option<Taken> {
         let spec = match registry::resolve(arguments) {
             Ok(spec) => spec,
+            Err(_) if cross_protocol::is_http(arguments.get(0)) => {
+                self.metrics.count_rejected(RejectReason::Malformed);
+                desk.server.cross_protocol.warn(asker.now.wall_ns, asker.door.client.shared.peer);
+                asker.connection.is_refused.set(true);
+                asker.door.is_closing = true;
+                return None;
+            }
             Err(text) => {
                 asker.reject(arguments.get(0), registry::meant(arguments), &text);
                 return None;

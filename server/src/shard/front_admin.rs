@@ -205,7 +205,7 @@ impl Waiting {
 }
 
 /// Tells every shard, this one too.
-fn tell_all(desk: &mut Desk, notice: impl Fn() -> Notice) {
+pub(super) fn tell_all(desk: &mut Desk, notice: impl Fn() -> Notice) {
     for parcel in &mut desk.outbox {
         parcel.notices.push(notice());
     }

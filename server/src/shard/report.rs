@@ -185,6 +185,7 @@ impl Core {
         let transfer = self.transfers.progress();
         if let Some(desk) = &self.desk {
             let shard = &desk.server.shards[self.shard as usize];
+            shard.store_bytes_peak.fetch_max(store_bytes, Relaxed);
             shard.observe_checkpoint(superblock.checkpoint.get(), now.wall_ns);
             self.metrics.client_memory_bytes.set(shard.client_bytes.load(Relaxed));
             if self.shard == 0 {

@@ -8,12 +8,14 @@ use lockstep_proto::{
 use super::{
     Core,
     front::{Asker, CROSS_SLOT, Desk, Taken},
+    front_admin::tell_all,
     submit::Submission,
 };
 use crate::resp::{
     arguments::Arguments,
-    context::{Action, Context, Spec, TransactionStep},
+    context::{Action, AdminRequest, Context, Spec, TransactionStep},
     flags,
+    mailbox::Notice,
     pending::Form,
     submission::Payload,
     transaction::{Execution, Item},
@@ -197,6 +199,10 @@ impl Core {
                 Action::Everywhere { .. } if shards > 1 => error = Some(CROSS_SLOT),
                 Action::Everywhere { .. } => belongs(0),
                 Action::Transaction(TransactionStep::Unwatch) => built.execution.literals.extend_from_slice(b"+OK\r\n"),
+                Action::Admin(AdminRequest::Checkpoint) => {
+                    tell_all(desk, || Notice::Checkpoint);
+                    built.execution.literals.extend_from_slice(b"+Background saving scheduled\r\n");
+                }
                 Action::Transaction(_) | Action::Admin(_) => {
                     built.execution.literals.extend_from_slice(b"-ERR Command not allowed inside a transaction\r\n")
                 }

@@ -229,13 +229,19 @@ impl Core {
     pub(super) fn open_front_door(&mut self, server: Arc<Server>, seed: u64) {
         self.visitors = (0..self.identity.shards).map(|_| self.connections.open_visitor()).collect();
         self.watchers = server.shards[self.shard as usize].watchers.clone();
-        self.desk = Some(Box::new(Desk::new(server, self.shard, seed)));
+        let mut desk = Desk::new(server, self.shard, seed);
+        desk.expired_keys = self.machine.store.expired_total();
+        self.desk = Some(Box::new(desk));
         self.share_state();
     }
 
     /// Lets the other shards see which role this one has, and how many keys.
     pub(super) fn share_state(&mut self) {
-        let Some(desk) = &self.desk else { return };
+        let Some(desk) = &mut self.desk else { return };
+        let expired = self.machine.store.expired_total();
+        // A store that was replaced by a checkpoint of another server begins at zero.
+        let before = std::mem::replace(&mut desk.expired_keys, expired);
+        desk.meter.stats().expired_keys.add(expired.saturating_sub(before));
         let view = match self.replica_role {
             // It does not know of a view's primary before it has joined one, but it may well have heard of the view.
             Role::Recovering => self.replica.view() << 2 | 2,

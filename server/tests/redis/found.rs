@@ -22,6 +22,15 @@ const FOUND: &[(&str, &[&str])] = &[
         &[r#"HELLO 3 "\0""#, r#"CLIENT LIST TYPE "\0""#, r#"CLIENT KILL TYPE "a\0b""#],
     ),
     ("a refused EXEC ends the transaction", &["EXEC a", "MULTI", "SET a 1", "EXEC a", "EXEC", "GET a"]),
+    (
+        "CONFIG GET's name as it was typed, and old names",
+        &["CONFIG GET Maxmemory-Policy", "CONFIG GET slave-read-ONLY", "CONFIG GET maxmemory-p*"],
+    ),
+    (
+        "FAILOVER ABORT with more",
+        &["FAILOVER ABORT TO a 1", "FAILOVER TO a 1 ABORT", "FAILOVER ABORT", "FAILOVER ABORT ABORT"],
+    ),
+    ("BGSAVE in a transaction", &["MULTI", "SET a 1", "BGSAVE", "GET a", "EXEC"]),
     ("CLIENT INFO names itself", &["CLIENT INFO", "CLIENT SETNAME x", "CLIENT INFO"]),
 ];
 

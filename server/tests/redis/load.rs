@@ -23,6 +23,7 @@ fn spec(servers: Vec<SocketAddr>) -> RunSpec {
         shards: 1,
         protocol: Protocol::Resp,
         wait_replicas: 0,
+        resp_password: None,
         pacing: Pacing::Rate(2000.0),
         arrivals: Arrivals::Uniform,
         duration: Duration::from_secs(1),

@@ -279,7 +279,7 @@ pub fn client_pause<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) ->
         }
         _ => return subcommand_error(context, "CLIENT", arguments),
     };
-    match timeout_ms(arguments.get(2)) {
+    match timeout_ms(arguments.get(2), context.wall_ns) {
         Ok(timeout_ms) => {
             pause(context.server, context.wall_ns, timeout_ms, is_write_only);
             context.out.ok();

@@ -53,7 +53,11 @@ pub(super) fn memory_max(server: &Server, shard: u16) -> u64 {
     STORE_BYTES_MAX * server.visible_shards(shard).len() as u64
 }
 
-/// In the order of their names.
+fn replicas_to_write(server: &Server, _: u16) -> String {
+    (server.identity.servers.div_ceil(2) - 1).to_string()
+}
+
+/// In the order of their names. Those of replicas have their old names, too, which older clients ask for.
 const PARAMETERS: &[Parameter] = &[
     fixed("appendfsync", |_, _| "always".to_owned()),
     fixed("appendonly", |server, _| yes(server.options.durability == Durability::Disk)),
@@ -80,7 +84,8 @@ const PARAMETERS: &[Parameter] = &[
         set_client_memory,
     ),
     fixed("maxmemory-policy", |_, _| "noeviction".to_owned()),
-    fixed("min-replicas-to-write", |server, _| (server.identity.servers.div_ceil(2) - 1).to_string()),
+    fixed("min-replicas-to-write", replicas_to_write),
+    fixed("min-slaves-to-write", replicas_to_write),
     fixed("notify-keyspace-events", |_, _| String::new()),
     fixed("port", |server, shard| server.own_port(shard).to_string()),
     fixed("proto-max-bulk-len", |_, _| VALUE_SIZE_MAX.to_string()),
@@ -95,6 +100,8 @@ const PARAMETERS: &[Parameter] = &[
         set_password,
     ),
     fixed("save", |_, _| String::new()),
+    fixed("slave-read-only", |_, _| "yes".to_owned()),
+    fixed("slave-serve-stale-data", |_, _| "no".to_owned()),
     changeable(
         "slowlog-log-slower-than",
         |server, _| server.stats.slow_log.threshold_us.load(Relaxed).to_string(),
@@ -222,13 +229,21 @@ pub fn config_help<'a>(context: &mut Context<'_>, _: &Arguments<'a>) -> Action<'
 
 /// CONFIG GET.
 pub fn config_get<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<'a> {
-    let is_asked = |parameter: &&Parameter| {
-        arguments.iter().skip(2).any(|pattern| glob::matches(pattern, parameter.name.as_bytes(), true))
-    };
-    let asked: Vec<&Parameter> = PARAMETERS.iter().filter(is_asked).collect();
+    let mut asked: Vec<(&[u8], &Parameter)> = Vec::new();
+    for pattern in arguments.iter().skip(2) {
+        // A plain name is told as it was asked for, so that whoever did finds it.
+        let is_name = !pattern.iter().any(|byte| b"[*?".contains(byte));
+        let fits = |parameter: &&Parameter| glob::matches(pattern, parameter.name.as_bytes(), true);
+        for parameter in PARAMETERS.iter().filter(fits) {
+            let name = if is_name { pattern } else { parameter.name.as_bytes() };
+            if !asked.iter().any(|(other, _)| *other == name) {
+                asked.push((name, parameter));
+            }
+        }
+    }
     context.out.map(asked.len());
-    for parameter in asked {
-        context.out.bulk(parameter.name.as_bytes());
+    for (name, parameter) in asked {
+        context.out.bulk(name);
         context.out.bulk((parameter.get)(context.server, context.shard).as_bytes());
     }
     Action::Done

@@ -9,7 +9,7 @@ use super::{
         registry,
         server::{REDIS_VERSION, Server},
         stats::{CommandCounts, bucket_bound_us},
-        topology::{Node, nodes_of, shard_id},
+        topology::{Node, known_primary, nodes_of, shard_id},
     },
     config::memory_max,
 };
@@ -61,8 +61,7 @@ pub fn info<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<
         let wishes = arguments.iter().skip(1).map(<[u8]>::to_ascii_lowercase);
         let fits = |wish: &[u8]| match wish {
             b"default" => is_default,
-            b"everything" => true,
-            b"all" => name != "modules",
+            b"all" | b"everything" => true,
             wish => wish == name.as_bytes(),
         };
         if arguments.len() == 1 { is_default } else { wishes.into_iter().any(|wish| fits(&wish)) }
@@ -153,21 +152,30 @@ fn human(bytes: u64) -> String {
 }
 
 fn memory(view: &View<'_>, text: &mut Text) {
+    let server = view.server;
     let used = view.sum(|status| status.store_bytes);
+    let shards = || server.visible_shards(view.shard).map(|shard| &server.shards[shard as usize]);
+    let peak = shards().map(|shard| shard.store_bytes_peak.load(Relaxed)).sum::<u64>().max(used);
     let resident = ProcessUsage::read().map_or(0, |usage| usage.resident_bytes);
     let system = rustix::system::sysinfo();
     let total = system.totalram as u64 * u64::from(system.mem_unit);
-    let max = memory_max(view.server, view.shard);
-    let sizes =
-        [("used_memory", used), ("used_memory_rss", resident), ("total_system_memory", total), ("maxmemory", max)];
+    let max = memory_max(server, view.shard);
+    let sizes = [
+        ("used_memory", used),
+        ("used_memory_rss", resident),
+        ("used_memory_peak", peak),
+        ("total_system_memory", total),
+        ("maxmemory", max),
+    ];
     for (name, bytes) in sizes {
         text.line(name, bytes);
         text.line(&format!("{name}_human"), human(bytes));
     }
+    text.line("used_memory_peak_perc", format_args!("{:.2}%", used as f64 * 100.0 / peak.max(1) as f64));
     text.line("used_memory_dataset", used);
     text.line("maxmemory_policy", "noeviction");
-    text.line("mem_fragmentation_ratio", format_args!("{:.2}", resident as f64 / used.max(1) as f64));
-    text.line("mem_clients_normal", view.server.clients.all().iter().map(|client| client.memory_bytes()).sum::<u64>());
+    text.line("mem_fragmentation_ratio", format_args!("{:.2}", server.fragmentation_ratio(resident)));
+    text.line("mem_clients_normal", server.clients.all().iter().map(|client| client.memory_bytes()).sum::<u64>());
     text.line("mem_allocator", "mimalloc");
     text.line("active_defrag_running", 0);
     text.line("lazyfree_pending_objects", 0);
@@ -209,6 +217,7 @@ fn stats(view: &View<'_>, text: &mut Text) {
     text.line("instantaneous_input_kbps", format_args!("{:.2}", input / 1024.0));
     text.line("instantaneous_output_kbps", format_args!("{:.2}", output / 1024.0));
     text.line("rejected_connections", totals.rejected_connections);
+    text.line("expired_keys", totals.expired_keys);
     text.line("evicted_keys", 0);
     text.line("evicted_clients", totals.evicted_connections);
     text.line("keyspace_hits", totals.hits);
@@ -238,7 +247,7 @@ fn replication(view: &View<'_>, text: &mut Text) {
             text.line(&name, format_args!("ip={host},port={port},state=online,offset={durable},lag=0"));
         }
     } else {
-        let primary = nodes.iter().find(|node| node.is_primary);
+        let primary = known_primary(&nodes);
         let is_up = primary.is_some_and(|node| node.is_up)
             && server.shards[shard as usize].primary(server.identity.servers).is_some();
         text.line("role", "slave");

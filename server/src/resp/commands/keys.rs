@@ -162,14 +162,16 @@ fn run_on_two<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>, opcode: 
 
 /// COPY.
 pub fn copy<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<'a> {
-    let mut flags = 0;
+    let (mut flags, mut is_elsewhere) = (0, false);
     let mut index = 3;
     while index < arguments.len() {
         let option = arguments.get(index);
         match arguments.find(index + 1) {
             _ if is_option(option, "replace") => flags = REPLACE,
             Some(database) if is_option(option, "db") => {
-                if !is_own_database(context, database) {
+                // Redis has these in cluster mode, too, though it does not use them.
+                is_elsewhere = context.server.is_cluster() && matches!(integer(database), Some(1..16));
+                if !is_elsewhere && !is_own_database(context, database) {
                     return Action::Done;
                 }
                 index += 1;
@@ -180,6 +182,10 @@ pub fn copy<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<
             }
         }
         index += 1;
+    }
+    if is_elsewhere {
+        context.out.error("ERR Copying to another database is not allowed in cluster mode");
+        return Action::Done;
     }
     if arguments.get(1) == arguments.get(2) {
         context.out.error("ERR source and destination objects are the same");

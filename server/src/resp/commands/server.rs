@@ -7,7 +7,7 @@ use super::{
         arguments::Arguments,
         context::{Action, AdminRequest, Context},
         numbers::{NOT_AN_INTEGER, integer, timeout_ms},
-        topology::{Node, nodes_of},
+        topology::{Node, known_primary, nodes_of},
     },
     connection::SYNTAX_ERROR,
     help::{help, subcommand_error},
@@ -43,7 +43,7 @@ pub fn role<'a>(context: &mut Context<'_>, _: &Arguments<'a>) -> Action<'a> {
             out.bulk(backup.durable.to_string().as_bytes());
         }
     } else {
-        let primary = nodes.iter().find(|node| node.is_primary);
+        let primary = known_primary(&nodes);
         let state: &[u8] = if primary.is_some_and(|node| node.is_up) { b"connected" } else { b"connect" };
         out.array(5);
         out.bulk(b"slave");
@@ -61,7 +61,7 @@ pub fn wait<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<
         context.out.error(NOT_AN_INTEGER);
         return Action::Done;
     };
-    let timeout_ms = match timeout_ms(arguments.get(2)) {
+    let timeout_ms = match timeout_ms(arguments.get(2), context.wall_ns) {
         Ok(timeout_ms) => timeout_ms,
         Err(error) => {
             context.out.error(error.text());
@@ -88,7 +88,7 @@ pub fn wait<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<
 pub fn waitaof<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action<'a> {
     let local = integer(arguments.get(1));
     let copies = integer(arguments.get(2));
-    let timeout = timeout_ms(arguments.get(3));
+    let timeout = timeout_ms(arguments.get(3), context.wall_ns);
     let error = match (local, copies, &timeout) {
         (None, ..) => NOT_AN_INTEGER,
         (Some(local), ..) if !(0..=1).contains(&local) => "ERR value is out of range, value must between 0 and 1",
@@ -182,7 +182,10 @@ pub fn failover<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Act
 
 /// The server that is to become primary, if one was named.
 fn read_failover(context: &Context<'_>, arguments: &Arguments<'_>) -> Result<Option<u8>, &'static str> {
-    let (mut target, mut has_timeout, mut is_abort, mut is_forced) = (None, false, false, false);
+    if arguments.len() == 2 && arguments.is(1, "abort") {
+        return Err("ERR No failover in progress.");
+    }
+    let (mut target, mut has_timeout, mut is_forced) = (None, false, false);
     let mut index = 1;
     while index < arguments.len() {
         let more = arguments.len() - index - 1;
@@ -193,9 +196,6 @@ fn read_failover(context: &Context<'_>, arguments: &Arguments<'_>) -> Result<Opt
             }
             has_timeout = true;
             index += 2;
-        } else if arguments.is(index, "abort") && !is_abort {
-            is_abort = true;
-            index += 1;
         } else if arguments.is(index, "to") && more >= 2 && target.is_none() {
             target = Some((arguments.get(index + 1), integer(arguments.get(index + 2)).ok_or(NOT_AN_INTEGER)?));
             index += 3;
@@ -205,9 +205,6 @@ fn read_failover(context: &Context<'_>, arguments: &Arguments<'_>) -> Result<Opt
         } else {
             return Err(SYNTAX_ERROR);
         }
-    }
-    if is_abort {
-        return Err("ERR No failover in progress.");
     }
     let server = context.server;
     if !server.is_primary_for(context.shard) {

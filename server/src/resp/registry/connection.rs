@@ -63,7 +63,8 @@ const CLIENT: &[Spec] = &[
     client("no-evict", 3, NOSCRIPT | ADMIN, "7.0.0", client_no_evict)
         .about("<ON | OFF>", "Exempts the connection from being closed when all together hold too much memory."),
     client("no-touch", 3, NOSCRIPT, "7.2.0", client_no_touch)
-        .about("<ON | OFF>", "Lets the connection's commands not count as use of their keys."),
+        .about("<ON | OFF>", "Lets the connection's commands not count as use of their keys.")
+        .differs("Without effect but in `CLIENT LIST`: they never do."),
     client("pause", -3, NOSCRIPT | ADMIN, "2.9.50", client_pause)
         .about("timeout [WRITE | ALL]", "Lets all connections of the server wait for a while."),
     client("reply", 3, BARRIER | NOSCRIPT, "3.2.0", client_reply).about("<ON | OFF | SKIP>", "Switches answers off and on."),

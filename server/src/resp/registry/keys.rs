@@ -66,7 +66,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("keys", 2, READONLY | CAT_DANGEROUS, "1.0.0", keys)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
         .about("pattern", "Lists the keys that match a pattern.")
-        .differs("An error if a shard has more than 4 MiB of them: use `SCAN`."),
+        .differs("An error if a shard has more than 4 MiB of them, or some millions of keys to look at: use `SCAN`."),
     Spec::new("object", -2, 0, Group::Generic, "2.2.3", object).about("", "Looks into keys.").contains(&[
         spec("encoding", 3, READONLY, "2.2.3", object_encoding)
             .of("object")
@@ -78,7 +78,8 @@ pub const COMMANDS: &[Spec] = &[
             .of("object")
             .keys(2, 2, 1, READ)
             .tips(&["nondeterministic_output"])
-            .about("key", "Tells how long a key has not been used."),
+            .about("key", "Tells how long a key has not been used.")
+            .differs("Tells how long ago its value was written: when keys are read is not kept."),
     ]),
     spec("persist", 2, WRITE | FAST, "2.2.0", persist).key(UPDATE).about("key", "Lets a key no longer expire."),
     spec("pexpire", -3, WRITE | FAST, "2.6.0", pexpire)
@@ -115,7 +116,7 @@ pub const COMMANDS: &[Spec] = &[
         .keys(1, -1, 1, READ)
         .tips(SUM)
         .about("key ...", "Marks keys as used and counts them.")
-        .differs(SPLIT),
+        .differs("Only counts them, as `EXISTS`: when keys are read is not kept. Keys of several shards are dealt with at one moment per shard."),
     spec("ttl", 2, READONLY | FAST, "1.0.0", ttl)
         .key(ACCESS)
         .tips(&["nondeterministic_output"])

@@ -41,7 +41,7 @@ pub const COMMANDS: &[Spec] = &[
         .contains(CONFIG),
     spec("failover", -1, ADMIN | NOSCRIPT | STALE, "6.2.0", failover)
         .about("[TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]", "Lets another server become primary.")
-        .differs("A handover of every shard that this server is primary of: nothing is lost, `FORCE` is not needed and refused, and it cannot be aborted."),
+        .differs("A handover of every shard that this server is primary of: nothing is lost, `FORCE` is not needed and refused, and it cannot be aborted. Not in a transaction, whose own connection would end by it."),
     spec("info", -1, LOADING | STALE | CAT_DANGEROUS, "1.0.0", info)
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .about("[section ...]", "Tells how the server is.")
@@ -96,7 +96,8 @@ const COMMAND: &[Spec] = &[
     command_("help", 2, "5.0.0", command_help).about("", "Lists the subcommands."),
     command_("info", -2, "2.8.13", command_info)
         .tips(ANY_ORDER)
-        .about("[command-name ...]", "Tells how commands are called."),
+        .about("[command-name ...]", "Tells how commands are called.")
+        .differs("Without the notes for people in the key specifications of `GETEX` and `SET`."),
     command_("list", -2, "7.0.0", command_list).tips(ANY_ORDER).about(
         "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",
         "Lists the names of the commands.",

@@ -72,6 +72,12 @@ pub const UNSUPPORTED: &[(&str, &str, &str)] = &[
         "servers, shards and slots are fixed when a cluster is formatted; `FAILOVER` hands over",
     ),
     (
+        "subcommands of SENTINEL",
+        "SENTINEL|CONFIG SENTINEL|DEBUG SENTINEL|FAILOVER SENTINEL|FLUSHCONFIG SENTINEL|INFO-CACHE SENTINEL|IS-MASTER-DOWN-BY-ADDR \
+         SENTINEL|MONITOR SENTINEL|PENDING-SCRIPTS SENTINEL|REMOVE SENTINEL|RESET SENTINEL|SET SENTINEL|SIMULATE-FAILURE",
+        "there is one master, which is not chosen by sentinels, and nothing of them to be set; `FAILOVER` hands over",
+    ),
+    (
         "other subcommands",
         "CONFIG|REWRITE LATENCY|DOCTOR LATENCY|GRAPH MEMORY|DOCTOR MEMORY|MALLOC-STATS MEMORY|PURGE MEMORY|STATS OBJECT|FREQ OBJECT|REFCOUNT PUBSUB|SHARDCHANNELS PUBSUB|SHARDNUMSUB",
         "they tell of what is not there",
