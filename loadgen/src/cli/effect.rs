@@ -94,7 +94,11 @@ mod tests {
             refused(&format!("load --targets 127.0.0.1:1 {options}"), option);
             assert!(parse(&format!("run --servers 3 --rate 1k {options}")).is_ok());
         }
-        assert!(parse("run --targets 127.0.0.1:1 --rate 1k").is_ok());
+        for line in ["run --rate 1k", "sweep --rates 1k", "load"] {
+            assert!(
+                parse(&format!("{line} --targets 127.0.0.1:1 --results x --name y --keys 1k --timeout 1s")).is_ok()
+            );
+        }
         assert!(parse("run --targets 127.0.0.1:1 --rate 1k --shards 2").is_ok(), "a shard has a port of its own");
     }
 

@@ -90,6 +90,8 @@ pub enum Command {
 
 /// Options of every command that writes a result.
 #[derive(Debug, Clone, Args)]
+// Without a heading of its own it would be below the one of the options before it.
+#[command(next_help_heading = "Result")]
 pub struct ResultOptions {
     /// The folder in which the result's own folder `<utc>-<sha7>-<scenario>` is made.
     #[arg(long, value_name = "DIR", default_value = "results")]
