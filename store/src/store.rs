@@ -139,6 +139,12 @@ impl Store {
         self.table.len()
     }
 
+    /// The keys that have expired at `now_ns`, in nanoseconds since 1970, and were not removed yet: the longest expired first.
+    pub fn expired_keys(&self, now_ns: u64) -> impl Iterator<Item = &[u8]> {
+        let expired = self.expiry.range(..=(now_ns, u64::MAX));
+        expired.map(|(&(_, creation), &slot)| self.entry(self.slots.find(slot, creation)).key())
+    }
+
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -210,6 +210,55 @@ fn keys_are_counted_listed_and_drawn_without_those_that_have_expired() {
 }
 
 /// A small program could otherwise keep every replica busy for hours, and nothing else would be done meanwhile.
+/// It answered nil where nearly all keys had expired and were not removed yet.
+#[test]
+fn the_last_key_is_drawn_among_any_number_that_have_expired() {
+    let mut store = store(9);
+    let lasting = |index: u32| if index == 49_000 { 0 } else { EPOCH_MS + 10 };
+    for start in (0..50_000).step_by(1000) {
+        let set = |index: u32| {
+            let key = index.to_string();
+            let set = call(Opcode::Set, &[key.as_bytes(), b"v"]);
+            let expire = Call(Opcode::Expire, flags::ABSOLUTE, vec![key.into_bytes(), int(lasting(index))]);
+            if lasting(index) == 0 { vec![set] } else { vec![set, expire] }
+        };
+        let program: Vec<Call> = (start..start + 1000).flat_map(set).collect();
+        transact(&mut store, ns(EPOCH_MS), &[(u64::from(start) + 1, build(&program))]);
+    }
+    for draw in 0..20 {
+        let (_, drawn) = query(&store, ns(EPOCH_MS + 10), &[call(Opcode::RandomKey, &[&int(draw)])]);
+        assert_eq!(drawn, [Answer::Bulk(b"49000".to_vec())]);
+    }
+}
+
+/// What a primary puts into the log so that expired keys go away by themselves.
+#[test]
+fn asking_for_a_later_expiry_before_1970_removes_expired_keys_and_changes_no_others() {
+    let mut store = store(11);
+    let [expired, lasting, plain, again] = [0, 1, 2, 3].map(key);
+    let set = |key: &[u8]| call(Opcode::Set, &[key, b"v"]);
+    let expire = |key: &[u8], ms: i64| Call(Opcode::Expire, flags::ABSOLUTE, vec![key.to_vec(), int(ms)]);
+    let made = [
+        vec![set(&expired), expire(&expired, EPOCH_MS + 5), set(&again), expire(&again, EPOCH_MS + 5)],
+        vec![set(&lasting), expire(&lasting, EPOCH_MS + 50), set(&plain)],
+    ];
+    let numbered: Vec<_> = (1..).zip(made.iter().map(|calls| build(calls))).collect();
+    transact(&mut store, ns(EPOCH_MS), &numbered);
+    assert_eq!(store.expired_keys(ns(EPOCH_MS + 4)).count(), 0);
+    let found: BTreeSet<Vec<u8>> = store.expired_keys(ns(EPOCH_MS + 5)).map(<[u8]>::to_vec).collect();
+    assert_eq!(found, BTreeSet::from([expired.clone(), again.clone()]));
+    // One of them is written again before the program's turn comes.
+    let ask = |key: &Vec<u8>| Call(Opcode::Expire, flags::GT | flags::ABSOLUTE, vec![key.clone(), int(0)]);
+    let asked = [&expired, &lasting, &plain, &again].map(ask);
+    let programs = [(3, build(&[set(&again)])), (4, build(&asked))];
+    let answers = transact(&mut store, ns(EPOCH_MS + 5), &programs);
+    assert_eq!(answers[1].1, [0; 4].map(Answer::Integer), "no expiry is set");
+    store.check().expect("a consistent store");
+    let reads = [&lasting, &again].map(|key| call(Opcode::TimeToLive, &[key]));
+    assert_eq!(query(&store, ns(EPOCH_MS + 5), &reads).1, [Answer::Integer(45), Answer::Integer(-1)]);
+    assert_eq!(store.len(), 3);
+}
+
 #[test]
 fn a_program_of_much_work_comes_to_its_end() {
     let mut store = store(1);

@@ -10,6 +10,7 @@ pub mod checkpoints;
 pub mod clock;
 pub mod connections;
 mod disk;
+mod expire;
 mod front;
 mod front_admin;
 mod handover;
@@ -160,6 +161,10 @@ pub struct Core {
     /// As primary: op of the log up to which nobody here looked at what requests do to watched keys.
     watches_from_op: u64,
     read_scratch: Vec<u8>,
+    /// A connection that is closed: it asked for what this shard has put into the log by itself.
+    nobody: ConnectionRef,
+    /// Op of the last program that comes across expired keys.
+    expired_op: u64,
 }
 
 /// The memory that batches are built in: pooled, aligned for direct I/O, padded with zeroes to whole sectors.

@@ -66,6 +66,9 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
             is_other.then(|| Rc::new(Peer::new(id as u8, address.to_string(), shard)))
         })
         .collect();
+    let mut connections = ConnectionTable::bounded(options.client_bytes_max);
+    let (nobody, _) = connections.open();
+    connections.close(nobody);
     let core = Core {
         shard,
         identity,
@@ -75,7 +78,7 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         replica_role: Role::Recovering,
         machine: recovery.machine,
         applies: VecDeque::new(),
-        connections: ConnectionTable::bounded(options.client_bytes_max),
+        connections,
         origins: Default::default(),
         reads: Default::default(),
         peers,
@@ -96,6 +99,8 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         watchers: Default::default(),
         watches_from_op: 0,
         read_scratch: Vec::new(),
+        nobody,
+        expired_op: 0,
     };
     let shard = Rc::new(Shard {
         core: RefCell::new(core),
@@ -137,6 +142,7 @@ async fn serve(
     tokio_uring::spawn(super::turn::turn_loop(shard.clone()));
     tokio_uring::spawn(super::turn::apply_loop(shard.clone()));
     tokio_uring::spawn(super::report::report_loop(shard.clone()));
+    tokio_uring::spawn(super::expire::expire_loop(shard.clone()));
     tokio_uring::spawn(super::report::command_loop(shard.clone(), commands));
     let peers: Vec<Rc<Peer>> = shard.core.borrow().peers.iter().flatten().cloned().collect();
     for peer in peers {

@@ -89,12 +89,13 @@ impl Store {
                 return Some(entry);
             }
         }
-        // Nearly all have expired.
-        if !work.take(self.walk_steps() + KEY_STEPS * SCAN_KEYS_MAX as u64) {
-            return None;
-        }
-        let mut entries = self.slots.slots().flat_map(|slot| self.entries_from(slot, 0)).take(SCAN_KEYS_MAX);
-        entries.find(|(_, entry)| !entry.is_expired(now_ns)).map(|(_, entry)| entry)
+        // Nearly all have expired: the first one that has not.
+        work.take(self.walk_steps());
+        let mut entries = self.slots.slots().flat_map(|slot| self.entries_from(slot, 0));
+        entries
+            .find(|(_, entry)| !work.take(KEY_STEPS) || !entry.is_expired(now_ns))
+            .map(|(_, entry)| entry)
+            .filter(|entry| !entry.is_expired(now_ns))
     }
 
     fn answer_keys(&self, now_ns: u64, command: &Command<'_>, work: &mut Work, out: &mut ResultWriter<'_>) {
