@@ -255,6 +255,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_whose_time_was_up_when_it_was_set_was_touched() {
+        let past: &[&[u8]] = &[b"a", b"1", &1i64.to_le_bytes(), b""];
+        let set = [(Opcode::SetWith, lockstep_proto::program::flags::ABSOLUTE, past)];
+        let mut store = store();
+        store.watch(b"a", 0);
+        apply(&mut store, 1, TIME_NS, &set);
+        assert_eq!((store.len(), store.is_touched_since(b"a", 0, 0)), (0, true));
+    }
+
+    #[test]
     fn a_change_of_the_expiry_touches_a_key_even_if_it_is_the_same_again() {
         let absolute = lockstep_proto::program::flags::ABSOLUTE;
         let at = |ms: i64| (2_000_000_000_000 + ms).to_le_bytes();

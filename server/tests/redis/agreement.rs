@@ -14,6 +14,8 @@ pub struct Agreement {
     has_expired: bool,
     /// Whether a connection was given a name in a HELLO that was refused: Redis 7.0 has taken it by then, 7.2 reads all options first.
     is_name_unclear: [bool; 2],
+    /// Whether ours has refused a transaction on purpose: what comes after it is not comparable.
+    is_apart: bool,
 }
 
 /// Seconds that may lie between one server's answer and the other's.
@@ -25,6 +27,9 @@ const TIME_MIN: i64 = 100;
 impl Agreement {
     /// Whether the answers to a step agree.
     pub fn holds(&mut self, step: &Step, left: &Answer, right: &Answer) -> bool {
+        if self.is_apart {
+            return true;
+        }
         let command = match &step.action {
             Action::Command(command) => command,
             Action::Pause(_) => {
@@ -58,7 +63,10 @@ impl Agreement {
                 pairs.all(|(command, (left, right))| self.agree(step.connection, command, left, right))
             }
             // A step of a scan may have to go on in the next shard.
-            _ if begins(right, "CROSSSLOT ") && queued.iter().any(|command| is_named_in(&["SCAN"], command)) => true,
+            _ if begins(right, "CROSSSLOT ") && queued.iter().any(|command| is_named_in(&["SCAN"], command)) => {
+                self.is_apart = true;
+                true
+            }
             _ => left == right,
         }
     }
@@ -79,7 +87,7 @@ impl Agreement {
             return true;
         }
         if is_named_in(&["CLIENT GETNAME", "CLIENT INFO"], command) && self.is_name_unclear[connection] {
-            return same_kind(left, right) || right.body == Body::Null;
+            return same_kind(left, right) || is_null(right);
         }
         if left.is_error() || right.is_error() {
             return false;
@@ -103,7 +111,7 @@ impl Agreement {
             (b"CLIENT", b"ID" | b"LIST") | (b"INFO" | b"ROLE" | b"WAIT", _) => same_kind(left, right),
             (b"CLIENT", b"INFO") => client(left) == client(right),
             // Redis finds keys there that have expired.
-            (b"MEMORY", b"USAGE") => same_kind(left, right) || (self.has_expired && right.body == Body::Null),
+            (b"MEMORY", b"USAGE") => same_kind(left, right) || (self.has_expired && is_null(right)),
             (b"SLOWLOG", b"GET" | b"LEN") | (b"LATENCY", b"RESET" | b"HISTOGRAM") => same_kind(left, right),
             (b"HELLO", _) => hello(left) == hello(right),
             // Ours knows other commands than Redis 7.0.
@@ -140,6 +148,10 @@ fn is_deliberate(command: &[Vec<u8>], redis: &Reply, ours: &Reply) -> bool {
 
 fn begins(reply: &Reply, text: &str) -> bool {
     reply.is_error() && reply.text().is_some_and(|found| found.starts_with(text.as_bytes()))
+}
+
+fn is_null(reply: &Reply) -> bool {
+    reply.kind == b'_' || reply.body == Body::Null
 }
 
 fn same_kind(left: &Reply, right: &Reply) -> bool {

@@ -31,6 +31,7 @@ const FOUND: &[(&str, &[&str])] = &[
         &["FAILOVER ABORT TO a 1", "FAILOVER TO a 1 ABORT", "FAILOVER ABORT", "FAILOVER ABORT ABORT"],
     ),
     ("BGSAVE in a transaction", &["MULTI", "SET a 1", "BGSAVE", "GET a", "EXEC"]),
+    ("a SET whose time is up touches a key", &["WATCH c", "SET c c EXAT 1", "MULTI", "PING", "EXEC"]),
     ("CLIENT INFO names itself", &["CLIENT INFO", "CLIENT SETNAME x", "CLIENT INFO"]),
 ];
 

@@ -58,6 +58,8 @@ impl Run<'_, '_> {
                 _ => 0,
             };
             if is_expired(expiry_ns, self.moment.timestamp_ns) {
+                // It is set, and gone at once: that touches a key that was not there either.
+                self.store.watched.touch(place.probe.hash, self.moment.revision);
                 self.remove(place);
             } else {
                 self.write(place, key, value, expiry_ns, Encoding::Plain);
