@@ -401,7 +401,7 @@ impl Link {
         if !self.is_in_doubt(now) {
             return false;
         }
-        let not_before = self.doubt.arise(now);
+        let not_before = self.look_backoff.arise(now);
         not_before.into_iter().for_each(|at| self.wake.lower(at));
         not_before.is_none()
     }

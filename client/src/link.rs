@@ -28,7 +28,7 @@ use crate::{
     search::{Search, look_for_newer},
     session::Session,
     socket::{Outgoing, PIECE_SIZE, Socket},
-    timer::{Backoff, Doubt, Outage, RetryBudget, Wake},
+    timer::{Backoff, LookBackoff, Outage, RetryBudget, Wake},
     topology::Directory,
 };
 
@@ -54,7 +54,7 @@ pub(crate) struct Link {
     /// The time without a server that takes requests; `None` while there is one, as far as is known.
     pub(crate) outage: Option<Outage>,
     /// When to look for a newer primary, as long as the present one owes answers for long.
-    pub(crate) doubt: Doubt,
+    pub(crate) look_backoff: LookBackoff,
     /// The highest view heard of.
     pub(crate) view: u64,
     /// The server that is connected; `None` while there is no connection.
@@ -102,7 +102,7 @@ impl Link {
             backoff: Backoff::new(options.backoff_min, options.backoff_max),
             budget: RetryBudget::new(options.retry_budget, now),
             outage: None,
-            doubt: Doubt::default(),
+            look_backoff: LookBackoff::default(),
             view: 0,
             peer: None,
             owed_since: None,
@@ -251,7 +251,7 @@ impl Link {
                         break kind;
                     }
                     if look.is_none() && self.is_look_due(now) {
-                        self.doubt.begin_look(now, rand::random_range(0.0..=1.0));
+                        self.look_backoff.begin_look(now, rand::random_range(0.0..=1.0));
                         let search = resting_search.take().unwrap_or_else(|| self.new_search());
                         look = Some(Box::pin(look_for_newer(search, self.view)));
                     }
@@ -259,11 +259,11 @@ impl Link {
                 (search, found) = async { look.as_mut().expect("somebody looks").await }, if look.is_some() => {
                     look = None;
                     if let Some(socket) = found {
-                        self.doubt = Doubt::default();
+                        self.look_backoff = LookBackoff::default();
                         return Ended::Superseded(Box::new(socket));
                     }
                     resting_search = Some(search);
-                    let next_at = self.doubt.end_look(Instant::now());
+                    let next_at = self.look_backoff.end_look(Instant::now());
                     self.wake.lower(next_at);
                 }
             }

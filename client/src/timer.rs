@@ -109,17 +109,17 @@ const CALM: Duration = Duration::from_secs(1);
 /// When to look whether there is a newer primary, while the present one has owed an answer for long: at once, and then after pauses
 /// that double.
 #[derive(Debug, Default)]
-pub(crate) struct Doubt {
+pub(crate) struct LookBackoff {
     looks: u32,
     next_look_at: Option<Instant>,
     last_at: Option<Instant>,
 }
 
-impl Doubt {
+impl LookBackoff {
     /// An answer is owed for long. When to look: not before this instant, or at once.
     pub(crate) fn arise(&mut self, now: Instant) -> Option<Instant> {
         if self.last_at.replace(now).is_some_and(|last_at| now.saturating_duration_since(last_at) >= CALM) {
-            *self = Doubt { last_at: Some(now), ..Doubt::default() };
+            *self = LookBackoff { last_at: Some(now), ..LookBackoff::default() };
         }
         self.next_look_at.filter(|at| *at > now)
     }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     /// The pauses between `count` looks that are made as soon as they may be, in milliseconds.
-    fn look_pauses_ms(doubt: &mut Doubt, mut now: Instant, count: usize, chance: f64) -> Vec<u128> {
+    fn look_pauses_ms(doubt: &mut LookBackoff, mut now: Instant, count: usize, chance: f64) -> Vec<u128> {
         let pause = |_| {
             assert_eq!(doubt.arise(now), None, "it is time");
             doubt.begin_look(now, chance);
@@ -247,16 +247,16 @@ mod tests {
     #[test]
     fn looks_for_a_newer_primary_begin_at_once_and_come_ever_more_rarely() {
         let start = Instant::now();
-        let longest = look_pauses_ms(&mut Doubt::default(), start, 9, 1.0);
+        let longest = look_pauses_ms(&mut LookBackoff::default(), start, 9, 1.0);
         assert_eq!(longest, [20, 40, 80, 160, 320, 640, 1000, 1000, 1000]);
-        let shortest = look_pauses_ms(&mut Doubt::default(), start, 9, 0.0);
+        let shortest = look_pauses_ms(&mut LookBackoff::default(), start, 9, 0.0);
         assert_eq!(shortest, [11, 20, 40, 80, 160, 320, 500, 500, 500], "the first look ends after its half pause");
     }
 
     #[test]
     fn a_look_that_takes_long_is_followed_by_a_pause_all_the_same() {
         let start = Instant::now();
-        let mut doubt = Doubt::default();
+        let mut doubt = LookBackoff::default();
         doubt.begin_look(start, 1.0);
         let late = start + Duration::from_secs(2);
         assert_eq!(doubt.end_look(late), late + Duration::from_millis(10));
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn looks_that_take_longer_than_a_calm_time_still_grow_apart() {
         let mut now = Instant::now();
-        let mut doubt = Doubt::default();
+        let mut doubt = LookBackoff::default();
         for _ in 0..9 {
             doubt.arise(now);
             doubt.begin_look(now, 1.0);
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_doubt_right_after_another_goes_on_with_its_pauses_and_one_after_a_calm_time_begins_anew() {
         let start = Instant::now();
-        let mut doubt = Doubt::default();
+        let mut doubt = LookBackoff::default();
         look_pauses_ms(&mut doubt, start, 9, 1.0);
         // The ninth look was made 3260 ms after the first one, and the tenth is due at 4260 ms.
         let soon = start + Duration::from_millis(4100);

@@ -59,18 +59,18 @@ struct State {
     out_since: Option<Instant>,
     /// Whether a primary was found since answers have stopped: it did not serve.
     has_found_in_vain: bool,
-    doubt: Doubt,
+    look_pace: LookPace,
 }
 
 /// When to look for another primary although there is one.
 #[derive(Default)]
-struct Doubt {
+struct LookPace {
     since: Option<Instant>,
     last_at: Option<Instant>,
     next_look_at: Option<Instant>,
 }
 
-impl Doubt {
+impl LookPace {
     /// The primary owes an answer for long. Whether it is time to look for another one; the next time is then set. `chance`, from 0 to 1,
     /// spreads those of many threads and processes.
     fn is_look_due(&mut self, now: Instant, chance: f64) -> bool {
@@ -111,7 +111,7 @@ impl Scout {
             is_searching: false,
             out_since: None,
             has_found_in_vain: false,
-            doubt: Doubt::default(),
+            look_pace: LookPace::default(),
         };
         Self {
             access,
@@ -208,7 +208,7 @@ impl Scout {
         let now = Instant::now();
         {
             let mut state = self.state.borrow_mut();
-            if state.is_searching || !state.doubt.is_look_due(now, chance()) {
+            if state.is_searching || !state.look_pace.is_look_due(now, chance()) {
                 return;
             }
         }
@@ -250,7 +250,12 @@ mod tests {
     use super::*;
 
     /// When looks are made, in ms after the first one, if the primary is in doubt at every one of `doubts_ms`.
-    fn looks_ms(doubt: &mut Doubt, start: Instant, doubts_ms: impl IntoIterator<Item = u64>, chance: f64) -> Vec<u64> {
+    fn looks_ms(
+        doubt: &mut LookPace,
+        start: Instant,
+        doubts_ms: impl IntoIterator<Item = u64>,
+        chance: f64,
+    ) -> Vec<u64> {
         let is_due = |ms: &u64| doubt.is_look_due(start + Duration::from_millis(*ms), chance);
         doubts_ms.into_iter().filter(is_due).collect()
     }
@@ -258,12 +263,12 @@ mod tests {
     #[test]
     fn looks_are_as_frequent_as_a_failover_needs_and_then_ever_rarer() {
         let start = Instant::now();
-        let looks = looks_ms(&mut Doubt::default(), start, 0..60_000, 1.0);
+        let looks = looks_ms(&mut LookPace::default(), start, 0..60_000, 1.0);
         assert_eq!(looks[..9], [0, 20, 40, 60, 80, 100, 120, 140, 160]);
         let pauses: Vec<u64> = looks.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(pauses.is_sorted() && pauses.ends_with(&[1000, 1000]), "{pauses:?}");
         assert!(looks.len() < 100, "{}", looks.len());
-        let hasty = looks_ms(&mut Doubt::default(), start, 0..60_000, 0.0);
+        let hasty = looks_ms(&mut LookPace::default(), start, 0..60_000, 0.0);
         assert!(hasty.len() > looks.len() && hasty.len() < 200, "{}", hasty.len());
         assert_eq!(hasty[hasty.len() - 1] - hasty[hasty.len() - 2], 500);
     }
@@ -271,7 +276,7 @@ mod tests {
     #[test]
     fn a_slow_cluster_is_one_doubt_and_a_calm_time_ends_it() {
         let start = Instant::now();
-        let mut doubt = Doubt::default();
+        let mut doubt = LookPace::default();
         // Each request is in doubt for 50 ms, and answered.
         let doubts = (0..30_000).filter(|ms| ms % 200 < 50);
         let looks = looks_ms(&mut doubt, start, doubts, 1.0);
