@@ -7,6 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -141,22 +143,62 @@ struct Group {
     frames: Vec<u8>,
 }
 
+/// Prepares to be appended.
+struct Job {
+    group: u64,
+    prepares: u64,
+    in_flight: u64,
+}
+
+/// A thread with a journal, and the one ring that all its appends go through: a ring stays for as long as the process does, so one for
+/// each measurement would use up the process's descriptors.
+struct Appender {
+    jobs: Option<Sender<Job>>,
+    times: Receiver<Duration>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Appender {
+    fn start() -> Appender {
+        let ((jobs, to_do), (done, times)) = (channel::<Job>(), channel());
+        let run = move || async move {
+            let journal = Rc::new(Journal::format().expect("a journal in the target folder"));
+            // Nothing else runs on this thread, so it may as well wait for the next job without its ring.
+            while let Ok(Job { group, prepares, in_flight }) = to_do.recv() {
+                let requests = Rc::new(Group { count: group, frames: puts_in_order(group) });
+                let time = append_all(journal.clone(), requests, prepares, in_flight).await;
+                done.send(time).expect("the bench waits for it");
+            }
+        };
+        let thread = std::thread::spawn(|| uring::start(Duration::ZERO, run()).expect("io_uring on this host"));
+        Appender { jobs: Some(jobs), times, thread: Some(thread) }
+    }
+
+    fn append(&self, job: Job) -> Duration {
+        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).expect("the appender runs");
+        self.times.recv().expect("the appender runs")
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // It has said itself why it failed, if it did.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
 fn appends(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("journal_append");
+    let mut benches = criterion.benchmark_group("journal_append");
     // Formatted by the first bench that the filter lets through.
-    let mut journal = None;
-    for count in GROUPS {
-        let requests = Rc::new(Group { count, frames: puts_in_order(count) });
-        group.throughput(Throughput::Elements(count));
+    let mut appender = None;
+    for group in GROUPS {
+        benches.throughput(Throughput::Elements(group));
         for in_flight in IN_FLIGHT {
-            let id = BenchmarkId::new(format!("requests={count}"), format!("in_flight={in_flight}"));
-            group.bench_function(id, |bencher| {
-                let journal =
-                    journal.get_or_insert_with(|| Rc::new(Journal::format().expect("a journal in the target folder")));
-                bencher.iter_custom(|prepares| {
-                    let appended = append_all(journal.clone(), requests.clone(), prepares, in_flight);
-                    uring::start(Duration::ZERO, appended).expect("io_uring on this host")
-                });
+            let id = BenchmarkId::new(format!("requests={group}"), format!("in_flight={in_flight}"));
+            benches.bench_function(id, |bencher| {
+                let appender = appender.get_or_insert_with(Appender::start);
+                bencher.iter_custom(|prepares| appender.append(Job { group, prepares, in_flight }));
             });
         }
     }
