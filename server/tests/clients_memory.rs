@@ -90,7 +90,13 @@ fn clients_that_never_end_their_requests_are_refused_when_all_together_hold_too_
         stream
     };
     let mut streams: Vec<TcpStream> = (0..300).map(|_| begin()).collect();
-    wait_for("the last ones to be refused", || (metric(&cluster, "lockstep_busy_total") >= 40.0).then_some(()));
+    wait_for("the last ones to be refused", || {
+        (metric(&cluster, "lockstep_refused_frames_total") >= 40.0).then_some(())
+    });
+    wait_for("the metrics to say why", || {
+        let held = metric(&cluster, "lockstep_receive_memory_bytes");
+        (held > 200.0 * MIB && held <= 256.0 * MIB).then_some(())
+    });
     let refused = |stream: &mut TcpStream| {
         let mut bytes = Vec::new();
         stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -104,6 +110,7 @@ fn clients_that_never_end_their_requests_are_refused_when_all_together_hold_too_
     // Small requests go on, and there is room again once those are gone.
     workload::put_within(&cluster.addresses(), "small", "value", Duration::from_secs(30)).unwrap();
     drop(streams);
+    wait_for("all memory to be free", || (metric(&cluster, "lockstep_receive_memory_bytes") == 0.0).then_some(()));
     write_large_value(&cluster);
     assert!(cluster.poll_exit(0).is_none());
 }

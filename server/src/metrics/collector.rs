@@ -64,6 +64,11 @@ const COUNTERS: &[Number<ShardMetrics>] = &[
     number("evicted_connections", "Native clients closed because all together left too many replies untaken", |m| {
         m.evicted_connections.get()
     }),
+    number(
+        "refused_frames",
+        "Requests refused because unfinished ones of all native clients took too much memory",
+        |m| m.refused_frames.get(),
+    ),
     number("state_hash_mismatches", "Times that a backup's state differed at the same op: an alarm", |m| {
         m.state_hash_mismatches.get()
     }),
@@ -88,6 +93,9 @@ const GAUGES: &[Number<ShardMetrics>] = &[
     number("client_connections", "Client connections", |m| m.client_connections.get()),
     number("reply_memory_bytes", "Replies that native clients have not taken, beyond small buffers", |m| {
         m.reply_memory_bytes.get()
+    }),
+    number("receive_memory_bytes", "Requests of native clients that have begun, beyond small buffers", |m| {
+        m.receive_memory_bytes.get()
     }),
     number("client_memory_bytes", "Memory that Redis clients hold beyond small buffers", |m| {
         m.client_memory_bytes.get()

@@ -295,6 +295,10 @@ pub struct ShardMetrics {
     pub reply_memory_bytes: Gauge,
     /// Clients of the native protocol that were closed because all together left too many replies untaken.
     pub evicted_connections: Counter,
+    /// Requests of native clients that have begun, beyond what every connection has, in bytes.
+    pub receive_memory_bytes: Gauge,
+    /// Requests refused because those that have begun take too much memory together.
+    pub refused_frames: Counter,
     /// Connections from and to other servers.
     pub server_connections: Gauge,
     /// Times that a client which waited for an answer was told that the server is there.
@@ -373,6 +377,8 @@ impl ShardMetrics {
             keep_alives: Counter::default(),
             reply_memory_bytes: Gauge::default(),
             evicted_connections: Counter::default(),
+            receive_memory_bytes: Gauge::default(),
+            refused_frames: Counter::default(),
             server_connections: Gauge::default(),
             accepted_connections: Counter::default(),
             sessions: Gauge::default(),

@@ -33,6 +33,7 @@ pub async fn report_loop(shard: Rc<Shard>) {
         if shard.is_stopped() {
             return;
         }
+        shard.metrics.receive_memory_bytes.set(shard.receive_bytes.get() as u64);
         if interval.is_multiple_of(KEEP_ALIVE_INTERVALS) {
             shard.keep_clients();
         }

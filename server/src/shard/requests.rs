@@ -63,6 +63,7 @@ impl Shard {
         let text = b"unfinished requests of all clients together take too much memory, try again later";
         encode_reply(&parts, text, &mut connection.replies.borrow_mut());
         self.metrics.busy.increment();
+        self.metrics.refused_frames.increment();
     }
 }
 
