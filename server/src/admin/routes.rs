@@ -5,7 +5,10 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{RawQuery, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_TYPE, ORIGIN},
+    },
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -101,7 +104,11 @@ struct Moved {
     view: u64,
 }
 
-async fn move_primary(State(shards): Shards, RawQuery(query): RawQuery) -> Response {
+async fn move_primary(State(shards): Shards, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    // A browser names where a page comes from that has it post something, and any page that its user opens can have it do that.
+    if headers.contains_key(ORIGIN) {
+        return (StatusCode::FORBIDDEN, "web pages cannot move the primary\n").into_response();
+    }
     let usage = "write /move-primary?shard=N&to=I with the numbers of a shard and of a server\n";
     let numbers = numbers_of_query(query.as_deref(), ["shard", "to"]);
     let Some([shard, to]) = numbers.filter(|[_, to]| to.is_none_or(|to| u8::try_from(to).is_ok())) else {

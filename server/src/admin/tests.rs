@@ -89,8 +89,13 @@ struct Answer {
 }
 
 async fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
+    request_with(address, method, path, "").await
+}
+
+/// A request with further headers, a line each.
+async fn request_with(address: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
-    let text = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let text = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}Connection: close\r\n\r\n");
     stream.write_all(text.as_bytes()).await.expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("it answers in text");
@@ -205,6 +210,15 @@ async fn other_paths_and_methods_are_refused_and_the_root_says_what_there_is() {
     assert!(get(server.address, "/").await.body.contains("/healthz"));
     assert_eq!(get(server.address, "/nothing").await.code, 404);
     assert_eq!(request(server.address, "POST", "/metrics").await.code, 405);
+}
+
+/// Any page that somebody opened on the host of a server could have moved the primary.
+#[tokio::test]
+async fn a_web_page_cannot_move_the_primary() {
+    let server = serve_two();
+    let origin = "Origin: http://page.example\r\n";
+    assert_eq!(request_with(server.address, "POST", "/move-primary?shard=0", origin).await.code, 403);
+    assert!(server.commands.iter().all(mpsc::Receiver::is_empty), "no shard was asked");
 }
 
 #[tokio::test]
