@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, with its units, defaults, reasons and dangers.
 
 mod address;
+mod options;
 mod resp;
 mod start;
 mod units;
@@ -18,10 +19,9 @@ use crate::journal::{
     inspect::{InspectFormat, InspectOptions},
 };
 pub use address::Address;
+pub use options::StartOptions;
 pub use resp::{PASSWORD_SIZE_MAX, Password, RespArgs, RespOptions};
-pub use start::{
-    Ack, BATCH_BYTES_MIN, Durability, FanOut, LogFormat, PIPELINE_LIMIT, Pinning, StartArgs, StartOptions, TuningArgs,
-};
+pub use start::{Ack, BATCH_BYTES_MIN, Durability, FanOut, LogFormat, PIPELINE_LIMIT, Pinning, StartArgs, TuningArgs};
 pub use units::{count_of, parse_size, parse_time, show_size, show_time};
 
 /// The server of Lockstep: a replicated, durable, linearizable key-value store.
