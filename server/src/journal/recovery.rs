@@ -31,7 +31,9 @@
 //! Several writes are in flight at once, so op n + 1 may have survived where n is torn. Such a *ghost* must never come
 //! back: the log may get another n, or the same n followed by another n + 1 after a change of view, and a later restart
 //! would then take the ghost for part of it. So before the log is used, the first sector of every ghost is overwritten
-//! with zeroes, durably.
+//! with zeroes, durably. So is every header without its body, of a ghost that is torn itself: a client's request may come again at
+//! the same op in a later view, and a write of it that is torn in its turn, with its body on disk and its header not, would
+//! make the old one whole.
 
 use std::io;
 
@@ -166,6 +168,8 @@ pub struct Recovery<'a, F> {
     ring: JournalRing,
     end: LogEnd,
     tail: Option<Tail>,
+    /// Sectors behind the end of the log with the header of a prepare that is not whole.
+    torn_headers: Vec<u64>,
 }
 
 /// What the superblock says about the journal.
@@ -217,6 +221,7 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
                 timestamp_ns: superblock.checkpoint_timestamp_ns.get(),
             },
             tail: None,
+            torn_headers: Vec::new(),
         }
     }
 
@@ -299,6 +304,10 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
             while offset < piece.end {
                 let prepare = self.window.whole_prepare(offset, &self.origin)?;
                 let Some(header) = prepare.filter(|header| offset + padded_size(header) as u64 <= piece.end) else {
+                    // If it is not one but stands in what a client has sent, nothing is lost: the log does not use this part.
+                    if self.window.header(offset, &self.origin)?.is_some_and(|header| header.op.get() >= op) {
+                        self.torn_headers.push(offset);
+                    }
                     offset += SECTOR_SIZE as u64;
                     continue;
                 };
@@ -332,20 +341,19 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
     pub fn finish(mut self) -> Result<RecoveredJournal, RecoveryError> {
         while self.next_prepare()?.is_some() {}
         let tail = self.tail.expect("the scan has ended");
+        let mut sectors = self.torn_headers;
         if let Tail::Torn { op, offset, ghosts } | Tail::Rotten { op, offset, ghosts, .. } = &tail {
-            // The torn prepare itself is erased as well: were its header whole, a rewrite of only its body, by
-            // whatever comes later, would make it whole again.
-            let mut sectors: Vec<u64> = ghosts.iter().map(|ghost| ghost.offset).collect();
-            let file = self.window.file;
+            sectors.extend(ghosts.iter().map(|ghost| ghost.offset));
+            // What does not continue the log where the next prepare should be: a whole one, with another parent.
             for candidate in [*offset, 0] {
                 let header = self.window.header(candidate, &self.origin)?;
                 if header.is_some_and(|header| header.op.get() == *op) {
                     sectors.push(candidate);
                 }
             }
-            if !mutant::is(Mutant::GhostsNotErased) {
-                erase(file, &sectors)?;
-            }
+        }
+        if !mutant::is(Mutant::GhostsNotErased) {
+            erase(self.window.file, &sectors)?;
         }
         Ok(RecoveredJournal { ring: self.ring, end: self.end, tail })
     }

@@ -191,6 +191,27 @@ fn of_several_in_flight_a_later_survivor_does_not_count() {
     assert_eq!(tail, Tail::Torn { op: 2, offset: 2 * SECTOR, ghosts: ghosts.to_vec() });
 }
 
+/// A prepare that had been dropped came back: its header had been left on disk, and a later prepare brought the body.
+#[test]
+fn a_header_left_behind_the_end_is_not_made_whole_by_a_later_prepare() {
+    let mut journal = Journal::new(32, 3);
+    journal.put(1);
+    journal.submit(1, 1, 0).expect("there is room");
+    journal.submit(2, 1, 0).expect("there is room");
+    let third = journal.in_flight[&3];
+    journal.file.crash(|write, atom| write == third && atom == 0);
+    let (ops, found) = journal.recover().expect("it can be recovered");
+    assert_eq!(ops, [1]);
+    (journal.ring, journal.parent) = (found.ring, found.end.checksum);
+    journal.in_flight.clear();
+    // The second comes again as it was, and then the same request in another prepare.
+    journal.submit(1, 1, 0).expect("there is room");
+    journal.complete(2);
+    journal.submit(2, 2, 0).expect("there is room");
+    journal.file.crash(|_, atom| atom > 0);
+    assert_eq!(journal.recovered().0, [1, 2], "the third is torn");
+}
+
 #[test]
 fn a_later_survivor_that_knows_of_a_commit_elsewhere_does_not_make_it_rotten() {
     // A slow backup: the others have committed op 2 while it is still on its way to this disk.
