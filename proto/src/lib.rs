@@ -18,6 +18,8 @@
 //! - [`hello`]: the first bytes of every connection, and the topology in answer.
 //! - [`superblock`]: the durable root of a shard.
 //! - [`decoder`]: frames out of a byte stream that is handed over in arbitrary pieces.
+//! - [`mutant`]: switches for deliberately wrong variants, which the simulator must find. Without the cargo feature
+//!   `mutants` all of them are off, and cost nothing.
 //!
 //! # What it is not
 //!

@@ -78,7 +78,7 @@ impl<P: BatchPool> Replica<P> {
     /// What a view has beyond its beginning was ordered in it. And a stray of a log that was given up is not let into the
     /// journal if the view's primary has said what belongs there: after a crash it would pass for what was acknowledged. Of
     /// what is below the primary's list a stray may get in; it does no harm there, since a commit quorum holds more
-    /// (`docs/protocol.md`, Safety, 14).
+    /// (`docs/replication.md`, Safety, 14).
     fn is_part_of_beginning(&self, header: &MessageHeader) -> bool {
         let Phase::Joining { beginning, .. } = &self.phase else { return false };
         let op = header.op.get();

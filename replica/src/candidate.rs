@@ -257,7 +257,7 @@ impl<P: BatchPool> Replica<P> {
     ///
     /// If nothing of ours is in the list, all of the list is above what we hold of that log, or differs from it; and whoever
     /// made it knows what is below the list to be committed. What we know to be committed is common then, and what we drop
-    /// of the rest is nothing that anybody counts on us for: `docs/protocol.md`, Safety, 5.
+    /// of the rest is nothing that anybody counts on us for: `docs/replication.md`, Safety, 5.
     pub(crate) fn common_op(&self, end: &LogEnd) -> u64 {
         // What we know to be committed is part of every later log.
         let committed = self.commit.min(self.log.op()).min(self.verified);

@@ -161,7 +161,7 @@ impl<P: BatchPool> Replica<P> {
             durable: recovered.record,
             phase: Phase::Waiting,
             role: Role::Recovering,
-            // A stray among it is below what a commit quorum holds: `docs/protocol.md`, Safety, 14.
+            // A stray among it is below what a commit quorum holds: `docs/replication.md`, Safety, 14.
             verified,
             log,
             commit: recovered.commit,

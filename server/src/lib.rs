@@ -9,7 +9,10 @@
 //!
 //! - [`cli`]: the command line, and [`cli::StartOptions`], the settings of a running server, checked.
 //! - [`shard`]: a shard's thread. [`shard::ShardSetup`] is everything it is given; it owns the rest.
-//! - [`uring`]: the ring it runs on. [`affinity`]: the CPU it runs on. [`buffers`]: the memory it writes from.
+//! - [`socket`]: connections from clients and other servers. [`stub`]: from a request to its reply.
+//! - [`uring`], [`park`] and [`ring`]: the ring it runs on, how it waits there, and the operations it asks for.
+//!   [`notify`]: how its tasks wake each other.
+//! - [`affinity`]: the CPU it runs on. [`buffers`] and [`huge_pages`]: its memory. [`file_limit`]: its open files.
 //! - [`journal`] and [`checkpoint`]: the data folder: format, recovery, where prepares go, checkpoint files, `inspect`.
 //! - [`metrics`]: what a shard counts and tells. [`admin`]: the same over HTTP.
 //! - [`resp`]: the Redis front door.

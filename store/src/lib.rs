@@ -32,6 +32,7 @@
 //! | `program` | the commands of programs, with the semantics of Redis |
 //! | `glob` | patterns of keys, as Redis matches them |
 //! | `expiry` | times of expiry, beyond what nanoseconds can say too |
+//! | `watched` | the keys that clients watch, and what has touched them |
 //! | `write_times` | about when a revision was applied |
 //! | `checkpoint`, `load`, `hash` | the state as a stream, and as a number |
 //! | `prefetch` | the only unsafe code: hints to the processor |

@@ -1,7 +1,7 @@
 //! What must be true of the whole cluster, whatever happens: checked at every message, every durable write, every commit.
 //!
 //! The facts are kept from the disks' side: what a server says is compared with what its simulated disk really holds.
-//! `docs/protocol.md` numbers the invariants that these checks hold.
+//! `docs/replication.md` numbers the invariants that these checks hold.
 
 mod disk;
 mod effects;
