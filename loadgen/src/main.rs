@@ -1,5 +1,6 @@
 //! The load generator's program: see the library of the same name.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use lockstep_loadgen::cli::Cli;
@@ -12,7 +13,8 @@ fn main() -> ExitCode {
     match execute(Cli::parse_checked(std::env::args_os()).unwrap_or_else(|error| error.exit())) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("lockstep-loadgen: {error:#}");
+            // The reason may be that nothing can be written there.
+            let _ = writeln!(std::io::stderr(), "lockstep-loadgen: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -22,16 +22,17 @@ pub struct CommonClusterOptions {
     /// Shards per server; with --targets and the native protocol, as many as the running servers have.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub shards: u16,
-    /// Delay that every server-to-server link gets in each direction; a round trip takes twice as long. None if not given.
+    /// Delay that every server-to-server link gets in each direction; a round trip takes twice as long; such as 1ms
+    /// [default: none].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub link_delay: Option<Duration>,
     /// Requests in one prepare, at most [default: the server's].
     #[arg(long, value_name = "N")]
     pub batch_max_ops: Option<u32>,
-    /// Bytes in one prepare, at most [default: the server's].
+    /// Bytes in one prepare, at most, such as 256KiB [default: the server's].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub batch_max_bytes: Option<u64>,
-    /// How long an open batch waits for more [default: the server's].
+    /// How long an open batch waits for more, such as 100us [default: the server's].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub batch_linger: Option<Duration>,
     /// Requests up to which a batch grows while others are on their way [default: the server's].

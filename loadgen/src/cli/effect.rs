@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 
 use super::CLUSTER_HEADING;
 use crate::drive::Protocol;
+use crate::plan::Workload;
 
 /// Options of the load that a command does nothing with, and why.
 const WITHOUT_EFFECT: &[(&str, &[&str], &str)] = &[
@@ -16,6 +17,12 @@ const WITHOUT_EFFECT: &[(&str, &[&str], &str)] = &[
     ),
     ("sweep", &["audit"], "only run and load read acknowledged writes back"),
     ("matrix", &["audit"], "only run and load read acknowledged writes back"),
+    ("failover", &["audit"], "it always reads acknowledged writes back"),
+    (
+        "failover",
+        &["protocol", "wait_replicas", "resp_password_file"],
+        "it reads acknowledged writes back by their versions, which only the native protocol tells",
+    ),
     (
         "compare",
         &["audit", "protocol", "wait_replicas", "resp_password_file", "no_preload"],
@@ -26,7 +33,17 @@ const WITHOUT_EFFECT: &[(&str, &[&str], &str)] = &[
         &["audit", "protocol", "wait_replicas", "resp_password_file", "no_preload", "no_verify", "increments"],
         "its server only answers, in the native protocol, and remembers nothing",
     ),
+    ("calibrate", &["arrivals"], "it keeps every connection full"),
 ];
+
+/// Leaves out of the help of each command what it refuses.
+pub(super) fn hide(cli: Command) -> Command {
+    WITHOUT_EFFECT.iter().fold(cli, |cli, (name, ids, _)| {
+        cli.mut_subcommand(name, |command| {
+            ids.iter().fold(command, |command, id| command.mut_arg(id, |argument| argument.hide(true)))
+        })
+    })
+}
 
 /// Refuses options that would have no effect. Those that have their value from a default or the environment are no matter.
 ///
@@ -36,28 +53,89 @@ const WITHOUT_EFFECT: &[(&str, &[&str], &str)] = &[
 pub(super) fn check(cli: &mut Command, matches: &ArgMatches) -> Result<(), clap::Error> {
     let Some((name, given)) = matches.subcommand() else { return Ok(()) };
     let Some(command) = cli.find_subcommand_mut(name) else { return Ok(()) };
-    let is_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
-    let has = |id: &str| command.get_arguments().any(|argument| argument.get_id() == id);
-    let mut refused: Vec<(String, String)> = Vec::new();
-    for (_, ids, why) in WITHOUT_EFFECT.iter().filter(|(of, ..)| *of == name) {
-        refused.extend(ids.iter().filter(|id| is_given(id)).map(|id| ((*id).to_owned(), format!("{name}: {why}"))));
-    }
-    if has("targets") && is_given("targets") {
-        let is_resp = given.get_one::<Protocol>("protocol") == Some(&Protocol::Resp);
-        let why = "--targets: it is a setting of a cluster that is started with --servers";
-        // The native protocol goes to each shard's own port.
-        let is_idle = |id: &str| id != "shards" || is_resp;
-        let of_cluster =
-            command.get_arguments().filter(|argument| argument.get_help_heading() == Some(CLUSTER_HEADING));
-        let ids = of_cluster.map(|argument| argument.get_id().as_str()).filter(|id| is_given(id) && is_idle(id));
-        refused.extend(ids.map(|id| (id.to_owned(), why.to_owned())));
-    }
-    match refused.first() {
+    let line = Line { name, given, command };
+    let refused = [line.of_the_command(), line.of_pacing(), line.of_the_workload(), line.of_running_servers()];
+    match refused.into_iter().flatten().next() {
         Some((id, why)) => {
             let text = format!("--{} has no effect with {why}", id.replace('_', "-"));
             Err(command.error(ErrorKind::ArgumentConflict, text))
         }
         None => Ok(()),
+    }
+}
+
+/// An option without effect, and why.
+type Refused = (String, String);
+
+/// A command with its options as they were given.
+struct Line<'a> {
+    name: &'a str,
+    given: &'a ArgMatches,
+    command: &'a Command,
+}
+
+impl Line<'_> {
+    fn has(&self, id: &str) -> bool {
+        self.command.get_arguments().any(|argument| argument.get_id() == id)
+    }
+
+    fn is_given(&self, id: &str) -> bool {
+        self.has(id) && self.given.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
+    fn first_given(&self, ids: &[&str], why: &str) -> Option<Refused> {
+        let id = ids.iter().find(|id| self.is_given(id))?;
+        Some(((*id).to_owned(), why.to_owned()))
+    }
+
+    fn of_the_command(&self) -> Option<Refused> {
+        let mut own = WITHOUT_EFFECT.iter().filter(|(of, ..)| *of == self.name);
+        own.find_map(|(name, ids, why)| self.first_given(ids, &format!("{name}: {why}")))
+    }
+
+    fn of_pacing(&self) -> Option<Refused> {
+        let is_saturating = self.is_given("saturate");
+        self.first_given(&["arrivals"], "--saturate: requests are sent as soon as there is room")
+            .filter(|_| is_saturating)
+    }
+
+    fn of_the_workload(&self) -> Option<Refused> {
+        // What compare measures beside its rates reads and writes, whatever the workload.
+        if !self.has("workload") || self.name == "compare" {
+            return None;
+        }
+        let share = self.given.get_one::<f64>("read_share").copied().map(Workload::ReadShare);
+        let workload = self.given.get_one::<Workload>("workload").copied().or(share).unwrap_or(Workload::WRITES);
+        let mix = workload.mix();
+        let with = |why: &str| format!("the workload '{workload}': {why}");
+        if mix.update == 0.0
+            && let Some(refused) = self.first_given(&["increments"], &with("it has no puts of keys that are there"))
+        {
+            return Some(refused);
+        }
+        if !workload.writes()
+            && let Some(refused) = self.first_given(&["audit", "wait_replicas"], &with("it writes nothing"))
+        {
+            return Some(refused);
+        }
+        self.first_given(&["no_verify"], &with("it reads nothing")).filter(|_| !workload.reads())
+    }
+
+    fn of_running_servers(&self) -> Option<Refused> {
+        if !self.is_given("targets") {
+            return None;
+        }
+        let why = "--targets: keys are put before measuring only where the servers are started with --servers";
+        if let Some(refused) = self.first_given(&["no_preload"], why) {
+            return Some(refused);
+        }
+        let is_resp = self.given.get_one::<Protocol>("protocol") == Some(&Protocol::Resp);
+        // The native protocol goes to each shard's own port.
+        let is_idle = |id: &str| id != "shards" || is_resp;
+        let arguments = self.command.get_arguments();
+        let of_cluster = arguments.filter(|argument| argument.get_help_heading() == Some(CLUSTER_HEADING));
+        let ids: Vec<_> = of_cluster.map(|argument| argument.get_id().as_str()).filter(|id| is_idle(id)).collect();
+        self.first_given(&ids, "--targets: it is a setting of a cluster that is started with --servers")
     }
 }
 
@@ -111,7 +189,51 @@ mod tests {
         refused("matrix --rate 1k --audit", "--audit");
         refused("compare --protocol native", "--protocol");
         refused("calibrate --no-verify", "--no-verify");
+        refused("calibrate --arrivals uniform", "--arrivals");
+        refused("failover --audit", "--audit");
+        refused("run --targets 127.0.0.1:1 --rate 1k --no-preload", "--no-preload");
         assert!(parse("load --servers 3 --keys 10k --audit --values 64..128").is_ok());
         assert!(parse("run --servers 3 --rate 1k --audit --workload a --arrivals uniform").is_ok());
+    }
+
+    #[test]
+    fn spacing_of_requests_was_taken_where_every_connection_is_kept_full() {
+        refused("run --servers 3 --saturate --arrivals uniform", "--arrivals");
+        refused("matrix --saturate --arrivals poisson", "--arrivals");
+        assert!(parse("run --servers 3 --saturate").is_ok());
+    }
+
+    #[test]
+    fn a_failover_with_the_redis_protocol_was_refused_only_once_its_cluster_had_been_started() {
+        refused("failover --protocol resp", "--protocol");
+        refused("failover --wait-replicas 1", "--wait-replicas");
+        assert!(parse("failover --repeat 3 --increments 0").is_ok());
+    }
+
+    #[test]
+    fn options_about_reads_or_writes_were_taken_by_workloads_without_any() {
+        refused("run --servers 3 --rate 1k --workload c --increments 0.1", "--increments");
+        refused("run --servers 3 --rate 1k --workload d --increments 0.1", "--increments");
+        refused("run --servers 3 --rate 1k --read-share 1 --audit", "--audit");
+        refused("sweep --servers 3 --rates 1k --workload read --protocol resp --wait-replicas 1", "--wait-replicas");
+        refused("run --servers 3 --rate 1k --no-verify", "--no-verify");
+        refused("failover --no-verify", "--no-verify");
+        assert!(parse("run --servers 3 --rate 1k --workload a --increments 0.1 --audit --no-verify").is_ok());
+        assert!(parse("compare --no-verify").is_ok(), "one of its loads reads");
+    }
+
+    #[test]
+    fn the_help_listed_options_that_the_command_refuses() {
+        for (line, hidden, shown) in [
+            ("load --help", "--workload", "--keys "),
+            ("failover --help", "--wait-replicas", "--gap-max"),
+            ("calibrate -h", "--audit", "--connections"),
+            ("sweep --help", "--audit", "--protocol"),
+        ] {
+            let help = parse(line).expect_err("help is no command").to_string();
+            let begins = |option: &str| help.lines().any(|line| line.trim_start().starts_with(option));
+            assert!(!begins(hidden) && begins(shown), "{line}: {help}");
+        }
+        assert!(parse("run --help").expect_err("help is no command").to_string().contains("--audit"));
     }
 }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use lockstep_proto::limits::SESSION_WINDOW;
 
 use super::numbers::{parse_count, parse_duration, parse_rate, parse_share};
 use super::targets::parse_target;
-use crate::drive::{Pacing, Password, Phase, Protocol, RunSpec};
+use crate::drive::{AUDITED_KEYS_MAX, Pacing, Password, Phase, Protocol, RunSpec};
 use crate::plan::{Arrivals, KEYS_MAX, KeyDistribution, KeyLayout, ValueSizes, Workload};
 
 /// Where a password can be given without a file.
@@ -62,22 +63,22 @@ pub struct LoadOptions {
     /// Spacing of requests in time: poisson (as from many unrelated users) or uniform.
     #[arg(long, value_name = "PROCESS", default_value = "poisson")]
     pub arrivals: Arrivals,
-    /// Connections to each shard's primary, all threads together.
+    /// Connections to each shard's primary, all threads together, 1 to 4096.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub connections: u16,
-    /// Requests in flight on one connection, at most. When all are taken, requests wait, and their response time with them.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=16384))]
+    /// Requests in flight on one connection, at most, 1 to 256. When all are taken, requests wait, and their response time with them.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=SESSION_WINDOW as i64))]
     pub in_flight: u16,
     /// Mix of operations: YCSB a, b, c, d or f, or write, or read [default: write].
     #[arg(long, value_name = "NAME", conflicts_with = "read_share")]
     pub workload: Option<Workload>,
-    /// Instead of a workload by name: this share of gets, the rest puts. From 0 to 1.
+    /// Instead of a workload by name: this share of gets, from 0 to 1, the rest puts.
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub read_share: Option<f64>,
-    /// In this share of the puts, one of 64 counters is incremented instead; with --audit their sums are checked, so that what
-    /// happens twice or not at all shows.
-    #[arg(long, value_name = "SHARE", value_parser = parse_share, default_value_t = 0.0)]
-    pub increments: f64,
+    /// In this share of the puts, from 0 to 1, one of 64 counters is incremented instead; an audit checks their sums, so that
+    /// what happens twice or not at all shows [default: 0; of failover 0.1].
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    pub increments: Option<f64>,
     /// How many different keys.
     #[arg(long, value_name = "COUNT", default_value = "100k", value_parser = parse_keys)]
     pub keys: u64,
@@ -118,7 +119,7 @@ pub struct LoadOptions {
     /// LOCKSTEP_RESP_PASSWORD does as well.
     #[arg(long, value_name = "FILE")]
     pub resp_password_file: Option<PathBuf>,
-    /// Generating threads.
+    /// Generating threads, 1 to 256.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
 }
@@ -185,6 +186,12 @@ impl LoadOptions {
         if self.protocol == Protocol::Resp && self.audit {
             return Err("--audit needs the versions that only --protocol native tells".to_owned());
         }
+        if self.audit && self.keys > AUDITED_KEYS_MAX {
+            return Err(format!("an audit has room for {AUDITED_KEYS_MAX} keys: use fewer --keys"));
+        }
+        if self.increments.is_some_and(|share| share > 0.0) && self.key_size.len() < 16 {
+            return Err("counters need keys of 16 bytes: use --key-size 16, or --increments 0".to_owned());
+        }
         if self.protocol == Protocol::Native && self.wait_replicas > 0 {
             return Err("--wait-replicas belongs to --protocol resp".to_owned());
         }
@@ -209,7 +216,7 @@ impl LoadOptions {
             connections: self.connections.into(),
             in_flight: self.in_flight.into(),
             workload,
-            increments: self.increments,
+            increments: self.increments.unwrap_or(0.0),
             keys: self.keys,
             distribution: self.keys_distribution.unwrap_or_else(|| workload.keys_default()),
             key_layout: self.key_size,

@@ -46,7 +46,7 @@ impl Cli {
     ///
     /// What is wrong with it, or the help that it asks for.
     pub fn parse_checked<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
-        let mut command = Self::command();
+        let mut command = effect::hide(Self::command());
         let matches = command.try_get_matches_from_mut(words)?;
         effect::check(&mut command, &matches)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
@@ -96,7 +96,7 @@ pub struct ResultOptions {
     /// The folder in which the result's own folder `<utc>-<sha7>-<scenario>` is made.
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
-    /// The scenario's part of the folder name; default: made from the settings.
+    /// The scenario's part of the folder name [default: made from the settings].
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,
 }
@@ -131,7 +131,7 @@ pub struct FailoverCommand {
     /// What is done to the primary.
     #[arg(long, value_name = "FAULT", value_enum, default_value_t = FailoverFault::KillPrimary)]
     pub fault: FailoverFault,
-    /// How many times.
+    /// How many times, 1 to 10000.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub repeat: u32,
     /// Servers of the cluster that is started, 3 to 7.
@@ -146,10 +146,10 @@ pub struct FailoverCommand {
     /// How long requests are sent before measuring.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     pub warmup: Duration,
-    /// Longest gap that is right: the command fails when the 99th percentile is longer.
+    /// Longest gap that is right, such as 250ms: the command fails when the 99th percentile is longer [default: any is right].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub gap_max: Option<Duration>,
-    /// What to send; counters are incremented in a tenth of the writes unless --increments says otherwise.
+    /// What to send.
     #[command(flatten)]
     pub load: LoadOptions,
     /// Settings of the cluster.
@@ -210,17 +210,17 @@ pub struct MatrixCommand {
     /// Numbers of servers: a range (1..5) or a list (1,3,5), from 1 to 7.
     #[arg(long, value_name = "N,..", default_value = "1..5", value_parser = parse_server_counts)]
     pub servers: numbers::ServerCounts,
-    /// Fan-outs to compare.
+    /// Fan-outs to compare, comma-separated.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "parallel,sequential")]
     pub fanout: Vec<Fanout>,
-    /// Ack policies to compare.
+    /// Ack policies to compare, comma-separated.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "majority,all")]
     pub ack: Vec<Ack>,
-    /// Durabilities to compare.
+    /// Durabilities to compare, comma-separated.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "disk")]
     pub durability: Vec<Durability>,
-    /// Measurements of each combination; a point is their median.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    /// Measurements of each combination, 1 to 100; a point is their median.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = parse_repeat)]
     pub repeat: usize,
     /// Measure a control as well: as many processes alive, of which only K (1 if not said) make up the cluster under load.
     #[arg(long, value_name = "K", num_args = 0..=1, default_missing_value = "1")]
@@ -245,7 +245,7 @@ pub struct CompareCommand {
     /// Offered rates of writes per second, comma-separated or as a range: see sweep.
     #[arg(long, value_name = "RATES", default_value = "2k,5k,10k,20k,40k", value_parser = numbers::parse_rates)]
     pub rates: numbers::Rates,
-    /// How often everything is measured; tables and ratios are of medians.
+    /// How often everything is measured, 1 to 100; tables and ratios are of medians.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = parse_repeat)]
     pub repeat: usize,
     /// How long each load is measured.
@@ -276,7 +276,7 @@ pub struct CalibrateCommand {
     /// How long each part is measured.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     pub duration: Duration,
-    /// The folder whose disk is measured; default: where clusters would keep their data.
+    /// The folder whose disk is measured [default: where clusters would keep their data, /var/tmp].
     #[arg(long, value_name = "DIR")]
     pub data_root: Option<PathBuf>,
     /// What the generator sends to a server that only answers, to find its own ceiling.

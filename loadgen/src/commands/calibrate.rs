@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::Ending;
 use super::bench::{check_results, meta, result_folder, wrong_settings};
 use super::progress::{Progress, Steps};
+use super::tell;
 use crate::calibrate::Calibration;
 use crate::cli::CalibrateCommand;
 use crate::cluster::data_root_default;
@@ -33,7 +34,7 @@ pub(super) fn calibrate(command: &CalibrateCommand) -> anyhow::Result<Ending> {
     folder.write_json("calibrate.json", &calibration)?;
     let data_file_system = calibration.data_file_system.clone();
     folder.write_json("meta.json", &Meta { data_file_system, ..meta(&spec, None, started_at)? })?;
-    println!("{calibration}");
-    println!("written to {}", folder.path().display());
+    tell::result(&calibration);
+    tell::result(format_args!("written to {}", folder.path().display()));
     Ok(Ending::Good)
 }

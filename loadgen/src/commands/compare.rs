@@ -10,6 +10,7 @@ use super::bench::{
 };
 use super::progress::{Progress, Steps, one_line};
 use super::stop::stop_on_signals;
+use super::tell;
 use crate::cli::{CompareCommand, LoadOptions};
 use crate::cluster::{Ack, ClusterSpec, Durability, Fanout, data_root_default};
 use crate::compare::{BENCHMARKS, ComparedRun, Comparison, Kind, Peer, Programs, SATURATING, run_benchmark};
@@ -59,8 +60,8 @@ pub(super) fn compare(command: &CompareCommand) -> anyhow::Result<Ending> {
     measured?;
     super::report::write_page(&folder)?;
     drop(stage);
-    println!("{}", standings(&comparison));
-    println!("written to {}", folder.path().display());
+    tell::result(standings(&comparison));
+    tell::result(format_args!("written to {}", folder.path().display()));
     for peer in peers {
         peer.stop()?;
     }
@@ -71,16 +72,16 @@ pub(super) fn compare(command: &CompareCommand) -> anyhow::Result<Ending> {
 fn start_peers(programs: &Programs, spec: &ClusterSpec, stop: &StopFlag) -> anyhow::Result<Vec<Peer>> {
     let mut peers = Vec::new();
     for kind in Kind::ALL {
-        eprintln!("starting {kind}");
+        tell::note(format_args!("starting {kind}"));
         match Peer::start(kind, programs, spec, stop)? {
             Some(peer) => peers.push(peer),
-            None => {
-                eprintln!("{kind} is left out: its server is not installed (scripts/redis-tools.sh installs Redis)")
-            }
+            None => tell::note(format_args!(
+                "{kind} is left out: its server is not installed (scripts/redis-tools.sh installs Redis)"
+            )),
         }
     }
     if programs.benchmark.is_none() {
-        eprintln!("redis-benchmark is not installed: its part is left out");
+        tell::note("redis-benchmark is not installed: its part is left out");
     }
     Ok(peers)
 }

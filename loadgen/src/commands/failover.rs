@@ -12,7 +12,8 @@ use super::bench::{
 use super::progress::{Progress, Steps};
 use super::report::write_page;
 use super::stop::stop_on_signals;
-use crate::cli::FailoverCommand;
+use super::tell;
+use crate::cli::{FailoverCommand, LoadOptions};
 use crate::cluster::{Cluster, ClusterError};
 use crate::drive::{Pacing, RunSpec, StopFlag};
 use crate::failover::{Failover, FailoverFault, FailoverRepeat, GapDistribution};
@@ -48,17 +49,18 @@ struct Done {
 /// `failover`.
 pub(super) fn failover(command: &FailoverCommand) -> anyhow::Result<Ending> {
     let FailoverCommand { servers, load, cluster, result, .. } = command;
+    // Part of every such measurement.
+    let load = LoadOptions { audit: true, increments: load.increments.or(Some(INCREMENTS_DEFAULT)), ..load.clone() };
     let spec = load
         .spec(Vec::new(), cluster.common.shards, Pacing::Rate(command.rate), command.warmup, Duration::MAX)
         .unwrap_or_else(|reason| wrong_settings("failover", &reason));
-    let increments = if load.increments > 0.0 { load.increments } else { INCREMENTS_DEFAULT };
     check_results(result)?;
     let stop = stop_on_signals()?;
     let progress = Progress::new(command.repeat.into(), Steps::Runs);
     progress.say("starting servers");
     let target = Target::start(&cluster.spec(usize::from(*servers))?, &stop)?;
     warn_of_memory_disk(&target, &progress);
-    let spec = RunSpec { servers: target.addresses(), increments, ..spec };
+    let spec = RunSpec { servers: target.addresses(), ..spec };
     if !load.no_preload {
         preload(&spec, &target, &stop, &progress)?;
     }
@@ -85,8 +87,8 @@ pub(super) fn failover(command: &FailoverCommand) -> anyhow::Result<Ending> {
     plots.extend(plot_of_failover(&failover)?);
     write_plots(&folder, &plots)?;
     write_page(&folder)?;
-    println!("{failover}");
-    println!("written to {}", folder.path().display());
+    tell::result(&failover);
+    tell::result(format_args!("written to {}", folder.path().display()));
     if let Err(error) = series.result {
         bail!("the series ended after {} of {} repeats: {error:#}", series.done.len(), command.repeat);
     }
@@ -112,10 +114,10 @@ fn judge(failover: &Failover, command: &FailoverCommand, stop: &StopFlag) -> End
         return Ending::Stopped;
     }
     if !is_clean {
-        eprintln!("lockstep-loadgen: acknowledged writes were lost, doubled or could not be read back");
+        tell::note("lockstep-loadgen: acknowledged writes were lost, doubled or could not be read back");
     }
     if !is_quick {
-        eprintln!("lockstep-loadgen: the gap is longer than --gap-max");
+        tell::note("lockstep-loadgen: the gap is longer than --gap-max");
     }
     match (is_clean && is_quick, failover.summary.verdict.is_void()) {
         (false, _) => Ending::Wrong,

@@ -10,6 +10,7 @@ use super::bench::{
 };
 use super::progress::{Progress, Steps, one_line};
 use super::stop::stop_on_signals;
+use super::tell;
 use crate::cli::MatrixCommand;
 use crate::cluster::ClusterSpec;
 use crate::drive::{Protocol, RunSpec, StopFlag};
@@ -28,9 +29,7 @@ pub(super) fn matrix(command: &MatrixCommand) -> anyhow::Result<Ending> {
     let spec = load
         .spec(Vec::new(), cluster.shards, pacing.pacing(), pacing.warmup, pacing.duration)
         .unwrap_or_else(|reason| wrong_settings("matrix", &reason));
-    let Some(&(first, _)) = plan.order(load.seed).first() else {
-        bail!("--repeat is 0, so there is nothing to measure")
-    };
+    let Some(&(first, _)) = plan.order(load.seed).first() else { bail!("there is nothing to measure") };
     let mut surroundings = surroundings_words(&cluster_of(command, &first)?);
     if plan.durabilities.len() > 1 {
         surroundings.remove(0);
@@ -50,12 +49,12 @@ pub(super) fn matrix(command: &MatrixCommand) -> anyhow::Result<Ending> {
     folder.write_json("meta.json", &bench.meta(started_at)?)?;
     write_plots(&folder, &plots_of_matrix(&matrix)?)?;
     super::report::write_page(&folder)?;
-    println!("{}", fits(&matrix));
-    println!("written to {}", folder.path().display());
+    tell::result(fits(&matrix));
+    tell::result(format_args!("written to {}", folder.path().display()));
     result?;
     let void = matrix.void_cells();
     for cell in &void {
-        println!("no valid measurement of {}", cell.name());
+        tell::result(format_args!("no valid measurement of {}", cell.name()));
     }
     Ok(if stop.is_set() {
         Ending::Stopped

@@ -10,6 +10,7 @@ mod report;
 mod run;
 mod stop;
 mod sweep;
+mod tell;
 mod watchman;
 
 use std::process::ExitCode;

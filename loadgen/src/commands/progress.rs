@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::tell;
 use crate::record::{IntervalRow, Summary};
 use crate::report::{rate_text, time_text};
 
@@ -42,7 +43,7 @@ impl Progress {
     pub(super) fn say(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
-            None if self.steps == Steps::Seconds => eprintln!("{what}"),
+            None if self.steps == Steps::Seconds => tell::note(what),
             None => {}
         }
     }
@@ -61,7 +62,7 @@ impl Progress {
                 let end_s = row.start_s + row.length_s;
                 let second = (end_s + 1e-6) as u64;
                 if row.length_s >= 0.2 || self.last_second.swap(second, Ordering::Relaxed) < second {
-                    eprintln!("{end_s:>7.1} s  {}", live(row));
+                    tell::note(format_args!("{end_s:>7.1} s  {}", live(row)));
                 }
             }
             None => {}
@@ -79,7 +80,7 @@ impl Progress {
     pub(super) fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => tell::note(text),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use super::Ending;
+use super::{Ending, tell};
 use crate::cli::ReportCommand;
 use crate::record::ResultFolder;
 use crate::report::{Results, page};
@@ -12,7 +12,7 @@ pub(super) fn report(command: &ReportCommand) -> anyhow::Result<Ending> {
     let page = page(&Results::find(&command.folders)?)?;
     let output = &command.output;
     std::fs::write(output, page).with_context(|| format!("cannot write {}", output.display()))?;
-    println!("written to {}", output.display());
+    tell::result(format_args!("written to {}", output.display()));
     Ok(Ending::Good)
 }
 

@@ -8,6 +8,7 @@ use super::bench::{
 };
 use super::progress::{Progress, Steps, table};
 use super::stop::stop_on_signals;
+use super::tell;
 use crate::cli::{LoadCommand, ResultOptions, RunCommand, loading};
 use crate::cluster::ClusterSpec;
 use crate::drive::{Pacing, Protocol, RunSpec, StopFlag};
@@ -121,8 +122,8 @@ fn finish(
     };
     let folder = result_folder(result, &name)?;
     measured.write(&folder, true)?;
-    println!("{}", table(&measured.summary));
-    println!("written to {}", folder.path().display());
+    tell::result(table(&measured.summary));
+    tell::result(format_args!("written to {}", folder.path().display()));
     // What was measured is safe on disk before servers get a chance to end badly.
     target.close()?;
     Ok(if stop.is_set() {

@@ -6,6 +6,7 @@ use super::bench::{
 };
 use super::progress::{Progress, Steps, one_line};
 use super::stop::stop_on_signals;
+use super::tell;
 use crate::cli::SweepCommand;
 use crate::drive::{Pacing, RunSpec};
 use crate::record::ResultFolder;
@@ -55,7 +56,7 @@ pub(super) fn sweep(command: &SweepCommand) -> anyhow::Result<Ending> {
     folder.write_json("meta.json", &meta(&spec, own, started_at)?)?;
     super::report::write_page(&folder)?;
     drop(progress);
-    println!("written to {}", folder.path().display());
+    tell::result(format_args!("written to {}", folder.path().display()));
     target.close()?;
     Ok(if stop.is_set() {
         Ending::Stopped

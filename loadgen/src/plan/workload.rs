@@ -67,6 +67,12 @@ impl Workload {
         let mix = self.mix();
         mix.read + mix.read_modify_write > 0.0
     }
+
+    /// Whether it writes at all.
+    pub fn writes(&self) -> bool {
+        let mix = self.mix();
+        mix.update + mix.insert + mix.read_modify_write > 0.0
+    }
 }
 
 impl FromStr for Workload {
@@ -121,5 +127,6 @@ mod tests {
         assert_eq!("write".parse(), Ok(Workload::WRITES));
         assert!("e".parse::<Workload>().is_err(), "scans are not part of the mixes");
         assert!(Workload::C.reads() && !Workload::WRITES.reads());
+        assert!(!Workload::C.writes() && Workload::D.writes() && Workload::F.writes());
     }
 }

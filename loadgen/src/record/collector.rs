@@ -67,6 +67,7 @@ pub struct Collector {
     third_histograms: [Histograms; 3],
     /// Intervals without answers after the end of the plan, that no interval with answers has followed yet.
     empty_ends: Vec<u64>,
+    rows_after_plan: usize,
     last_done_ns: u64,
     /// By thread.
     silences: Vec<Vec<Silence>>,
@@ -76,7 +77,10 @@ pub struct Collector {
 struct Merged {
     histograms: Histograms,
     counts: Counts,
+    /// Threads that have handed over their share, and those of them that have ended with it.
     threads: usize,
+    ended: usize,
+    last_done_ns: u64,
 }
 
 impl Collector {
@@ -104,13 +108,14 @@ impl Collector {
             record,
             third_histograms,
             empty_ends: Vec::new(),
+            rows_after_plan: 0,
             last_done_ns: 0,
             silences,
         }
     }
 
     /// Collects until every recorder has been dropped. `started` is the moment that recorders count from; `watch` is called
-    /// with each finished row; CPU time of `processes` is taken from the end of the warm-up to the end of the run.
+    /// with each finished row but the few answers that come just after the end of the plan; CPU time of `processes` is taken from the end of the warm-up to the end of the run.
     pub fn run(mut self, started: Instant, processes: &[ProcessRef], mut watch: impl FnMut(&IntervalRow)) -> RunRecord {
         self.record.started_at = SystemTime::now() - started.elapsed();
         let window_opens = started + Duration::from_nanos(self.window.start_ns);
@@ -138,6 +143,8 @@ impl Collector {
         merged.histograms.add(&interval.histograms);
         merged.counts.add(&interval.counts);
         merged.threads += 1;
+        merged.ended += usize::from(interval.is_last);
+        merged.last_done_ns = merged.last_done_ns.max(interval.last_done_ns);
         let thread = interval.thread;
         self.silences[thread].append(&mut interval.silences);
         interval.reset();
@@ -148,31 +155,40 @@ impl Collector {
             && oldest.get().threads == self.returns.len()
         {
             let (index, merged) = oldest.remove_entry();
-            self.close(index, &merged, watch);
+            let is_end = merged.ended == self.returns.len();
+            self.close(index, &merged, is_end, watch);
         }
     }
 
-    fn close(&mut self, index: u64, merged: &Merged, watch: &mut impl FnMut(&IntervalRow)) {
-        // After the end of the plan an interval without answers is a row only if one with answers follows.
-        let is_after_plan = self
-            .window
-            .planned_ns()
-            .is_some_and(|planned_ns| index.saturating_mul(self.window.interval_ns) >= planned_ns);
-        if is_after_plan && merged.counts == Counts::default() {
+    fn is_after_plan(&self, index: u64) -> bool {
+        let start_ns = index.saturating_mul(self.window.interval_ns);
+        self.window.planned_ns().is_some_and(|planned_ns| start_ns >= planned_ns)
+    }
+
+    fn close(&mut self, index: u64, merged: &Merged, is_end: bool, watch: &mut impl FnMut(&IntervalRow)) {
+        // After the end of the plan an interval without answers is a row only if one with answers follows; without a plan it is
+        // none when nothing follows.
+        let is_after = self.is_after_plan(index) || is_end && self.window.planned_ns().is_none();
+        if is_after && merged.counts == Counts::default() {
             self.empty_ends.push(index);
             return;
         }
+        let full_ns = self.window.interval_ns;
         for index in std::mem::take(&mut self.empty_ends) {
-            self.add_row(index, &Merged::default(), watch);
+            self.add_row(index, full_ns, &Merged::default(), watch);
         }
-        self.add_row(index, merged, watch);
+        // A run that ends when its work is done ends within an interval, and its rate is that of the part until then.
+        let start_ns = self.window.start_ns + index.saturating_mul(full_ns);
+        let is_cut = is_end && self.window.planned_ns().is_none() && merged.last_done_ns > start_ns;
+        let length_ns = if is_cut { full_ns.min(merged.last_done_ns - start_ns) } else { full_ns };
+        self.add_row(index, length_ns, merged, watch);
     }
 
-    fn add_row(&mut self, index: u64, merged: &Merged, watch: &mut impl FnMut(&IntervalRow)) {
-        let length_s = self.window.interval_ns as f64 / 1e9;
+    fn add_row(&mut self, index: u64, length_ns: u64, merged: &Merged, watch: &mut impl FnMut(&IntervalRow)) {
+        let length_s = length_ns as f64 / 1e9;
         let response = merged.histograms.response();
         let row = IntervalRow {
-            start_s: index as f64 * length_s,
+            start_s: index as f64 * (self.window.interval_ns as f64 / 1e9),
             length_s,
             counts: merged.counts,
             ok_per_s: merged.counts.ok as f64 / length_s,
@@ -180,7 +196,7 @@ impl Collector {
             service: Latency::of(&merged.histograms.service),
             lateness: Latency::of(&merged.histograms.lateness),
         };
-        watch(&row);
+        self.show(index, &row, watch);
         let start = Duration::from_nanos(index.saturating_mul(self.window.interval_ns));
         append_log(&mut self.record.interval_log, start, self.window, &response, &merged.histograms);
         if let Some(third) = self.third_of(index) {
@@ -189,6 +205,18 @@ impl Collector {
         self.record.histograms.add(&merged.histograms);
         self.record.counts.add(&merged.counts);
         self.record.intervals.push(row);
+    }
+
+    /// The few answers that come just after the end of the plan look like a collapse of the throughput, and are told only when
+    /// they take more than one interval: then they show a backlog.
+    fn show(&mut self, index: u64, row: &IntervalRow, watch: &mut impl FnMut(&IntervalRow)) {
+        self.rows_after_plan += usize::from(self.is_after_plan(index));
+        match self.rows_after_plan {
+            1 => return,
+            2 => self.record.intervals.last().into_iter().for_each(&mut *watch),
+            _ => {}
+        }
+        watch(row);
     }
 
     /// Which third of the plan an interval belongs to; answers after the end of the plan belong to the last.
@@ -201,7 +229,8 @@ impl Collector {
         // A thread that ended early leaves intervals that will not fill up any more.
         while let Some((index, merged)) = self.open.pop_first() {
             if merged.counts != Counts::default() {
-                self.close(index, &merged, watch);
+                let is_end = self.open.is_empty();
+                self.close(index, &merged, is_end, watch);
             }
         }
         self.record.silences = common_silences(std::mem::take(&mut self.silences));
@@ -423,6 +452,43 @@ mod tests {
             let expected: &[u64] = if late_ms.is_some() { &[10, 10, 10, 0, 0, 0, 1] } else { &[10, 10, 10] };
             assert_eq!(rows, expected);
             assert_eq!(record.intervals.len(), rows.len());
+        }
+    }
+
+    #[test]
+    fn a_run_ended_with_a_line_that_looked_like_a_collapse() {
+        let (mut recorders, collector) = channel(window(), 1);
+        let mut recorder = recorders.remove(0);
+        for at in 10..40 {
+            recorder.tick(at * MILLI);
+            recorder.record(timing(at * MILLI, 1000), Side::Write, Outcome::Ok);
+        }
+        recorder.tick(41 * MILLI);
+        recorder.record(timing(39 * MILLI, 2 * MILLI), Side::Write, Outcome::Ok);
+        drop(recorder);
+        let mut rows = Vec::new();
+        let record = collector.run(Instant::now(), &[], |row| rows.push(row.counts.ok));
+        assert_eq!(rows, [10, 10, 10], "what is shown");
+        assert_eq!(record.intervals.len(), 4, "what is kept");
+    }
+
+    #[test]
+    fn the_rate_of_the_last_interval_was_that_of_a_whole_one_although_the_work_was_done_before() {
+        let endless = Window { start_ns: 0, end_ns: u64::MAX, interval_ns: 10 * MILLI };
+        // One thread has done its share in the interval before the last, or both end together.
+        for first_ends_ms in [12, 24] {
+            let (recorders, collector) = channel(endless, 2);
+            for (mut recorder, end_ms) in recorders.into_iter().zip([first_ends_ms, 24]) {
+                for at in 0..end_ms {
+                    recorder.tick(at * MILLI);
+                    recorder.record(timing(at * MILLI, MILLI), Side::Write, Outcome::Ok);
+                }
+            }
+            let record = collector.run(Instant::now(), &[], |_| {});
+            let lengths: Vec<_> = record.intervals.iter().map(|row| (row.length_s * 1e3).round()).collect();
+            assert_eq!(lengths, [10.0, 10.0, 4.0]);
+            let last = &record.intervals[2];
+            assert_eq!(last.ok_per_s.round(), last.counts.ok as f64 * 250.0);
         }
     }
 

@@ -104,6 +104,8 @@ pub(crate) struct Interval {
     pub(crate) histograms: Histograms,
     pub(crate) counts: Counts,
     pub(crate) last_done_ns: u64,
+    /// None follows from this thread.
+    pub(crate) is_last: bool,
     /// Times without a good answer that ended in this interval.
     pub(crate) silences: Vec<Silence>,
 }
@@ -130,6 +132,7 @@ impl Interval {
             histograms: Histograms::new(),
             counts: Counts::default(),
             last_done_ns: 0,
+            is_last: false,
             silences: Vec::new(),
         }
     }
@@ -138,6 +141,7 @@ impl Interval {
         self.histograms.reset();
         self.counts = Counts::default();
         self.last_done_ns = 0;
+        self.is_last = false;
         self.silences.clear();
     }
 }
@@ -241,6 +245,7 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         if let Some(mut last) = self.current.take() {
+            last.is_last = true;
             if let Some(from_ns) = self.last_good_ns
                 && self.now_ns.saturating_sub(from_ns) >= SILENCE_NS_MIN
             {
