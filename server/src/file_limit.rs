@@ -7,7 +7,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Files that the process has or may need whatever the number of shards: the admin port, the standard
 /// streams, the runtime's.
@@ -69,7 +69,7 @@ impl FileLimit {
         (room < clients).then(|| {
             format!(
                 "this process may have {} files open, so about {room} clients fit, not the {clients} that --connections-max and \
-                 --resp-clients-max allow; raise the hard limit (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or lower those",
+                 --resp-clients-max allow; for more, raise the hard limit (`ulimit -Hn`, LimitNOFILE= in a systemd unit)",
                 self.limit
             )
         })
@@ -85,10 +85,13 @@ pub fn raise() {
     }
 }
 
-/// Says so in the log if not as many clients can connect as they may.
-pub fn warn_of_shortage(shards: u16, clients: u64) {
-    if let Some(text) = FileLimit::now(shards).shortage(clients) {
-        warn!("{text}");
+/// Says so in the log if not as many clients can connect as they may. Somebody who has asked for that many is warned; the usual
+/// bounds are far beyond what most need, and most containers have fewer files than that.
+pub fn tell_of_shortage(shards: u16, clients: u64, are_asked_for: bool) {
+    match FileLimit::now(shards).shortage(clients) {
+        Some(text) if are_asked_for => warn!("{text}"),
+        Some(text) => info!("{text}"),
+        None => {}
     }
 }
 

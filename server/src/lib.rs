@@ -48,6 +48,7 @@ pub mod resp;
 pub mod ring;
 pub mod shard;
 pub mod socket;
+pub mod stop_signals;
 pub mod stub;
 pub mod supervise;
 pub mod telemetry;

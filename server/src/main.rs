@@ -39,7 +39,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => look(&args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("lockstep-server: {error:#}");
+        // The reason may be that nothing can be written there.
+        let _ = writeln!(io::stderr(), "lockstep-server: {error:#}");
         ExitCode::FAILURE
     })
 }
@@ -126,7 +127,8 @@ fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
     for files in &folder.shards {
         options.checkpoint_every_bytes(files.superblock.journal_size.get()).map_err(anyhow::Error::msg)?;
     }
-    file_limit::warn_of_shortage(identity.shards, options.clients_max(identity.shards));
+    let clients = options.clients_max(identity.shards);
+    file_limit::tell_of_shortage(identity.shards, clients, options.asks_for_many_clients());
     let listeners = supervise::Listeners::bind(&options, &identity)?;
     info!(
         "server {} of {} in cluster {:032x}, {}, ack {}, fan-out {}, durability {}",

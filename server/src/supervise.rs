@@ -18,10 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -32,6 +29,7 @@ use crate::{
     metrics::{ShardMetrics, StatusCell},
     resp::server::{Server, ShardView},
     shard::{FrontSetup, Identity, ShardSetup},
+    stop_signals::StopSignals,
 };
 
 /// How long shards may take to finish what is in flight once they are asked to stop.
@@ -273,24 +271,6 @@ fn pin(setup: &ShardSetup) {
     }
 }
 
-struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl StopSignals {
-    fn new() -> io::Result<StopSignals> {
-        Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
 async fn watch_shards(
     shards: u16,
     mut reports: mpsc::UnboundedReceiver<Report>,
@@ -298,7 +278,7 @@ async fn watch_shards(
     mut stop: StopSignals,
 ) -> anyhow::Result<()> {
     tokio::select! {
-        name = stop.next() => info!("{name}: accepting no more, finishing what is in flight"),
+        name = stop.first() => info!("{name}: accepting no more, finishing what is in flight"),
         report = reports.recv() => {
             let (shard, result) = report.context("all shards have ended without a word")?;
             return Err(result.err().unwrap_or_else(|| anyhow!("shard {shard} ended without being asked to")));
@@ -314,7 +294,7 @@ async fn watch_shards(
     };
     tokio::select! {
         result = stopped => result,
-        name = stop.next() => bail!("a second signal ({name}): stopped at once, what was in flight is not answered"),
+        name = stop.further() => bail!("a second signal ({name}): stopped at once, what was in flight is not answered"),
         () = tokio::time::sleep(STOP_TIMEOUT) => bail!("not stopped after {} s: ending anyway", STOP_TIMEOUT.as_secs()),
     }?;
     info!("stopped");

@@ -32,17 +32,27 @@ impl Dev {
     /// It looks for free ports below those that the system gives to outgoing connections, since one of another test could
     /// take a port in the moment before a server does; and every time in another place, for the same reason.
     fn start(options: &[&str]) -> Dev {
+        let folder = temporary_folder();
+        let stderr = File::create(folder.path().join("stderr")).unwrap();
+        Dev::start_in(folder, options, stderr.into())
+    }
+
+    /// The same with another standard error.
+    fn start_with(options: &[&str], stderr: Stdio) -> Dev {
+        Dev::start_in(temporary_folder(), options, stderr)
+    }
+
+    fn start_in(folder: tempfile::TempDir, options: &[&str], stderr: Stdio) -> Dev {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = std::process::id().wrapping_mul(8) + COUNTER.fetch_add(1, Ordering::Relaxed);
         let port = format!("--port={}", 10_000 + number % 1000 * 20);
-        let folder = temporary_folder();
         let process = Command::new(server_binary())
             .args(["dev", &port, "--journal-size=16MiB"])
             .args(options)
             .env("TMPDIR", folder.path())
             .stdin(Stdio::null())
             .stdout(File::create(folder.path().join("stdout")).unwrap())
-            .stderr(File::create(folder.path().join("stderr")).unwrap())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         Dev { process, folder }
@@ -168,6 +178,34 @@ fn a_given_folder_is_kept_and_used_again() {
     let mut other = Dev::start(&[options[0], "--servers=3"]);
     assert_eq!(other.wait_for_exit().code(), Some(1));
     assert!(other.read("stderr").contains("servers"), "{}", other.read("stderr"));
+}
+
+/// The kernel sends the signal to what runs in the foreground, and the shell to all its jobs: twice is not twice as urgent.
+#[test]
+fn a_closed_terminal_left_servers_and_a_folder_behind() {
+    let mut dev = Dev::start(&["--servers=2"]);
+    dev.wait_for_line("ready after");
+    dev.signal(Signal::HUP);
+    dev.wait_for_line("stopping");
+    dev.signal(Signal::HUP);
+    let status = dev.wait_for_exit();
+    assert!(status.success(), "{status}:\n{}", dev.read("stderr"));
+    assert_eq!(dev.temporary_folders(), Vec::<PathBuf>::new());
+}
+
+/// As when the terminal that everything is printed to has gone.
+#[test]
+fn a_dev_that_could_print_nothing_any_more_left_its_folder_behind() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut dev = Dev::start_with(&["--servers=2"], full.into());
+    wait_for("the servers to serve", || {
+        let ports = dev.admin_ports();
+        let serves = |&port: &u16| get_from("127.0.0.1", port, "/healthz").is_some_and(|(code, _)| code == 200);
+        (ports.len() == 2 && ports.iter().all(serves)).then_some(())
+    });
+    dev.signal(Signal::HUP);
+    assert!(dev.wait_for_exit().success());
+    assert_eq!(dev.temporary_folders(), Vec::<PathBuf>::new());
 }
 
 #[test]

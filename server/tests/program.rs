@@ -133,6 +133,65 @@ fn log_lines_are_json_where_that_was_asked_for() {
 }
 
 #[test]
+fn a_closed_terminal_ends_a_server_in_order_unless_that_is_ignored() {
+    let mut cluster = Cluster::start(Spec::of(1));
+    cluster.signal(0, "HUP");
+    assert_eq!(cluster.wait_for_exit(0).code(), Some(0), "{}", cluster.log(0));
+    assert!(cluster.log(0).contains("SIGHUP: accepting no more") && cluster.log(0).contains("stopped"));
+
+    let mut command = cluster.start_command(0);
+    // SAFETY: between fork and exec only a system call is made, and no memory is allocated.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    cluster.start_by(0, command);
+    cluster.wait_until_healthy();
+    cluster.signal(0, "HUP");
+    // A signal is there before what is sent after it, and would be the first one.
+    cluster.signal(0, "TERM");
+    assert_eq!(cluster.wait_for_exit(0).code(), Some(0), "{}", cluster.log(0));
+    assert!(cluster.log(0).contains("SIGTERM: accepting no more"), "{}", cluster.log(0));
+}
+
+#[test]
+fn a_log_that_could_not_be_written_ended_the_server() {
+    let mut cluster = Cluster::format(Spec::of(1));
+    let mut command = cluster.start_command(0);
+    command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    cluster.adopt(0, command.spawn().unwrap());
+    cluster.wait_until_healthy();
+    cluster.signal(0, "TERM");
+    assert_eq!(cluster.wait_for_exit(0).code(), Some(0));
+}
+
+#[test]
+fn a_limit_of_open_files_below_the_usual_bounds_was_a_warning_at_every_start() {
+    for (options, level) in [(&[][..], " INFO "), (&["--connections-max=10001"], " WARN ")] {
+        let mut cluster = Cluster::format(Spec::of(1).with(options));
+        let mut command = cluster.start_command(0);
+        // SAFETY: between fork and exec only a system call is made, and no memory is allocated.
+        unsafe {
+            command.pre_exec(|| {
+                let limit = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+                if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0 {
+                    Ok(())
+                } else {
+                    Err(std::io::Error::last_os_error())
+                }
+            });
+        }
+        cluster.start_by(0, command);
+        cluster.wait_until_healthy();
+        let log = cluster.log(0);
+        let line = log.lines().find(|line| line.contains("may have 4096 files open, so about 4040 clients fit"));
+        assert!(line.is_some_and(|line| line.contains(level)), "{log}");
+    }
+}
+
+#[test]
 fn durability_in_memory_is_warned_about_at_the_start() {
     let cluster = Cluster::start(Spec::of(1).with(&["--durability=memory"]));
     assert!(cluster.log(0).contains("acknowledged writes are lost"), "{}", cluster.log(0));

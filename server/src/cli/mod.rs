@@ -56,13 +56,13 @@ pub enum Command {
     Recover(FormatArgs),
     /// Run a server
     ///
-    /// Runs until SIGTERM or SIGINT: then it hands over to another server if it is primary, accepts no more, finishes what is in
-    /// flight and exits with 0. Exits with 1 when it
-    /// fails and with 2 when the command line is wrong.
+    /// Runs until SIGTERM, SIGINT or SIGHUP (the terminal was closed): then it hands over to another server if it is primary, accepts
+    /// no more, finishes what is in flight and exits with 0. A second SIGTERM or SIGINT ends it at once. With `nohup` SIGHUP is
+    /// ignored. Exits with 1 when it fails and with 2 when the command line is wrong.
     Start(Box<StartArgs>),
     /// Run a whole cluster on this host, to try things out
     ///
-    /// Each server is a process of its own, with a data folder of its own. Ends with Ctrl-C.
+    /// Each server is a process of its own, with a data folder of its own. Ends with Ctrl-C, and when its terminal is closed.
     Dev(Box<DevArgs>),
     /// Print what is in a data folder
     ///

@@ -74,6 +74,12 @@ impl StartOptions {
         u64::from(self.connections_max) * u64::from(shards) + of_front_door
     }
 
+    /// Whether more clients are asked for than by default.
+    pub fn asks_for_many_clients(&self) -> bool {
+        self.connections_max > super::start::CONNECTIONS_MAX
+            || self.resp.as_ref().is_some_and(|resp| resp.clients_max > super::resp::CLIENTS_MAX)
+    }
+
     /// Checks what has to fit the data folder's identity.
     ///
     /// # Errors

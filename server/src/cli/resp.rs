@@ -82,7 +82,7 @@ pub struct RespArgs {
 }
 
 /// Default of `--resp-clients-max`, as Redis's `maxclients`.
-const CLIENTS_MAX: u32 = 10_000;
+pub(super) const CLIENTS_MAX: u32 = 10_000;
 
 /// Default of `--resp-clients-memory`.
 const CLIENT_MEMORY: &str = "1GiB";

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{journal::open::Expected, shard::connections::CLIENTS_MEMORY_MIN};
 
+/// Client connections of one shard, unless more are asked for.
+pub(super) const CONNECTIONS_MAX: u32 = 10_000;
+
 /// Which copies a write must have before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Ack {
@@ -209,7 +212,7 @@ pub struct TuningArgs {
     ///
     /// Beyond it, new clients are told that the server is full. Each takes some tens of KiB of buffers, and up to 20 MiB when
     /// it asks for more than it takes.
-    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Bounds")]
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_MAX, help_heading = "Bounds")]
     pub connections_max: u32,
 
     /// Memory that the replies of all clients of one shard together may take while they wait to be sent; 0 for no bound

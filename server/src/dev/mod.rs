@@ -4,7 +4,7 @@ mod member;
 mod ports;
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
@@ -13,7 +13,6 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
     member::{Member, check_health, describe_end},
@@ -22,6 +21,7 @@ use self::{
 use crate::{
     cli::{DevArgs, count_of, show_size},
     journal::folder::LOCK_NAME,
+    stop_signals::StopSignals,
 };
 
 /// Name of every cluster that is made here.
@@ -43,21 +43,23 @@ enum Event {
     Stop,
 }
 
-/// Runs a cluster until Ctrl-C or SIGTERM, or until all its servers have ended.
+/// Runs a cluster until Ctrl-C, SIGTERM or SIGHUP, or until all its servers have ended.
 ///
 /// # Errors
 ///
 /// If folders or processes cannot be made. A server that fails later is reported and the others go on.
 pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
-    let folder = Folder::open(args.data_dir.as_deref())?;
     let (sender, events) = channel();
+    // Before there is a folder that has to be removed.
     watch_signals(sender.clone())?;
+    let folder = Folder::open(args.data_dir.as_deref())?;
     let ports =
         ports::find(args.port, args.servers, args.shards, args.resp).context("cannot find free ports on 127.0.0.1")?;
     let mut members: Vec<Member> = (0..).zip(ports).map(|(id, ports)| Member::new(id, ports, &folder.path)).collect();
     if !folder.has_data() {
         let total = args.journal_size * u64::from(args.servers) * u64::from(args.shards);
-        eprintln!("formatting {}, {} of journals", count_of(args.servers.into(), "server"), show_size(total));
+        let servers = count_of(args.servers.into(), "server");
+        write_line(format_args!("formatting {servers}, {} of journals", show_size(total)));
     }
     for member in &members {
         member.prepare(args)?;
@@ -142,7 +144,7 @@ impl Drop for Folder {
         if self.is_temporary
             && let Err(error) = member::remove(&self.path)
         {
-            eprintln!("{error:#}");
+            write_line(format_args!("{error:#}"));
         }
     }
 }
@@ -169,20 +171,15 @@ fn introduce(args: &DevArgs, folder: &Folder, members: &[Member], peers: &str) -
 /// Turns signals into events.
 fn watch_signals(events: Sender<Event>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
+    let mut stop = {
         let _context = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        StopSignals::new()?
     };
     std::thread::spawn(move || {
         runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                if events.send(Event::Stop).is_err() {
-                    return;
-                }
+            stop.first().await;
+            while events.send(Event::Stop).is_ok() {
+                stop.further().await;
             }
         });
     });
@@ -248,13 +245,18 @@ impl Screen {
 
     fn show(&self, id: u8, line: &str) {
         if self.is_coloured {
-            eprintln!("\x1b[{}mserver {id} |\x1b[0m {line}", COLOURS[id as usize % COLOURS.len()]);
+            write_line(format_args!("\x1b[{}mserver {id} |\x1b[0m {line}", COLOURS[id as usize % COLOURS.len()]));
         } else {
-            eprintln!("server {id} | {line}");
+            write_line(format_args!("server {id} | {line}"));
         }
     }
 
     fn say(&self, text: &str) {
-        eprintln!("dev      | {text}");
+        write_line(format_args!("dev      | {text}"));
     }
+}
+
+/// A line for standard error. A terminal that has been closed, or a full disk, is no reason to end without having cleaned up.
+fn write_line(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

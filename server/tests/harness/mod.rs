@@ -233,13 +233,23 @@ impl Cluster {
 
     /// Starts one server; does not wait.
     pub fn start_server(&mut self, id: u8) {
+        let command = self.start_command(id);
+        self.start_by(id, command);
+    }
+
+    /// Starts one server by a `command` that was made for it; does not wait.
+    pub fn start_by(&mut self, id: u8, mut command: Command) {
         let log = self.folder.path().join(format!("server-{id}.log"));
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let mut command = self.start_command(id);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.adopt(id, command.spawn().unwrap());
+    }
+
+    /// Takes over a server that was started elsewhere.
+    pub fn adopt(&mut self, id: u8, process: Child) {
         let server = &mut self.servers[id as usize];
         assert!(server.process.is_none(), "server {id} runs already");
-        server.process = Some(command.spawn().unwrap());
+        server.process = Some(process);
     }
 
     /// Waits until every server that runs says that it serves.
