@@ -41,6 +41,11 @@ pub enum CheckpointError {
         /// What does not fit.
         what: &'static str,
     },
+    /// Another build wrote it.
+    #[error(
+        "the checkpoint is of on-disk format version {0}, which is not supported (this build uses {DISK_FORMAT_VERSION}); start it with the build that wrote it"
+    )]
+    Version(u16),
     /// It is whole, but not the one that the superblock points to.
     #[error("this is another checkpoint than the superblock points to: its {0} differs")]
     Other(&'static str),
@@ -62,18 +67,14 @@ impl CheckpointError {
             CheckpointError::Io { reason, .. } => {
                 reason.kind() == io::ErrorKind::UnexpectedEof || reason.raw_os_error() == Some(EIO)
             }
-            CheckpointError::Damaged { .. } => true,
-            CheckpointError::Other(what) => *what != VERSION,
-            CheckpointError::Content { .. } => false,
+            CheckpointError::Damaged { .. } | CheckpointError::Other(_) => true,
+            CheckpointError::Version(_) | CheckpointError::Content { .. } => false,
         }
     }
 }
 
 /// What a disk says of a sector that it cannot read.
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
-
-/// What differs when a checkpoint was written by another build.
-const VERSION: &str = "version";
 
 /// Takes in a section's stream piece by piece, or says why it cannot.
 pub type StreamSink<'a> = dyn FnMut(Section, &[u8]) -> Result<(), String> + 'a;
@@ -236,7 +237,7 @@ impl<'a, F: BlockFile> Reader<'a, F> {
             return self.damaged("its header");
         }
         if header.version.get() != DISK_FORMAT_VERSION {
-            return Err(CheckpointError::Other(VERSION));
+            return Err(CheckpointError::Version(header.version.get()));
         }
         if header.reserved0 != [0; 2] || header.reserved1 != [0; 168] || rest.iter().any(|&byte| byte != 0) {
             return self.damaged("reserved bytes of its header");

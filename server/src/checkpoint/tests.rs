@@ -1,12 +1,18 @@
 use std::fs;
 
-use lockstep_proto::{limits::SECTOR_SIZE, superblock::Superblock};
+use lockstep_proto::{
+    limits::{DISK_FORMAT_VERSION, SECTOR_SIZE},
+    superblock::Superblock,
+};
 use proptest::prelude::*;
-use zerocopy::FromZeros;
+use zerocopy::{
+    FromBytes, FromZeros, IntoBytes,
+    little_endian::{U16, U128},
+};
 
 use super::{
     install::{checkpoint_path, create_temporary, install, remove_leftovers, temporary_path},
-    layout::{CHUNK_PAYLOAD_MAX, CHUNK_SIZE_MAX, Section},
+    layout::{CHUNK_PAYLOAD_MAX, CHUNK_SIZE_MAX, CheckpointHeader, Section},
     reader::{CheckpointError, expected_by, read_checkpoint},
     writer::{CheckpointMeta, CheckpointWriter, FinishedCheckpoint},
 };
@@ -191,6 +197,27 @@ fn another_checkpoint_is_refused_with_what_differs() {
     }
     let expected = FinishedCheckpoint { checksum: finished.checksum ^ 1, ..finished };
     assert!(matches!(load(&file, &expected), Err(CheckpointError::Damaged { offset: 0, .. })));
+}
+
+#[test]
+fn a_checkpoint_of_another_version_is_refused_with_both_and_is_no_damage() {
+    let (file, finished) = make(b"store", b"sessions", 10);
+    for version in [0, DISK_FORMAT_VERSION - 1, DISK_FORMAT_VERSION + 1, u16::MAX] {
+        let mut bytes = file.bytes();
+        let (mut header, _) = CheckpointHeader::read_from_prefix(&bytes).expect("there is one");
+        header.version = U16::new(version);
+        header.checksum = U128::new(header.expected_checksum());
+        bytes[..CheckpointHeader::SIZE].copy_from_slice(header.as_bytes());
+        let other = FaultyFile::new(bytes.len());
+        other.complete(other.submit(&bytes, 0));
+        let finished = FinishedCheckpoint { checksum: lockstep_proto::checksum::checksum_128(&bytes), ..finished };
+        let error = load(&other, &finished).expect_err("this build cannot know what it means");
+        assert!(matches!(error, CheckpointError::Version(found) if found == version), "{error}");
+        assert!(!error.is_damage(), "it would be thrown away and asked for again");
+        let text = error.to_string();
+        let versions = [format!("version {version},"), format!("this build uses {DISK_FORMAT_VERSION}")];
+        assert!(versions.iter().all(|words| text.contains(words)), "{text}");
+    }
 }
 
 #[test]
