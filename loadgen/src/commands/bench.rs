@@ -13,8 +13,8 @@ use crate::cluster::{Cluster, ClusterSpec, Durability};
 use crate::drive::{DriveContext, Protocol, RunSpec, StopFlag, drive, drive_audited};
 use crate::faults::{Fault, conduct, outcomes};
 use crate::record::{
-    Checkout, Event, EventLog, IntervalRow, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary, VerdictRules,
-    folder_name, utc,
+    AuditReport, Checkout, Event, EventLog, IntervalRow, Machine, Meta, ProcessRef, ResultFolder, RunRecord, Summary,
+    VerdictRules, folder_name, utc,
 };
 use crate::report::{Plot, plots_of_run};
 use crate::scenario::{cluster_words, load_words};
@@ -294,25 +294,10 @@ where
     };
     let (result, ended) = watched(stop, servers, target.needed(), &events, || target.ended(), drive_it);
     let (record, audit, acted) = result?;
-    let scenario = format!("{}; {}", target.words(), load_words(spec));
     let rules = VerdictRules { expects_steadiness: conductor.is_none(), ..VerdictRules::default() };
-    let mut summary = Summary::of(&record, &scenario, spec.offered_per_s(), &rules);
-    // Numbers do not tell why requests were not answered; the first answer that was none does.
-    if summary.verdict.is_void()
-        && summary.counts.failed + summary.counts.unknown > 0
-        && let Some(words) = first_bad_answer(&record.events)
-    {
-        summary.verdict.object(words);
-    }
-    summary.audit = audit;
+    let mut summary = judged(spec, target, &record, audit, &rules, progress);
     if stop.is_set() {
         summary.verdict.object("it was interrupted before its end".to_owned());
-    }
-    if let Some(audit) = audit {
-        progress.line(&format!("audit: {audit}"));
-        if !audit.is_clean() {
-            summary.verdict.object(format!("the audit found faults: {audit}"));
-        }
     }
     for server in ended {
         let tail = target.log_tail(&server);
@@ -322,6 +307,34 @@ where
     let meta = meta(spec, target.own(), record.started_at)?;
     let metrics = target.own().map(Cluster::metrics).unwrap_or_default();
     Ok((Measured { meta, summary, record, metrics }, acted))
+}
+
+/// What was recorded, in short, and whether it is worth anything.
+fn judged(
+    spec: &RunSpec,
+    target: &Target,
+    record: &RunRecord,
+    audit: Option<AuditReport>,
+    rules: &VerdictRules,
+    progress: &Progress,
+) -> Summary {
+    let scenario = format!("{}; {}", target.words(), load_words(spec));
+    let mut summary = Summary::of(record, &scenario, spec.offered_per_s(), rules);
+    // Numbers do not tell why requests were not answered; the first answer that was none does.
+    if summary.verdict.is_void()
+        && summary.counts.failed + summary.counts.unknown > 0
+        && let Some(words) = first_bad_answer(&record.events)
+    {
+        summary.verdict.object(words);
+    }
+    summary.audit = audit;
+    if let Some(audit) = audit {
+        progress.line(&format!("audit: {audit}"));
+        if !audit.is_clean() {
+            summary.verdict.object(format!("the audit found faults: {audit}"));
+        }
+    }
+    summary
 }
 
 /// Where and how this program runs.

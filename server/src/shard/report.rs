@@ -3,7 +3,7 @@
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use lockstep_proto::items::{PeerStatus, StatusBody};
-use lockstep_replica::Role;
+use lockstep_replica::{PeerState, ReplicaStatus, Role};
 use tokio::sync::mpsc;
 use zerocopy::{
     IntoBytes,
@@ -193,43 +193,9 @@ impl Core {
                 desk.server.look_around(now.monotonic_ns);
             }
         }
-        let metrics = &self.metrics;
-        metrics.reply_memory_bytes.set(self.connections.replies_held());
-        metrics.view.set(status.view);
-        metrics.is_deficient.set_flag(status.op < superblock.vouch_op.get());
-        metrics.checkpoint_received_bytes.set(transfer.map_or(0, |(received, _)| received));
-        metrics.role.set(u64::from(self.role().to_wire()));
-        metrics.op.set(status.op);
-        metrics.commit.set(status.commit);
-        metrics.applied.set(self.machine.applied);
-        metrics.durable.set(status.durable);
-        metrics.pipeline_depth.set(u64::from(status.pipeline));
-        metrics.keys.set(self.machine.store.len() as u64);
-        metrics.watched_keys.set(self.machine.store.watched_len() as u64);
-        metrics.store_bytes.set(store_bytes);
-        metrics.sessions.set(self.machine.sessions.len() as u64);
-        metrics.evicted_sessions.set(self.machine.sessions.evicted_total());
-        metrics.journal_used_bytes.set(used);
-        metrics.journal_free_bytes.set(size.saturating_sub(used));
-        metrics.checkpoint_op.set(superblock.checkpoint.get());
-        let mut peers = Vec::with_capacity(status.peers.len());
-        for peer in &status.peers {
-            let lag_ops = self.lag_ops(status.op, peer.durable);
-            let gauges = &metrics.peers[peer.replica as usize];
-            gauges.lag_ops.set(lag_ops);
-            gauges.is_in_sync.set_flag(peer.is_in_sync);
-            gauges.is_connected.set_flag(peer.is_connected);
-            gauges.is_behind.set_flag(peer.is_behind);
-            peers.push(PeerSnapshot {
-                server: peer.replica,
-                address: self.options.peers[peer.replica as usize].to_string(),
-                is_connected: peer.is_connected,
-                is_in_sync: peer.is_in_sync,
-                is_behind: peer.is_behind,
-                durable: peer.durable,
-                lag_ops,
-            });
-        }
+        self.set_gauges(&status, store_bytes);
+        self.metrics.checkpoint_received_bytes.set(transfer.map_or(0, |(received, _)| received));
+        let peers = status.peers.iter().map(|peer| self.publish_peer(peer, status.op)).collect();
         self.status.publish(ShardStatus {
             shard: self.shard,
             shards: self.identity.shards,
@@ -265,5 +231,46 @@ impl Core {
             uptime_ms: now.monotonic_ns / 1_000_000,
             peers,
         });
+    }
+
+    fn set_gauges(&self, status: &ReplicaStatus, store_bytes: u64) {
+        let superblock = self.disk.superblock();
+        let (used, size) = (self.disk.used_bytes(), self.disk.size());
+        let metrics = &self.metrics;
+        metrics.reply_memory_bytes.set(self.connections.replies_held());
+        metrics.view.set(status.view);
+        metrics.is_deficient.set_flag(status.op < superblock.vouch_op.get());
+        metrics.role.set(u64::from(self.role().to_wire()));
+        metrics.op.set(status.op);
+        metrics.commit.set(status.commit);
+        metrics.applied.set(self.machine.applied);
+        metrics.durable.set(status.durable);
+        metrics.pipeline_depth.set(u64::from(status.pipeline));
+        metrics.keys.set(self.machine.store.len() as u64);
+        metrics.watched_keys.set(self.machine.store.watched_len() as u64);
+        metrics.store_bytes.set(store_bytes);
+        metrics.sessions.set(self.machine.sessions.len() as u64);
+        metrics.evicted_sessions.set(self.machine.sessions.evicted_total());
+        metrics.journal_used_bytes.set(used);
+        metrics.journal_free_bytes.set(size.saturating_sub(used));
+        metrics.checkpoint_op.set(superblock.checkpoint.get());
+    }
+
+    fn publish_peer(&self, peer: &PeerState, op: u64) -> PeerSnapshot {
+        let lag_ops = self.lag_ops(op, peer.durable);
+        let gauges = &self.metrics.peers[peer.replica as usize];
+        gauges.lag_ops.set(lag_ops);
+        gauges.is_in_sync.set_flag(peer.is_in_sync);
+        gauges.is_connected.set_flag(peer.is_connected);
+        gauges.is_behind.set_flag(peer.is_behind);
+        PeerSnapshot {
+            server: peer.replica,
+            address: self.options.peers[peer.replica as usize].to_string(),
+            is_connected: peer.is_connected,
+            is_in_sync: peer.is_in_sync,
+            is_behind: peer.is_behind,
+            durable: peer.durable,
+            lag_ops,
+        }
     }
 }

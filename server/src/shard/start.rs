@@ -14,7 +14,7 @@ use tokio_uring::net::TcpListener;
 use tracing::{info, warn};
 
 use super::{
-    AdminCommand, BatchBuffers, Core, FrontSetup, Phase, Shard, ShardSetup,
+    AdminCommand, BatchBuffers, Core, FrontSetup, Identity, Phase, Shard, ShardSetup,
     checkpoints::Checkpointer,
     clock::Clock,
     connections::ConnectionTable,
@@ -22,7 +22,7 @@ use super::{
     recover::{random_u64, recover, replica_config},
     visitors,
 };
-use crate::{buffers::Pool, resp, ring, socket, uring};
+use crate::{buffers::Pool, cli::StartOptions, resp, ring, socket, uring};
 
 /// How long a stopping server waits for what is in flight.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,15 +57,6 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         BatchBuffers(pool.clone()),
         now.monotonic_ns,
     );
-    let peers = options
-        .peers
-        .iter()
-        .enumerate()
-        .map(|(id, address)| {
-            let is_other = id != identity.replica as usize;
-            is_other.then(|| Rc::new(Peer::new(id as u8, address.to_string(), shard)))
-        })
-        .collect();
     let mut connections = ConnectionTable::bounded(options.client_bytes_max);
     let (nobody, _) = connections.open();
     connections.close(nobody);
@@ -81,14 +72,14 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         connections,
         origins: Default::default(),
         reads: Default::default(),
-        peers,
+        peers: peers_of(&options, &identity, shard),
         pool,
         disk: recovery.disk,
         checkpointer,
         transfers: Default::default(),
         replay_settings: recovery.settings,
         handover: None,
-        metrics: metrics.clone(),
+        metrics,
         status,
         failure: None,
         desk: None,
@@ -102,26 +93,7 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
         nobody,
         expired_op: 0,
     };
-    let shard = Rc::new(Shard {
-        core: RefCell::new(core),
-        turn: Default::default(),
-        apply: Default::default(),
-        room: Default::default(),
-        backlog: Default::default(),
-        ended: Default::default(),
-        cluster: identity.cluster,
-        shard,
-        shards: identity.shards,
-        replica: identity.replica,
-        servers: identity.servers,
-        callers: Default::default(),
-        instance: random_u64()?.max(1),
-        metrics,
-        options: options.clone(),
-        phase: Cell::new(Phase::Running),
-        timer_deadline_ns: Cell::new(u64::MAX),
-        receive_bytes: Cell::new(0),
-    });
+    let shard = Rc::new(shared(core)?);
     if let Some(front) = &front {
         front.listener.set_nonblocking(false)?;
         shard.core.borrow_mut().open_front_door(front.server.clone(), random_u64()?);
@@ -129,6 +101,41 @@ fn run_shard(setup: ShardSetup) -> anyhow::Result<()> {
     listener.set_nonblocking(false)?;
     let busy_poll = Duration::from_nanos(options.busy_poll_ns);
     uring::start(busy_poll, serve(shard, listener, front, shutdown, commands)).context("cannot use a ring")?
+}
+
+/// The other servers, by id; none where this one would be.
+fn peers_of(options: &StartOptions, identity: &Identity, shard: u16) -> Vec<Option<Rc<Peer>>> {
+    let addresses = options.peers.iter().enumerate();
+    let peers = addresses.map(|(id, address)| {
+        let is_other = id != identity.replica as usize;
+        is_other.then(|| Rc::new(Peer::new(id as u8, address.to_string(), shard)))
+    });
+    peers.collect()
+}
+
+/// What all tasks of a shard share.
+fn shared(core: Core) -> anyhow::Result<Shard> {
+    let identity = core.identity;
+    Ok(Shard {
+        turn: Default::default(),
+        apply: Default::default(),
+        room: Default::default(),
+        backlog: Default::default(),
+        ended: Default::default(),
+        cluster: identity.cluster,
+        shard: core.shard,
+        shards: identity.shards,
+        replica: identity.replica,
+        servers: identity.servers,
+        callers: Default::default(),
+        instance: random_u64()?.max(1),
+        metrics: core.metrics.clone(),
+        options: core.options.clone(),
+        phase: Cell::new(Phase::Running),
+        timer_deadline_ns: Cell::new(u64::MAX),
+        receive_bytes: Cell::new(0),
+        core: RefCell::new(core),
+    })
 }
 
 async fn serve(

@@ -18,7 +18,7 @@ use crate::resp::{
     mailbox::Notice,
     pending::Form,
     submission::Payload,
-    transaction::{Execution, Item},
+    transaction::{Execution, Item, Queued},
     writer::Writer,
 };
 
@@ -148,77 +148,21 @@ impl Core {
         let shards = self.identity.shards;
         let transaction = std::mem::take(&mut asker.door.client.transaction);
         let mut built = Box::<Built>::default();
-        let mut shard = None;
-        let mut is_one_shard = true;
-        let mut belongs = |other: u16| is_one_shard &= *shard.get_or_insert(other) == other;
+        let mut places = Places::default();
         for (key, watch) in &transaction.watches {
-            belongs(shard_of_key(key, shards));
+            places.add(shard_of_key(key, shards));
             let (version, expiry_ns) = (watch.version.to_le_bytes(), watch.expiry_ns.to_le_bytes());
             built.program.command(Opcode::Check, &[key, &version, &expiry_ns]);
             built.revisions.push(watch.revision);
         }
-        let mut error = None;
         for queued in &transaction.queue {
-            let arguments = queued.arguments();
-            let start = built.execution.literals.len();
-            let version = asker.door.client.version;
-            let mut context = Context {
-                client: &mut asker.door.client,
-                server: &desk.server,
-                out: Writer::new(&mut built.execution.literals, version),
-                program: &mut built.program,
-                shard: self.shard,
-                is_in_exec: true,
-                wall_ns: asker.now.wall_ns,
-                draw,
-            };
-            let action = (queued.spec.run)(&mut context, &arguments);
-            desk.meter.stats().record(queued.spec.number, 0, false);
-            let is_answered =
-                matches!(action, Action::Done | Action::Close | Action::Transaction(_) | Action::Admin(_));
-            match action {
-                Action::Done => {}
-                Action::Close => built.closes = true,
-                Action::Get { key } => {
-                    belongs(shard_of_key(key, shards));
-                    built.program.command(Opcode::Get, &[key]);
-                }
-                Action::Put { key, value } => {
-                    belongs(shard_of_key(key, shards));
-                    built.program.command(Opcode::Set, &[key, value]);
-                }
-                Action::Everywhere { .. } | Action::Scan { .. } if desk.server.is_cluster() => belongs(self.shard),
-                // A step of a scan may have to go on in the next shard.
-                Action::Scan { .. } if shards > 1 => error = Some(CROSS_SLOT),
-                Action::Run { slot, .. } | Action::Scan { slot, .. } => belongs(shard_of_slot(slot, shards)),
-                Action::Split { opcode, keys, .. } => {
-                    keys.iter().for_each(|key| belongs(shard_of_key(key, shards)));
-                    built.program.command_of(opcode, keys.iter());
-                }
-                // All shards are more than one.
-                Action::Everywhere { .. } if shards > 1 => error = Some(CROSS_SLOT),
-                Action::Everywhere { .. } => belongs(0),
-                Action::Transaction(TransactionStep::Unwatch) => built.execution.literals.extend_from_slice(b"+OK\r\n"),
-                Action::Admin(AdminRequest::Checkpoint) => {
-                    tell_all(desk, || Notice::Checkpoint);
-                    built.execution.literals.extend_from_slice(b"+Background saving scheduled\r\n");
-                }
-                Action::Transaction(_) | Action::Admin(_) => {
-                    built.execution.literals.extend_from_slice(b"-ERR Command not allowed inside a transaction\r\n")
-                }
-            }
-            if is_answered && built.execution.literals.len() == start {
-                // CLIENT REPLY OFF and SKIP answer nothing, but an array has no gaps.
-                built.execution.literals.extend_from_slice(b"+OK\r\n");
-            }
-            let end = built.execution.literals.len();
-            built.execution.items.push(if is_answered { Item::Literal(start..end) } else { Item::Result });
+            self.build_one(desk, asker, queued, draw, &mut built, &mut places);
         }
         built.execution.deliveries = std::mem::take(&mut asker.door.client.published);
         built.execution.watching.clone_from(&transaction.watching);
         asker.door.client.transaction = transaction;
-        if let Some(error) = error.or((!is_one_shard).then_some(CROSS_SLOT)) {
-            return Err(error);
+        if places.are_several {
+            return Err(CROSS_SLOT);
         }
         let watches = &asker.door.client.transaction.watches;
         if built.program.count() == watches.len()
@@ -227,8 +171,87 @@ impl Core {
             // Checks alone are no program.
             built.program.command(Opcode::Exists, &[key]);
         }
-        built.shard = shard.unwrap_or(self.shard);
+        built.shard = places.first.unwrap_or(self.shard);
         Ok(built)
+    }
+
+    /// Adds a queued command to EXEC's program, or what it answers to what EXEC answers.
+    fn build_one(
+        &mut self,
+        desk: &mut Desk,
+        asker: &mut Asker<'_>,
+        queued: &Queued,
+        draw: u64,
+        built: &mut Built,
+        places: &mut Places,
+    ) {
+        let shards = self.identity.shards;
+        let arguments = queued.arguments();
+        let start = built.execution.literals.len();
+        let version = asker.door.client.version;
+        let mut context = Context {
+            client: &mut asker.door.client,
+            server: &desk.server,
+            out: Writer::new(&mut built.execution.literals, version),
+            program: &mut built.program,
+            shard: self.shard,
+            is_in_exec: true,
+            wall_ns: asker.now.wall_ns,
+            draw,
+        };
+        let action = (queued.spec.run)(&mut context, &arguments);
+        desk.meter.stats().record(queued.spec.number, 0, false);
+        let is_answered = matches!(action, Action::Done | Action::Close | Action::Transaction(_) | Action::Admin(_));
+        match action {
+            Action::Done => {}
+            Action::Close => built.closes = true,
+            Action::Get { key } => {
+                places.add(shard_of_key(key, shards));
+                built.program.command(Opcode::Get, &[key]);
+            }
+            Action::Put { key, value } => {
+                places.add(shard_of_key(key, shards));
+                built.program.command(Opcode::Set, &[key, value]);
+            }
+            Action::Everywhere { .. } | Action::Scan { .. } if desk.server.is_cluster() => places.add(self.shard),
+            // A step of a scan may have to go on in the next shard.
+            Action::Scan { .. } if shards > 1 => places.are_several = true,
+            Action::Run { slot, .. } | Action::Scan { slot, .. } => places.add(shard_of_slot(slot, shards)),
+            Action::Split { opcode, keys, .. } => {
+                keys.iter().for_each(|key| places.add(shard_of_key(key, shards)));
+                built.program.command_of(opcode, keys.iter());
+            }
+            // All shards are more than one.
+            Action::Everywhere { .. } if shards > 1 => places.are_several = true,
+            Action::Everywhere { .. } => places.add(0),
+            Action::Transaction(TransactionStep::Unwatch) => built.execution.literals.extend_from_slice(b"+OK\r\n"),
+            Action::Admin(AdminRequest::Checkpoint) => {
+                tell_all(desk, || Notice::Checkpoint);
+                built.execution.literals.extend_from_slice(b"+Background saving scheduled\r\n");
+            }
+            Action::Transaction(_) | Action::Admin(_) => {
+                built.execution.literals.extend_from_slice(b"-ERR Command not allowed inside a transaction\r\n")
+            }
+        }
+        if is_answered && built.execution.literals.len() == start {
+            // CLIENT REPLY OFF and SKIP answer nothing, but an array has no gaps.
+            built.execution.literals.extend_from_slice(b"+OK\r\n");
+        }
+        let end = built.execution.literals.len();
+        built.execution.items.push(if is_answered { Item::Literal(start..end) } else { Item::Result });
+    }
+}
+
+/// The shards that a transaction is about.
+#[derive(Default)]
+struct Places {
+    first: Option<u16>,
+    are_several: bool,
+}
+
+impl Places {
+    fn add(&mut self, shard: u16) {
+        self.are_several |= *self.first.get_or_insert(shard) != shard;
     }
 }
 

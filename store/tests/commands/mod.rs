@@ -254,6 +254,17 @@ impl Model {
             Opcode::Stamp => Answer::Array(self.stamp(&key).to_vec()),
             Opcode::KeyCount => Answer::Integer(self.objects.len() as i64),
             Opcode::Refuse => found.map_or(Answer::Nil, |_| Answer::Error(ErrorCode::NotAnInteger)),
+            _ => self.change(*opcode, flags, arguments, given),
+        }
+    }
+
+    /// Carries out what writes.
+    fn change(&mut self, opcode: Opcode, flags: u8, arguments: &[Vec<u8>], given: Option<&Answer>) -> Answer {
+        let key = arguments.first().cloned().unwrap_or_default();
+        let found = self.objects.get(&key).cloned();
+        let value = found.as_ref().map(|object| object.value.clone());
+        let expiry_ms = found.as_ref().and_then(|object| object.expiry_ms);
+        match opcode {
             Opcode::Set => {
                 self.put(&key, arguments[1].clone(), None);
                 Answer::Ok
@@ -274,20 +285,7 @@ impl Model {
                 all.extend_from_slice(&arguments[1]);
                 self.patch(&key, all, expiry_ms, found.is_some())
             }
-            Opcode::SetRange => {
-                let mut all = value.unwrap_or_default();
-                if arguments[2].is_empty() {
-                    return Answer::Integer(all.len() as i64);
-                }
-                // An offset below zero does not come from the front door; it counts as one beyond the end.
-                let end = i128::from(number(&arguments[1]) as u64) + arguments[2].len() as i128;
-                if end > VALUE_MAX as i128 {
-                    return Answer::Error(ErrorCode::StringTooLong);
-                }
-                all.resize(all.len().max(end as usize), 0);
-                all[number(&arguments[1]) as usize..end as usize].copy_from_slice(&arguments[2]);
-                self.patch(&key, all, expiry_ms, true)
-            }
+            Opcode::SetRange => self.set_range(&key, arguments, found),
             Opcode::Increment => match whole(&value.unwrap_or(b"0".to_vec())) {
                 None => Answer::Error(ErrorCode::NotAnInteger),
                 Some(before) => match before.checked_add(number(&arguments[1])) {
@@ -331,13 +329,29 @@ impl Model {
             Opcode::Persist => {
                 boolean(self.objects.get_mut(&key).is_some_and(|object| object.expiry_ms.take().is_some()))
             }
-            Opcode::Rename | Opcode::Copy => self.rename_or_copy(*opcode, flags, arguments),
+            Opcode::Rename | Opcode::Copy => self.rename_or_copy(opcode, flags, arguments),
             Opcode::Flush => {
                 self.objects.clear();
                 Answer::Ok
             }
             _ => unreachable!("{opcode:?} is not in the model"),
         }
+    }
+
+    fn set_range(&mut self, key: &[u8], arguments: &[Vec<u8>], found: Option<Object>) -> Answer {
+        let expiry_ms = found.as_ref().and_then(|object| object.expiry_ms);
+        let mut all = found.map(|object| object.value).unwrap_or_default();
+        if arguments[2].is_empty() {
+            return Answer::Integer(all.len() as i64);
+        }
+        // An offset below zero does not come from the front door; it counts as one beyond the end.
+        let end = i128::from(number(&arguments[1]) as u64) + arguments[2].len() as i128;
+        if end > VALUE_MAX as i128 {
+            return Answer::Error(ErrorCode::StringTooLong);
+        }
+        all.resize(all.len().max(end as usize), 0);
+        all[number(&arguments[1]) as usize..end as usize].copy_from_slice(&arguments[2]);
+        self.patch(key, all, expiry_ms, true)
     }
 
     fn patch(&mut self, key: &[u8], value: Vec<u8>, expiry_ms: Option<i64>, is_patched: bool) -> Answer {
