@@ -29,6 +29,7 @@ use lockstep_server::{
         open::{Expected, open_folder},
         ring::JournalRing,
     },
+    park,
     ring::{self, Sync},
     uring,
 };
@@ -123,7 +124,7 @@ async fn append_all(journal: Rc<Journal>, requests: Rc<Group>, prepares: u64, in
     let writers: Vec<_> = (0..in_flight.min(prepares))
         .map(|_| {
             let (journal, requests, left) = (journal.clone(), requests.clone(), left.clone());
-            tokio_uring::spawn(async move {
+            park::spawn(async move {
                 while left.get() > 0 {
                     left.set(left.get() - 1);
                     journal.append(&requests.frames, requests.count).await.expect("the disk takes the write");

@@ -10,7 +10,8 @@
 //! - [`cli`]: the command line, and [`cli::StartOptions`], the settings of a running server, checked.
 //! - [`shard`]: a shard's thread. [`shard::ShardSetup`] is everything it is given; it owns the rest.
 //! - [`socket`]: connections from clients and other servers. [`stub`]: from a request to its reply.
-//! - [`uring`], [`park`] and [`ring`]: the ring it runs on, how it waits there, and the operations it asks for.
+//! - [`uring`], [`ring_handle`], [`park`] and [`ring`]: the ring it runs on, how it is entered, how the thread waits there,
+//!   and the operations it asks for.
 //!   [`notify`]: how its tasks wake each other.
 //! - [`affinity`]: the CPU it runs on. [`buffers`] and [`huge_pages`]: its memory. [`file_limit`]: its open files.
 //! - [`journal`] and [`checkpoint`]: the data folder: format, recovery, where prepares go, checkpoint files, `inspect`.
@@ -46,6 +47,7 @@ pub mod park;
 mod receive;
 pub mod resp;
 pub mod ring;
+pub mod ring_handle;
 pub mod shard;
 pub mod socket;
 pub mod stop_signals;

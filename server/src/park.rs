@@ -1,13 +1,14 @@
 //! How a shard's thread waits: in its ring, and nowhere else.
 //!
 //! tokio-uring waits in epoll, where each completion interrupts the thread by a signal: the wait ends with nothing, the
-//! ring is entered with nothing to submit, and epoll is asked again. [`run`] instead enters the ring and stays there until
-//! something has completed, which needs no signal. epoll is then asked once, without waiting, because that is what makes
-//! tokio-uring take the completions.
+//! ring is entered with nothing to submit, and epoll is asked again. [`run`] instead enters the ring once, to submit what a
+//! turn has queued and to stay there until something has completed, which needs no signal. epoll is then asked once,
+//! without waiting, because that is what makes tokio-uring take the completions.
 //!
 //! To wait there, it must be known that no task can run. So the tasks are in a set of their own, which is polled with a
 //! waker of our own: [`Bell`]. Wake-ups from other threads ring it too; if the thread is in the ring by then, through an
-//! eventfd that the ring reads.
+//! eventfd that the ring reads. Tasks that tokio puts off ring no bell until its driver has been asked, which would be too
+//! late; [`spawn`] and [`run`] see to it that it puts off none.
 //!
 //! What tokio waits for itself, its timers and its sockets, wakes nobody here: [`crate::ring`] has what is needed.
 
@@ -15,7 +16,7 @@ use std::{
     future::Future,
     io,
     mem::ManuallyDrop,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     panic::resume_unwind,
     pin::pin,
     rc::Rc,
@@ -27,14 +28,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    io::Errno,
-    io_uring::{IoringEnterFlags, io_uring_enter},
-};
-use tokio::task::LocalSet;
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::task::{JoinHandle, LocalSet, unconstrained};
 
-use crate::ring;
+use crate::{
+    ring,
+    ring_handle::{Entered, RingHandle},
+};
 
 /// How long the bell is not listened to after a failure to do so.
 const LISTEN_PAUSE: Duration = Duration::from_millis(1);
@@ -95,47 +95,22 @@ async fn listen(bell: Arc<Bell>) {
     }
 }
 
-/// The ring of the calling thread.
-#[derive(Clone, Copy)]
-pub struct RingHandle {
-    fd: BorrowedFd<'static>,
-    entries: u32,
+/// Spawns a task on the calling thread's set. For what [`run`] runs, this stands in for `tokio_uring::spawn`.
+///
+/// tokio gives a task a budget of operations on its channels and puts it off when that is spent. A shard's tasks have no
+/// budget: nearly all that they wait for is the ring or [`crate::notify`], which know of none, and to be put off would be to
+/// miss the bell. For the same reason a shard's task never calls `tokio::task::yield_now`.
+///
+/// # Panics
+///
+/// Outside of a tokio-uring runtime.
+#[expect(clippy::disallowed_methods, reason = "the one place from which tasks are spawned")]
+pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
+    tokio_uring::spawn(unconstrained(future))
 }
 
-impl RingHandle {
-    /// # Safety
-    ///
-    /// `fd` must be a ring of the calling thread that has `entries` submission entries and is never closed.
-    pub unsafe fn new(fd: BorrowedFd<'static>, entries: u32) -> Self {
-        Self { fd, entries }
-    }
-
-    /// Submits all that is queued, without waiting. Whether the kernel has taken it; if not, it is to be tried again.
-    fn submit(self) -> io::Result<bool> {
-        self.enter(self.entries, 0)
-    }
-
-    /// Waits until there is a completion that has not been taken. A call of its own: told to submit more than there is, the
-    /// kernel would not wait.
-    fn wait(self) -> io::Result<()> {
-        self.enter(0, 1).map(drop)
-    }
-
-    /// Whether the kernel has done it; if not, it is worth another try.
-    fn enter(self, submit: u32, completions: u32) -> io::Result<bool> {
-        let flags = if completions > 0 { IoringEnterFlags::GETEVENTS } else { IoringEnterFlags::empty() };
-        // SAFETY: only entries are submitted that tokio-uring has queued, which keeps what they point to.
-        match unsafe { io_uring_enter(self.fd, submit, completions, flags) } {
-            Ok(_) => Ok(true),
-            // Interrupted, or short of memory or of room for completions, which taking some makes.
-            Err(Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// Runs `future` and all that it spawns, in the context of a tokio-uring runtime, until `future` is done. What it has
-/// spawned is then neither run nor dropped any more, for the sake of operations that are still in flight.
+/// Runs `future` and all that it spawns by [`spawn`], in the context of a tokio-uring runtime, until `future` is done. What
+/// it has spawned is then neither run nor dropped any more, for the sake of operations that are still in flight.
 ///
 /// When there is nothing to do, the thread goes on looking for completions for `busy_poll` before it waits for them.
 ///
@@ -146,35 +121,40 @@ impl RingHandle {
 /// # Panics
 ///
 /// If `future` panics.
+#[expect(clippy::disallowed_methods, reason = "the first tasks of the set, and this loop's own turn of tokio")]
 pub async fn run<F: Future + 'static>(ring: RingHandle, busy_poll: Duration, future: F) -> io::Result<F::Output> {
     let bell = Arc::new(Bell::new()?);
     let waker = Waker::from(bell.clone());
     let tasks = ManuallyDrop::new(LocalSet::new());
-    tasks.spawn_local(listen(bell.clone()));
-    let main = tasks.spawn_local(future);
-    let mut all = pin!(tasks.run_until(main));
+    tasks.spawn_local(unconstrained(listen(bell.clone())));
+    let main = tasks.spawn_local(unconstrained(future));
+    let mut all = pin!(unconstrained(tasks.run_until(main)));
     let mut idle_since = None;
     loop {
-        if bell.is_rung.swap(false, SeqCst) {
+        let is_rung = bell.is_rung.swap(false, SeqCst);
+        if is_rung {
             idle_since = None;
             if let Poll::Ready(result) = all.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Ok(result.unwrap_or_else(|error| resume_unwind(error.into_panic())));
             }
-            if !ring.submit()? {
-                bell.is_rung.store(true, SeqCst);
-            }
-        } else if busy_poll.is_zero() || idle_since.get_or_insert_with(Instant::now).elapsed() >= busy_poll {
-            bell.is_waiting.store(true, SeqCst);
-            if !bell.is_rung.load(SeqCst) {
-                ring.wait()?;
-            }
-            bell.is_waiting.store(false, SeqCst);
+        }
+        let may_wait =
+            busy_poll.is_zero() || !is_rung && idle_since.get_or_insert_with(Instant::now).elapsed() >= busy_poll;
+        let entered = if may_wait { submit_and_wait(ring, &bell)? } else { ring.submit()? };
+        if entered == Entered::TryAgain {
+            bell.is_rung.store(true, SeqCst);
         }
         // Has tokio ask epoll, which sees the completions, and lets tokio-uring's own task take them before this goes on.
-        // It also wakes the tasks that tokio has put off, because they have yielded or run for too long: they ring no bell
-        // until then, which is why this comes between polling the tasks and waiting.
         tokio::task::yield_now().await;
     }
+}
+
+/// Submits all that is queued, and waits for a completion unless the bell has been rung.
+fn submit_and_wait(ring: RingHandle, bell: &Bell) -> io::Result<Entered> {
+    bell.is_waiting.store(true, SeqCst);
+    let entered = if bell.is_rung.load(SeqCst) { ring.submit() } else { ring.submit_and_wait() };
+    bell.is_waiting.store(false, SeqCst);
+    entered
 }
 
 #[cfg(test)]
@@ -213,10 +193,9 @@ mod tests {
         let sum = uring::start(Duration::ZERO, async {
             let tasks: Vec<_> = (0..1000_u64)
                 .map(|number| {
-                    tokio_uring::spawn(async move {
+                    spawn(async move {
                         for _ in 0..number % 7 {
                             tokio_uring::no_op().await.expect("it cannot fail");
-                            tokio::task::yield_now().await;
                         }
                         ring::sleep(Duration::from_micros(number % 50)).await;
                         number
@@ -232,10 +211,34 @@ mod tests {
         assert_eq!(sum.expect("a ring"), 499_500);
     }
 
+    /// tokio would put the task off after 128 messages, and no completion comes that would wake it.
+    #[test]
+    fn a_task_that_has_much_to_take_from_a_channel_is_not_put_off() {
+        let (done, wait) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let sum = uring::start(Duration::ZERO, async {
+                let (sender, mut receiver) = mpsc::unbounded_channel();
+                (0..1000_u64).for_each(|number| sender.send(number).expect("it is open"));
+                drop(sender);
+                let take = spawn(async move {
+                    let mut sum = 0;
+                    while let Some(number) = receiver.recv().await {
+                        sum += number;
+                    }
+                    sum
+                });
+                take.await.expect("no panic")
+            });
+            done.send(sum)
+        });
+        let sum = wait.recv_timeout(Duration::from_secs(60)).expect("it ends");
+        assert_eq!(sum.expect("a ring"), 499_500);
+    }
+
     #[test]
     fn tasks_that_never_rest_do_not_keep_out_what_completes_later() {
         let done = uring::start(Duration::ZERO, async {
-            tokio_uring::spawn(async {
+            spawn(async {
                 loop {
                     tokio_uring::no_op().await.expect("it cannot fail");
                 }

@@ -28,6 +28,7 @@ use zerocopy::FromBytes;
 use crate::{
     file_limit::FileLimit,
     metrics::RejectReason,
+    park,
     receive::{Share, make_little_room},
     ring,
     shard::{
@@ -59,7 +60,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn accept_loop(shard: Rc<Shard>, listener: TcpListener) {
     let mut acceptor = Acceptor::new(listener);
     while let Some((stream, _)) = acceptor.next(&shard).await {
-        tokio_uring::spawn(serve(shard.clone(), Rc::new(stream)));
+        park::spawn(serve(shard.clone(), Rc::new(stream)));
     }
 }
 
@@ -106,7 +107,7 @@ impl Acceptor {
 /// One accepted connection, from hello to close.
 async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>) {
     let greeted = Rc::new(Cell::new(false));
-    tokio_uring::spawn({
+    park::spawn({
         let (greeted, stream) = (greeted.clone(), Rc::downgrade(&stream));
         let metrics = shard.metrics.clone();
         async move {
@@ -165,7 +166,7 @@ pub(crate) async fn send(stream: &Rc<TcpStream>, bytes: Vec<u8>) -> std::io::Res
 /// and throw the answer away. Does not wait for ever for the other side to take it.
 pub(crate) async fn close_gently(stream: &Rc<TcpStream>) {
     let weak = Rc::downgrade(stream);
-    tokio_uring::spawn(async move {
+    park::spawn(async move {
         ring::sleep(CLOSE_TIMEOUT).await;
         if let Some(stream) = weak.upgrade() {
             let _ = stream.shutdown(Shutdown::Both);

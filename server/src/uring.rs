@@ -13,7 +13,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::park::{self, RingHandle};
+use crate::{park, ring_handle::RingHandle};
 
 /// Submission queue entries of a shard's ring: more than one turn submits, so that a turn is one system call.
 const ENTRIES: u32 = 1024;
@@ -74,16 +74,15 @@ fn explain(error: &io::Error, disabled: Option<&str>) -> String {
 ///
 /// If `future` panics.
 pub fn start<F: Future + 'static>(busy_poll: Duration, future: F) -> io::Result<F::Output> {
-    let (runtime, fd) = make_ring()?;
+    let (runtime, ring) = make_ring()?;
     // Dropping tokio-uring's driver frees the memory of operations in flight before it cancels them, and the kernel goes on
     // writing there: seen as a crash when a client connected while a server was ending. A ring is made once per thread
     // and lasts as long as the process does, so it is left alone.
     let runtime = ManuallyDrop::new(runtime);
-    let Some(fd) = fd else {
+    let Some(ring) = ring else {
         return Ok(runtime.block_on(future));
     };
-    // SAFETY: this thread has just made the ring, and the runtime that would close it is never dropped.
-    let ring = unsafe { RingHandle::new(BorrowedFd::borrow_raw(fd), ENTRIES) };
+    #[expect(clippy::disallowed_methods, reason = "outside of the set of tasks that `park` waits for")]
     let task = async move { tokio_uring::spawn(park::run(ring, busy_poll, future)).await };
     runtime.block_on(task).unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
@@ -91,15 +90,21 @@ pub fn start<F: Future + 'static>(busy_poll: Duration, future: F) -> io::Result<
 /// Held while a ring is made, so that a new one can be told from the others.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A runtime, and its ring if that can be told from all others; if not, the thread has to wait as tokio-uring does.
-fn make_ring() -> io::Result<(tokio_uring::Runtime, Option<RawFd>)> {
+/// A runtime, and its ring if that can be told from all others and looked into; if not, the thread has to wait as tokio-uring
+/// does.
+fn make_ring() -> io::Result<(tokio_uring::Runtime, Option<RingHandle>)> {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // tokio-uring does not give out the descriptor of its ring: it is the one ring that was not there before.
     let before = open_rings();
     let runtime = runtime()?;
     let mut new = open_rings();
     new.retain(|fd| !before.contains(fd));
-    Ok((runtime, if let [fd] = new[..] { Some(fd) } else { None }))
+    let [fd] = new[..] else {
+        return Ok((runtime, None));
+    };
+    // SAFETY: this thread has just made the ring, and `start` never drops the runtime that would close it.
+    let ring = unsafe { RingHandle::new(BorrowedFd::borrow_raw(fd), ENTRIES) };
+    Ok((runtime, ring.ok()))
 }
 
 /// The descriptors of this process's rings; none if the host does not show them.
@@ -136,8 +141,13 @@ fn runtime() -> io::Result<tokio_uring::Runtime> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        os::fd::AsRawFd,
+        task::{Context, Waker},
+    };
+
     use super::*;
-    use crate::ring;
+    use crate::{ring, ring_handle::Entered};
 
     #[test]
     fn each_reason_names_what_to_change() {
@@ -171,5 +181,33 @@ mod tests {
             tokio_uring::no_op().await.expect("it cannot fail");
             ring::sleep(Duration::from_millis(1)).await;
         });
+    }
+
+    #[test]
+    fn the_handle_sees_what_tokio_uring_has_queued() {
+        let (runtime, ring) = make_ring().expect("a ring");
+        let runtime = ManuallyDrop::new(runtime);
+        let ring = ring.expect("a ring that can be told from others");
+        runtime.block_on(async {
+            assert_eq!(ring.queued(), 0);
+            let mut operations: Vec<_> = (0..3).map(|_| Box::pin(tokio_uring::no_op())).collect();
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(operations.iter_mut().all(|operation| operation.as_mut().poll(&mut context).is_pending()));
+            assert_eq!(ring.queued(), 3);
+            assert_eq!(ring.submit_and_wait().expect("it is open"), Entered::Done);
+            assert_eq!(ring.queued(), 0);
+            for operation in operations {
+                operation.await.expect("it cannot fail");
+            }
+        });
+    }
+
+    #[test]
+    fn a_handle_for_a_ring_of_another_size_is_refused() {
+        let ring = ManuallyDrop::new(io_uring::IoUring::new(8).expect("a ring"));
+        // SAFETY: the ring is this thread's and never closed.
+        let handle = |entries| unsafe { RingHandle::new(BorrowedFd::borrow_raw(ring.as_raw_fd()), entries) };
+        assert!(handle(8).is_ok());
+        assert!(handle(16).is_err());
     }
 }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     file_limit::FileLimit,
     metrics::RejectReason,
-    ring,
+    park, ring,
     shard::{
         Shard, Taken,
         connections::{Connection, ConnectionRef, REPLIES_PAUSE_BYTES},
@@ -48,7 +48,7 @@ pub async fn accept_loop(shard: Rc<Shard>, server: Arc<Server>, listener: TcpLis
     let mut acceptor = Acceptor::new(listener);
     while let Some((stream, peer)) = acceptor.next(&shard).await {
         keep_alive(&stream);
-        tokio_uring::spawn(serve(shard.clone(), server.clone(), Rc::new(stream), peer));
+        park::spawn(serve(shard.clone(), server.clone(), Rc::new(stream), peer));
     }
 }
 

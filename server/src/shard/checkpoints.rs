@@ -38,6 +38,7 @@ use crate::{
     },
     journal::file::{BlockFile, DirectFile},
     notify::LocalNotify,
+    park,
     ring::{self, Sync},
     stub::state_hash,
 };
@@ -143,7 +144,7 @@ impl Core {
         }
         let Some(writer) = self.checkpointer.cut.take() else { return };
         let shard = shard.clone();
-        tokio_uring::spawn(async move {
+        park::spawn(async move {
             let start = Instant::now();
             let result = write_checkpoint(&shard, writer).await;
             shard.core.borrow_mut().end_checkpoint(result, start.elapsed());

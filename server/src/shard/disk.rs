@@ -28,6 +28,7 @@ use crate::{
         ring::{JournalRing, Location},
         superblock::{SuperblockWrite, SuperblockWriter},
     },
+    park,
     ring::{self, Sync},
 };
 
@@ -265,7 +266,7 @@ fn start_write(shard: &Rc<Shard>, core: &mut Core, op: u64, message: Bytes, sinc
     shard.metrics.ring_operations.increment();
     shard.metrics.journal_written_bytes.add(message.len() as u64);
     let shard = shard.clone();
-    tokio_uring::spawn(async move {
+    park::spawn(async move {
         let result = ring::write_at(file, message, place.offset, Sync::Durable).await;
         finish(&shard, result.with_context(|| format!("cannot write op {op} to the journal")), |core, now| {
             let Log::Journal { ring, .. } = &mut core.disk.log else { return };
@@ -294,7 +295,7 @@ fn start_truncation(shard: &Rc<Shard>, core: &mut Core, op: u64) -> Option<DiskC
     core.disk.is_exclusive = true;
     let zeroes = core.pool.copy_padded(&[0; SECTOR_SIZE], SECTOR_SIZE);
     let shard = shard.clone();
-    tokio_uring::spawn(async move {
+    park::spawn(async move {
         let mut result = Ok(());
         for offset in sectors {
             result = ring::write_at(file.clone(), zeroes.clone(), offset, Sync::Durable).await;
@@ -319,7 +320,7 @@ fn start_repair(shard: &Rc<Shard>, core: &mut Core, op: u64, message: Bytes) -> 
     let place = place.filter(is_it)?;
     core.disk.is_exclusive = true;
     let shard = shard.clone();
-    tokio_uring::spawn(async move {
+    park::spawn(async move {
         let result = ring::write_at(file, message, place.offset, Sync::Durable).await;
         finish(&shard, result.with_context(|| format!("cannot repair op {op} in the journal")), |core, _| {
             core.disk.is_exclusive = false;
@@ -415,7 +416,7 @@ fn write_superblock(
     completed: impl FnOnce(&mut Core, Now) + 'static,
 ) {
     let (shard, file) = (shard.clone(), core.disk.superblock_file.clone());
-    tokio_uring::spawn(async move {
+    park::spawn(async move {
         let mut result = Ok(());
         for step in write.steps {
             result = ring::write_at(file.clone(), step.bytes, step.offset, Sync::Durable).await;
@@ -477,7 +478,7 @@ pub fn read_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, peer: u8, op: 
     shard.metrics.ring_operations.increment();
     let buffer = core.pool.take(place.padded_size);
     let shard = shard.clone();
-    tokio_uring::spawn(async move {
+    park::spawn(async move {
         let result = ring::read_at(file, buffer, place.padded_size, place.offset).await;
         // The space may have been used again since: then the prepare is gone.
         let is_still_there = match &shard.core.borrow().disk.log {

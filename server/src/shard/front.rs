@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     metrics::RejectReason,
+    park,
     resp::{
         arguments::Arguments,
         client::ReplyMode,
@@ -220,7 +221,7 @@ impl Shard {
                 // A handover is tried: it ends soon, one way or the other.
                 door.deferred = deferred;
                 let connection = Rc::clone(connection);
-                tokio_uring::spawn(async move {
+                park::spawn(async move {
                     ring::sleep(RESUME_INTERVAL).await;
                     connection.flush.notify();
                 });

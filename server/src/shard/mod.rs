@@ -71,6 +71,7 @@ use crate::{
     cli::StartOptions,
     metrics::{ShardMetrics, StatusCell},
     notify::{LocalBroadcast, LocalNotify},
+    park,
     resp::{door::Door, stats::Meter, watchers::Watchers},
     ring,
     stub::Machine,
@@ -338,7 +339,7 @@ impl Shard {
     /// Sees to it that another turn comes once the kernel has got what this one has queued.
     fn turn_again(self: &Rc<Self>) {
         let shard = self.clone();
-        tokio_uring::spawn(async move {
+        park::spawn(async move {
             // Completes in the round after the one that submits everything queued so far.
             let _ = tokio_uring::no_op().await;
             shard.turn.notify();
@@ -354,7 +355,7 @@ impl Shard {
         }
         self.timer_deadline_ns.set(deadline_ns);
         let shard = self.clone();
-        tokio_uring::spawn(async move {
+        park::spawn(async move {
             ring::sleep(Duration::from_nanos(deadline_ns.saturating_sub(now_ns))).await;
             if shard.timer_deadline_ns.get() == deadline_ns {
                 shard.timer_deadline_ns.set(u64::MAX);

@@ -22,7 +22,7 @@ use super::{
     recover::{random_u64, recover, replica_config},
     visitors,
 };
-use crate::{buffers::Pool, cli::StartOptions, resp, ring, socket, uring};
+use crate::{buffers::Pool, cli::StartOptions, park, resp, ring, socket, uring};
 
 /// How long a stopping server waits for what is in flight.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -146,22 +146,22 @@ async fn serve(
     commands: mpsc::Receiver<AdminCommand>,
 ) -> anyhow::Result<()> {
     let local_address = listener.local_addr()?;
-    tokio_uring::spawn(super::turn::turn_loop(shard.clone()));
-    tokio_uring::spawn(super::turn::apply_loop(shard.clone()));
-    tokio_uring::spawn(super::report::report_loop(shard.clone()));
-    tokio_uring::spawn(super::expire::expire_loop(shard.clone()));
-    tokio_uring::spawn(super::report::command_loop(shard.clone(), commands));
+    park::spawn(super::turn::turn_loop(shard.clone()));
+    park::spawn(super::turn::apply_loop(shard.clone()));
+    park::spawn(super::report::report_loop(shard.clone()));
+    park::spawn(super::expire::expire_loop(shard.clone()));
+    park::spawn(super::report::command_loop(shard.clone(), commands));
     let peers: Vec<Rc<Peer>> = shard.core.borrow().peers.iter().flatten().cloned().collect();
     for peer in peers {
-        tokio_uring::spawn(super::peers::connect_loop(shard.clone(), peer));
+        park::spawn(super::peers::connect_loop(shard.clone(), peer));
     }
-    tokio_uring::spawn(socket::accept_loop(shard.clone(), TcpListener::from_std(listener)));
+    park::spawn(socket::accept_loop(shard.clone(), TcpListener::from_std(listener)));
     info!(shard = shard.shard, address = %local_address, "listening");
     if let Some(FrontSetup { listener, server }) = front {
         info!(shard = shard.shard, address = %listener.local_addr()?, "listening for Redis clients");
-        tokio_uring::spawn(visitors::mail_loop(shard.clone(), server.clone()));
-        tokio_uring::spawn(visitors::backlog_loop(shard.clone()));
-        tokio_uring::spawn(resp::connection::accept_loop(shard.clone(), server, TcpListener::from_std(listener)));
+        park::spawn(visitors::mail_loop(shard.clone(), server.clone()));
+        park::spawn(visitors::backlog_loop(shard.clone()));
+        park::spawn(resp::connection::accept_loop(shard.clone(), server, TcpListener::from_std(listener)));
     }
     // The first turn lets a server that is alone become primary, and starts the timers.
     shard.turn.notify();

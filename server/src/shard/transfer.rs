@@ -28,6 +28,7 @@ use crate::{
     },
     journal::file::{Access, BlockFile, DirectFile, DirectFiles, FileLayer},
     notify::LocalNotify,
+    park,
     ring::{self, Sync},
     stub::Machine,
 };
@@ -131,7 +132,7 @@ pub fn read_chunk(shard: &Rc<Shard>, core: &mut Core, now: Now, peer: u8, op: u6
     let buffer = core.pool.take(count);
     core.metrics.ring_operations.increment();
     let shard = shard.clone();
-    tokio_uring::spawn(async move {
+    park::spawn(async move {
         let bytes = match ring::read_at(file, buffer, count, offset).await {
             Ok(buffer) => Some(Pool::freeze(buffer, count)),
             Err(error) => {
@@ -182,7 +183,7 @@ fn begin_receiving(shard: &Rc<Shard>, core: &mut Core, op: u64, size: u64) -> Rc
     info!(shard = core.shard, op, bytes = size, "receiving a checkpoint from another server");
     let before_op = before.map(|before| before.op).or(core.transfers.leftover_op.take());
     let (shard, task) = (shard.clone(), received.clone());
-    tokio_uring::spawn(async move {
+    park::spawn(async move {
         if let Err(failure) = receive(&shard, &task, before_op).await {
             shard.core.borrow_mut().fail(failure.context("cannot write a checkpoint that another server sends"));
             shard.turn.notify();
@@ -231,7 +232,7 @@ pub fn install(shard: &Rc<Shard>, core: &mut Core, op: u64, size: u64) {
     let settings = core.replay_settings;
     let (cluster, folder) = (core.identity.cluster, core.checkpointer.folder().clone());
     let shard = shard.clone();
-    tokio_uring::spawn(async move {
+    park::spawn(async move {
         let path = folder.clone();
         let work = move || -> anyhow::Result<Result<Installation, anyhow::Error>> {
             let file = DirectFiles.open(&received_path(&path, op), Access::ReadWrite).context("cannot open it")?;
@@ -312,7 +313,7 @@ impl Core {
         };
         self.replica.step(now.monotonic_ns, now.wall_ns, input);
         let shard = shard.clone();
-        tokio_uring::spawn(async move {
+        park::spawn(async move {
             if let Err(failure) = spare::retire(&shard, before, op).await {
                 warn!(shard = shard.shard, %failure, "an old checkpoint cannot be removed");
             }

@@ -23,6 +23,7 @@ use super::{
     watches::aborted,
 };
 use crate::{
+    park,
     resp::{
         mailbox::{Answer, Ask, Notice, Parcel},
         server::Server,
@@ -431,7 +432,7 @@ impl Core {
         if leaving.is_empty() {
             return;
         }
-        tokio_uring::spawn(async move {
+        park::spawn(async move {
             ring::sleep(LEAVE_TIMEOUT).await;
             for connection in leaving.iter().filter(|connection| !connection.is_broken.get()) {
                 connection.cut();
