@@ -51,7 +51,8 @@ fn clients_of_a_server_with_a_full_journal_wait_and_repeat_nothing() {
         (metric("lockstep_journal_free_bytes", &[]) < VALUE_SIZE as f64).then_some(())
     });
     let full_since = Instant::now();
-    goner.send(Operation::Put, session, 2, b"nobody", b"asks for this any more");
+    // As large as the others, so that it does not fit even if it comes before the next of them.
+    goner.send(Operation::Put, session, 2, b"nobody", &vec![0; VALUE_SIZE]);
     assert!(goner.next_reply().is_none(), "there is no room, so it is not answered: what comes is a keep-alive");
     assert_eq!(metric("lockstep_client_connections", &[]), 2.0);
     drop(goner);
