@@ -256,11 +256,6 @@ impl Cluster {
         self.servers[..self.spec.replicating].iter().filter_map(|server| server.resp).collect()
     }
 
-    /// Admin addresses of all servers, the idle ones last.
-    pub fn admin_addresses(&self) -> Vec<SocketAddr> {
-        self.servers.iter().map(|server| server.admin).collect()
-    }
-
     /// The server processes, the idle ones last.
     pub fn servers(&self) -> Vec<ProcessRef> {
         let name = |index: usize| {

@@ -28,7 +28,7 @@ flags! {
     LOADING = 7 "loading";
     /// On a stale replica.
     STALE = 8 "stale";
-    /// Not in the slow log.
+    /// Not shown by MONITOR.
     SKIP_MONITOR = 9 "skip_monitor";
     /// Not in the slow log.
     SKIP_SLOWLOG = 10 "skip_slowlog";
@@ -62,6 +62,3 @@ flags! {
 pub const BARRIER: u32 = 1 << 31;
 /// Of this server only: carried out at once inside MULTI instead of queued (EXEC, DISCARD, MULTI, WATCH, QUIT, RESET).
 pub const UNQUEUED: u32 = 1 << 30;
-
-/// The flags that clients are told of.
-pub const PUBLIC: u32 = !(BARRIER | UNQUEUED);

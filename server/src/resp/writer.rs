@@ -139,11 +139,6 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// A big number, given in decimal digits; in version 2 a string.
-    pub fn big_number(&mut self, digits: &str) {
-        if self.is_resp3() { self.line(b'(', digits.as_bytes()) } else { self.bulk(digits.as_bytes()) }
-    }
-
     /// What is in the version's form already.
     #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {

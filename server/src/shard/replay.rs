@@ -253,22 +253,6 @@ fn rewrite(file: &impl BlockFile, superblock: &mut Superblock) -> anyhow::Result
     superblock::write(file, superblock).context("cannot write the superblock")
 }
 
-/// The state that a checkpoint file holds, every byte of it verified.
-///
-/// # Errors
-///
-/// If the file is damaged or is not the expected one.
-pub fn read_machine<F: BlockFile>(
-    file: &F,
-    expected: &FinishedCheckpoint,
-    settings: &ReplaySettings,
-    pool: &Pool,
-) -> anyhow::Result<Machine> {
-    let mut state = StateLoader::new(settings);
-    read_checkpoint(file, expected, pool, &mut |section, bytes| state.push(section, bytes))?;
-    state.finish(expected)
-}
-
 /// The state in a checkpoint at `op` that another server has sent, every byte of it verified, and what the superblock needs
 /// to know of it.
 ///
