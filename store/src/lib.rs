@@ -31,6 +31,7 @@
 //! | `read` | requests that read |
 //! | `program` | the commands of programs, with the semantics of Redis |
 //! | `glob` | patterns of keys, as Redis matches them |
+//! | `decimal` | whole numbers as text |
 //! | `expiry` | times of expiry, beyond what nanoseconds can say too |
 //! | `watched` | the keys that clients watch, and what has touched them |
 //! | `write_times` | about when a revision was applied |
@@ -56,6 +57,7 @@
 mod ahead;
 mod apply;
 mod checkpoint;
+pub mod decimal;
 mod entry;
 mod expiry;
 pub mod glob;

@@ -28,6 +28,7 @@ use lockstep_proto::{
 use crate::{
     ahead::Probe,
     apply::{Moment, WriteResult},
+    decimal,
     entry::EntryHeader,
     expiry,
     slab::Handle,
@@ -186,7 +187,6 @@ impl Store {
 fn growth_max(command: &Command<'_>) -> usize {
     /// Longest sum of an INCRBYFLOAT: the largest number has 4933 digits, and 17 are printed behind the point.
     const FLOAT_SIZE_MAX: usize = 5000;
-    const INTEGER_SIZE_MAX: usize = 20;
     let entry = |key: &[u8], value_size: usize| EntryHeader::SIZE + key.len() + value_size.min(VALUE_SIZE_MAX);
     match command.opcode {
         Opcode::Set | Opcode::SetWith | Opcode::Append => {
@@ -198,7 +198,7 @@ fn growth_max(command: &Command<'_>) -> usize {
             let [key, offset, value] = command.first();
             entry(key, usize::try_from(number(offset)).unwrap_or(0).saturating_add(value.len()))
         }
-        Opcode::Increment => entry(command.first::<1>()[0], INTEGER_SIZE_MAX),
+        Opcode::Increment => entry(command.first::<1>()[0], decimal::SIZE_MAX),
         Opcode::IncrementFloat => entry(command.first::<1>()[0], FLOAT_SIZE_MAX),
         Opcode::Rename | Opcode::Copy => entry(command.first::<2>()[1], VALUE_SIZE_MAX),
         _ => 0,

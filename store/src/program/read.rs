@@ -7,7 +7,7 @@ use lockstep_proto::program::{
 
 use super::{Work, number};
 use crate::{
-    apply::parse_number,
+    decimal,
     entry::{Encoding, Entry},
     expiry,
     store::Store,
@@ -124,7 +124,7 @@ fn encoding_name(entry: &Entry<'_>) -> &'static str {
     let value = entry.value();
     match entry.header.encoding() {
         Encoding::Patched => "raw",
-        Encoding::Plain if parse_number(value).is_some() => "int",
+        Encoding::Plain if decimal::parse(value).is_some() => "int",
         _ if value.len() <= EMBEDDED_SIZE_MAX => "embstr",
         _ => "raw",
     }

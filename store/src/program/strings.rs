@@ -1,7 +1,5 @@
 //! Commands that write values.
 
-use std::io::{Cursor, Write};
-
 use lockstep_proto::{
     limits::VALUE_SIZE_MAX,
     mutant::{self, Mutant},
@@ -14,7 +12,7 @@ use lockstep_proto::{
 
 use super::{Place, Run, long_double, number, pairs};
 use crate::{
-    apply::parse_number,
+    decimal,
     entry::{Encoding, NewValue, is_expired},
     expiry,
 };
@@ -126,18 +124,15 @@ impl Run<'_, '_> {
     pub(super) fn increment(&mut self, command: &Command<'_>) {
         let [key, delta] = command.first();
         let place = self.find(key);
-        let before = place.found.map_or(Some(0), |handle| parse_number(self.value(handle)));
+        let before = place.found.map_or(Some(0), |handle| decimal::parse(self.value(handle)));
         let Some(before) = before else {
             return self.out.error(ErrorCode::NotAnInteger);
         };
         let Some(sum) = before.checked_add(number(delta)) else {
             return self.out.error(ErrorCode::Overflow);
         };
-        let mut text = Cursor::new([0; 20]);
-        write!(text, "{sum}").expect("the longest number has 20 characters");
-        let size = text.position() as usize;
         let expiry_ns = place.found.map_or(0, |handle| self.expiry_ns(handle));
-        self.write(place, key, &text.get_ref()[..size], expiry_ns, Encoding::Plain);
+        self.write(place, key, decimal::write(sum, &mut [0; decimal::SIZE_MAX]), expiry_ns, Encoding::Plain);
         self.out.integer(sum);
     }
 
