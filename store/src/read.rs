@@ -20,6 +20,9 @@ const SCAN_BODY_SIZE: usize = 256 << 10;
 /// Keys that one scan looks at, those included that have expired and are passed over.
 const SCAN_KEYS_MAX: usize = 32_768;
 
+/// Reads from which on it is worth it to ask for their memory ahead.
+const READS_AHEAD_MIN: usize = 4;
+
 /// Size of an item of a multi-get's reply besides the value, in bytes.
 const MULTI_GET_ITEM_SIZE: usize = 13;
 
@@ -57,8 +60,11 @@ impl Store {
     }
 
     /// Asks for the memory that `requests` will touch, so that answering them one after the other does not wait for
-    /// it. Worth it from about four reads on; of more than [`READS_AHEAD`](crate::READS_AHEAD), the rest is left out.
+    /// it. Of more than [`READS_AHEAD`](crate::READS_AHEAD), the rest is left out; a few are not worth it.
     pub fn prefetch_reads(&self, requests: &[Request<'_>]) {
+        if requests.len() < READS_AHEAD_MIN {
+            return;
+        }
         let keys = requests.iter().map(|request| match request.operation() {
             Operation::Query => first_key(request.program()),
             _ => request.key(),

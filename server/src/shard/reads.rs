@@ -5,13 +5,14 @@
 use std::collections::VecDeque;
 
 use lockstep_proto::request::Request;
+use lockstep_store::READS_AHEAD;
 
 use super::connections::ConnectionRef;
 
 /// A read that waits.
+#[derive(Clone, Copy)]
 struct Read {
     connection: ConnectionRef,
-    frame_end: u32,
     op_min: u64,
     arrival_ns: u64,
 }
@@ -19,6 +20,7 @@ struct Read {
 #[derive(Default)]
 struct Group {
     ticket: u64,
+    /// What the reads ask for, end to end.
     frames: Vec<u8>,
     reads: Vec<Read>,
 }
@@ -47,6 +49,10 @@ impl ReadQueue {
     }
 
     /// Adds a read. It is answered once its ticket is confirmed and `op_min` is applied.
+    ///
+    /// # Panics
+    ///
+    /// If the ticket is below that of an earlier read.
     pub fn push(&mut self, ticket: u64, connection: ConnectionRef, frame: &[u8], op_min: u64, arrival_ns: u64) {
         let is_new = self.groups.back().is_none_or(|group| group.ticket != ticket);
         if is_new {
@@ -57,8 +63,7 @@ impl ReadQueue {
         }
         let group = self.groups.back_mut().expect("a group was just ensured");
         group.frames.extend_from_slice(frame);
-        let frame_end = group.frames.len() as u32;
-        group.reads.push(Read { connection, frame_end, op_min, arrival_ns });
+        group.reads.push(Read { connection, op_min, arrival_ns });
         self.bytes += frame.len();
     }
 
@@ -69,12 +74,14 @@ impl ReadQueue {
         }
     }
 
-    /// Hands confirmed reads whose `op_min` is applied to `answer`: connection, request, time of arrival. It says how many bytes it has
-    /// answered with; when those are `bytes_max` or more, the others keep waiting. Whether none waits for that reason.
+    /// Hands confirmed reads whose `op_min` is applied to `answer`: connection, request, time of arrival. It says how many
+    /// bytes it has answered with; when those are `bytes_max` or more, the others keep waiting. Whether none waits for that
+    /// reason. `ahead` is shown the reads that come next, some [`READS_AHEAD`] at a time.
     pub fn answer_ready(
         &mut self,
         applied: u64,
         bytes_max: usize,
+        ahead: impl Fn(&[Request<'_>]),
         mut answer: impl FnMut(ConnectionRef, &Request<'_>, u64) -> usize,
     ) -> bool {
         let mut bytes = 0;
@@ -85,23 +92,32 @@ impl ReadQueue {
                 continue;
             }
             let mut waiting = Group { ticket: group.ticket, ..Group::default() };
-            let mut start = 0;
-            for read in group.reads.drain(..) {
-                let frame = &group.frames[start..read.frame_end as usize];
-                start = read.frame_end as usize;
-                if read.op_min > applied || bytes >= bytes_max {
-                    waiting.frames.extend_from_slice(frame);
-                    waiting.reads.push(Read { frame_end: waiting.frames.len() as u32, ..read });
-                    continue;
+            let (mut reads, mut frames) = (&group.reads[..], &group.frames[..]);
+            let mut requests = Vec::with_capacity(READS_AHEAD.min(reads.len()));
+            while bytes < bytes_max && !reads.is_empty() {
+                requests.clear();
+                requests.extend(requests_in(frames).take(READS_AHEAD));
+                ahead(&requests);
+                for request in &requests {
+                    let (Some((read, later_reads)), true) = (reads.split_first(), bytes < bytes_max) else { break };
+                    let (frame, later_frames) = frames.split_at(request.size());
+                    (reads, frames) = (later_reads, later_frames);
+                    if read.op_min > applied {
+                        waiting.frames.extend_from_slice(frame);
+                        waiting.reads.push(*read);
+                        continue;
+                    }
+                    self.bytes -= frame.len();
+                    bytes += answer(read.connection, request, read.arrival_ns);
                 }
-                self.bytes -= frame.len();
-                let (request, _) = Request::parse_trusted(frame).expect("the frame was checked when it arrived");
-                bytes += answer(read.connection, &request, read.arrival_ns);
             }
+            waiting.frames.extend_from_slice(frames);
+            waiting.reads.extend_from_slice(reads);
             if !waiting.reads.is_empty() {
                 self.ready.push_back(waiting);
             }
             group.frames.clear();
+            group.reads.clear();
             if self.spare.len() < 8 {
                 self.spare.push(group);
             }
@@ -109,15 +125,28 @@ impl ReadQueue {
         bytes < bytes_max
     }
 
-    /// Takes every read out, confirmed or not: the server is no longer the primary.
+    /// Gives every read to `refuse`, confirmed or not: the server is no longer the primary.
     pub fn drain(&mut self, mut refuse: impl FnMut(ConnectionRef, &Request<'_>)) {
         self.ready.extend(self.groups.drain(..));
-        self.answer_ready(u64::MAX, usize::MAX, |connection, request, _| {
+        let refuse_all = |connection, request: &Request<'_>, _| {
             refuse(connection, request);
             0
-        });
+        };
+        self.answer_ready(u64::MAX, usize::MAX, |_| (), refuse_all);
         assert!(self.is_empty() && self.bytes == 0);
     }
+}
+
+/// The requests whose frames stand end to end in `frames`.
+fn requests_in(mut frames: &[u8]) -> impl Iterator<Item = Request<'_>> {
+    std::iter::from_fn(move || {
+        if frames.is_empty() {
+            return None;
+        }
+        let (request, rest) = Request::parse_trusted(frames).expect("the frame was checked when it arrived");
+        frames = rest;
+        Some(request)
+    })
 }
 
 #[cfg(test)]
@@ -147,7 +176,8 @@ mod tests {
 
     fn answered(queue: &mut ReadQueue, applied: u64) -> Vec<u64> {
         let mut sequences = Vec::new();
-        queue.answer_ready(applied, usize::MAX, |_, request, _| {
+        let ahead = |requests: &[Request<'_>]| assert!((1..=READS_AHEAD).contains(&requests.len()));
+        queue.answer_ready(applied, usize::MAX, ahead, |_, request, _| {
             sequences.push(request.sequence());
             0
         });
@@ -165,10 +195,15 @@ mod tests {
         let mut turns = Vec::new();
         loop {
             let mut sequences = Vec::new();
-            let is_done = queue.answer_ready(0, 200, |_, request, _| {
-                sequences.push(request.sequence());
-                100
-            });
+            let is_done = queue.answer_ready(
+                0,
+                200,
+                |_| (),
+                |_, request, _| {
+                    sequences.push(request.sequence());
+                    100
+                },
+            );
             turns.push(sequences);
             if is_done {
                 break;
@@ -192,5 +227,32 @@ mod tests {
         queue.confirm(2);
         assert_eq!(answered(&mut queue, 7), [3]);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn reads_that_wait_stay_in_order_whatever_they_wait_for() {
+        let (connection, _) = ConnectionTable::default().open();
+        let mut queue = ReadQueue::default();
+        let count = 3 * READS_AHEAD as u64 + 5;
+        // Every third waits for a write.
+        (1..=count).for_each(|sequence| queue.push(1, connection, &get(sequence), (sequence % 3 == 0).into(), 0));
+        queue.confirm(1);
+        let (mut first, mut left) = (Vec::new(), READS_AHEAD + 3);
+        let is_done = queue.answer_ready(
+            0,
+            left,
+            |_| (),
+            |_, request, _| {
+                first.push(request.sequence());
+                left -= 1;
+                1
+            },
+        );
+        assert!(!is_done && left == 0, "some wait for the next turn");
+        let last = *first.last().expect("some are answered");
+        assert!(first.iter().copied().eq((1..=last).filter(|sequence| sequence % 3 != 0)));
+        let rest = answered(&mut queue, 1);
+        assert!(rest.iter().copied().eq((1..=count).filter(|sequence| *sequence > last || sequence % 3 == 0)));
+        assert!(queue.is_empty() && queue.bytes == 0);
     }
 }

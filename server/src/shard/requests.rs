@@ -228,7 +228,8 @@ impl Core {
         let wall_ns = self.replica.read_time_ns(now.wall_ns).max(self.machine.timestamp_ns);
         let (machine, connections, metrics) = (&self.machine, &mut self.connections, &self.metrics);
         let (scratch, shard) = (&mut self.read_scratch, self.shard);
-        self.reads.answer_ready(machine.applied, ANSWER_BYTES_MAX, |name, request, arrival_ns| {
+        let ahead = |requests: &[Request<'_>]| machine.store.prefetch_reads(requests);
+        self.reads.answer_ready(machine.applied, ANSWER_BYTES_MAX, ahead, |name, request, arrival_ns| {
             let Some(connection) = connections.get(name).cloned() else { return 0 };
             let size;
             if connection.is_native() && connection.is_broken.get() {

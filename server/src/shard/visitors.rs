@@ -350,9 +350,9 @@ impl Core {
                 return false;
             }
             let wall_ns = now.wall_ns.max(self.machine.timestamp_ns);
-            let mut scratch = Vec::new();
-            answer_read(&self.machine.store, &self.metrics, wall_ns, &request, &mut scratch);
-            let (mut parts, body) = parts_of(&request, &scratch);
+            self.read_scratch.clear();
+            answer_read(&self.machine.store, &self.metrics, wall_ns, &request, &mut self.read_scratch);
+            let (mut parts, body) = parts_of(&request, &self.read_scratch);
             if is_program {
                 parts.version = self.machine.revision - 1;
             }
