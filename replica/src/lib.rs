@@ -22,7 +22,9 @@
 //! [`Input`] and [`Output`] are the whole conversation with the host. [`Replica::step`] takes an input apart; `primary.rs`
 //! and `backup.rs` are the two sides of normal operation. `view.rs` says how a view ends and the next one begins, with
 //! `suspicion.rs`, `handover.rs`, `candidate.rs` and `joining.rs` for the steps. `recovery.rs` is for servers that have lost
-//! something, `transfer.rs` for those that are far behind, `repair.rs` and `hashes.rs` watch over what disks hold.
+//! something, `transfer.rs` for those that are far behind, `repair.rs` and `hashes.rs` watch over what disks hold. Beside
+//! them are plain data: `log.rs` the end of the log, `peers.rs` what a primary knows of each backup, `timers.rs` what is due
+//! when.
 //! [`sessions`] is the table that makes a request take effect once; it is part of the replicated state, and the host keeps
 //! it next to the store.
 

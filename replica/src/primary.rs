@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use lockstep_proto::{
+    limits::SERVERS_MAX,
     message::{Command, FLAG_CHECKPOINT, MessageHeader},
     mutant::{self, Mutant},
 };
@@ -11,6 +12,7 @@ use crate::{
     batch::{BatchPool, OpenBatch},
     config::{AckPolicy, Config, FanOut},
     io::{Output, Refusal},
+    peers::Peer,
     read_ahead::Next,
     replica::Replica,
     status::Role,
@@ -127,17 +129,29 @@ impl<P: BatchPool> Replica<P> {
         if self.applied < self.view_start_op && !mutant::is(Mutant::ReadsBeforeViewStart) {
             return;
         }
-        let mut rounds: Vec<u64> = self.others().map(|(_, peer)| peer.round).collect();
-        rounds.push(self.round);
+        if self.round_confirmed == self.round {
+            return;
+        }
         // The round that a commit quorum, this server included, has confirmed: any view change needs one of them, and none
         // of them had heard of a later view when it confirmed.
-        rounds.sort_unstable_by(|left, right| right.cmp(left));
+        let rounds = self.ranked(self.round, |peer| peer.round);
         let is_alone_enough = mutant::is(Mutant::ReadsWithoutRound);
         let confirmed = if is_alone_enough { self.round } else { rounds[self.quorums.commit as usize - 1] };
         if confirmed > self.round_confirmed {
             self.round_confirmed = confirmed;
             self.outputs.push_back(Output::ReadsConfirmed { ticket: confirmed });
         }
+    }
+
+    /// This server's own number and that of each other one, the highest first; zeroes behind.
+    fn ranked(&self, own: u64, of: impl Fn(&Peer) -> u64) -> [u64; SERVERS_MAX as usize] {
+        let mut numbers = [0; SERVERS_MAX as usize];
+        numbers[0] = own;
+        for (number, (_, peer)) in numbers[1..].iter_mut().zip(self.others()) {
+            *number = of(peer);
+        }
+        numbers.sort_unstable_by(|left, right| right.cmp(left));
+        numbers
     }
 
     /// Requests that are in prepares which are not applied yet.
@@ -383,9 +397,7 @@ impl<P: BatchPool> Replica<P> {
         if self.role != Role::Primary {
             return;
         }
-        let mut acked: Vec<u64> = self.others().map(|(_, peer)| peer.acked).collect();
-        acked.push(self.log.durable());
-        acked.sort_unstable_by(|left, right| right.cmp(left));
+        let acked = self.ranked(self.log.durable(), |peer| peer.acked);
         let mut votes = self.quorums.commit;
         if mutant::is(Mutant::CommitQuorumTooSmall) && votes > 1 {
             votes -= 1;

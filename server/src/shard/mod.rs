@@ -276,7 +276,7 @@ impl Shard {
             shard: self.shard,
             shards: self.shards,
             cluster: self.cluster,
-            view: self.core.borrow().replica.status().view,
+            view: self.core.borrow().replica.view(),
             servers: self.servers,
             window: SESSION_WINDOW as u16,
             text: if answer == Answer::Welcome { addresses() } else { text },

@@ -154,12 +154,12 @@ fn carry_out(shard: &Rc<Shard>, core: &mut Core, now: Now, output: Output) {
 }
 
 /// Puts a message into the queue of a peer. Heartbeats do not pile up in front of a peer that takes nothing.
-fn send(core: &mut Core, to: u8, message: Bytes) {
+fn send(core: &mut Core, to: u8, mut message: Bytes) {
     let Some(peer) = &core.peers[to as usize] else {
         return;
     };
     // A prepare is padded for the journal; on the wire it ends where its header says.
-    let message = message.slice(..header_of(&message).size.get() as usize);
+    message.truncate(header_of(&message).size.get() as usize);
     if message.len() == MessageHeader::SIZE && peer.is_congested() {
         return;
     }
