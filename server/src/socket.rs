@@ -7,6 +7,7 @@
 use std::{
     cell::Cell,
     net::{Shutdown, SocketAddr},
+    os::fd::{AsRawFd, BorrowedFd},
     rc::Rc,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use lockstep_proto::{
     message::{Command, MessageError, MessageHeader},
     request::RequestHeader,
 };
+use socket2::SockRef;
 use tokio_uring::{
     buf::BoundedBuf,
     net::{TcpListener, TcpStream},
@@ -181,6 +183,13 @@ pub(crate) async fn close_gently(stream: &Rc<TcpStream>) {
             return;
         }
     }
+}
+
+/// Has `act` ask or set what tokio-uring has no method for.
+pub(crate) fn with_socket<T>(stream: &TcpStream, act: impl FnOnce(SockRef<'_>) -> T) -> T {
+    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the borrow of it ends before that.
+    let socket = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    act(SockRef::from(&socket))
 }
 
 /// Reads the hello; `None` if the caller goes away, or sends what cannot be a hello and cannot be answered.

@@ -29,7 +29,7 @@ use crate::{
         Shard, Taken,
         connections::{Connection, ConnectionRef, REPLIES_PAUSE_BYTES},
     },
-    socket::{Acceptor, RECEIVE_BYTES_MIN, close_gently, make_room, read_more, send, write_replies},
+    socket::{Acceptor, RECEIVE_BYTES_MIN, close_gently, make_room, read_more, send, with_socket, write_replies},
 };
 
 /// What is said to a client that is one too many.
@@ -115,12 +115,6 @@ fn keep_alive(stream: &TcpStream) {
 
 fn local_address(stream: &TcpStream) -> Option<SocketAddr> {
     with_socket(stream, |socket| socket.local_addr()).ok()?.as_socket()
-}
-
-fn with_socket<T>(stream: &TcpStream, act: impl FnOnce(socket2::SockRef<'_>) -> T) -> T {
-    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the borrow of it ends before that.
-    let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    act(socket2::SockRef::from(&socket))
 }
 
 /// Whether the other side has reset the connection, or both sides have closed it: nobody is there any more. One that only says that

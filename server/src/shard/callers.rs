@@ -3,14 +3,15 @@
 
 use std::{
     cell::RefCell,
-    os::fd::{AsRawFd, BorrowedFd},
     rc::{Rc, Weak},
     time::Duration,
 };
 
 use lockstep_proto::limits::SERVERS_MAX;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::TcpKeepalive;
 use tokio_uring::net::TcpStream;
+
+use crate::socket::with_socket;
 
 /// How long a connection may be idle before the kernel asks whether the other side is still there, and between questions.
 const KEEPALIVE: Duration = Duration::from_secs(1);
@@ -40,8 +41,6 @@ impl Callers {
 /// Lets the kernel find out that the other side is gone: a host that has lost its power does not close its connections, and
 /// its server could not come back before they are closed. Nothing is said of a failure: the connection then closes later.
 fn keep_alive(stream: &TcpStream) {
-    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the borrow of it ends before that.
-    let socket = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3);
-    let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    let _ = with_socket(stream, |socket| socket.set_tcp_keepalive(&keepalive));
 }
