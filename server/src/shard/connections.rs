@@ -294,6 +294,10 @@ impl Connection {
     }
 
     /// Counts one accepted request as answered.
+    ///
+    /// # Panics
+    ///
+    /// If all were answered before.
     pub fn answered(&self) {
         let unanswered = self.unanswered.get();
         assert!(unanswered > 0, "a request is answered once");
@@ -408,6 +412,10 @@ impl ConnectionTable {
     }
 
     /// Removes a connection. Answers to it are dropped from now on.
+    ///
+    /// # Panics
+    ///
+    /// If it was removed before.
     pub fn close(&mut self, name: ConnectionRef) {
         let slot = &mut self.slots[name.index as usize];
         assert!(slot.0 == name.generation && slot.1.is_some(), "a connection is closed once");

@@ -49,7 +49,11 @@ impl MemoryLog {
         self.bytes_max
     }
 
-    /// Takes the next prepare in, unless it must wait for a checkpoint.
+    /// Takes the next prepare in.
+    ///
+    /// # Errors
+    ///
+    /// The prepare, if it must wait for a checkpoint.
     ///
     /// # Panics
     ///
