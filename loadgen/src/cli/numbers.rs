@@ -89,7 +89,9 @@ pub(super) fn parse_rates(text: &str) -> Result<Rates, String> {
             let (from, to) = (parse_rate(from).map_err(|_| wrong())?, parse_rate(to).map_err(|_| wrong())?);
             let steps = steps.parse::<u32>().ok().filter(|steps| (2..=100).contains(steps)).ok_or_else(wrong)?;
             let ratio = (to / from).powf(1.0 / f64::from(steps - 1));
-            (0..steps).map(|step| (from * ratio.powi(step as i32)).round()).collect()
+            // Whole numbers are easier to read, but a rate below one must not become none.
+            let readable = |rate: f64| if rate < 1.0 { rate } else { rate.round() };
+            (0..steps).map(|step| readable(from * ratio.powi(step as i32))).collect()
         }
     };
     rates.sort_by(f64::total_cmp);
@@ -147,6 +149,7 @@ mod tests {
     fn rate_ranges_grow_in_equal_ratios() {
         assert_eq!(parse_rates("1k..8k:4"), Ok(Rates(vec![1000.0, 2000.0, 4000.0, 8000.0])));
         assert_eq!(parse_rates("20k,5k,5000"), Ok(Rates(vec![5000.0, 20_000.0])));
+        assert_eq!(parse_rates("0.25..4:5"), Ok(Rates(vec![0.25, 0.5, 1.0, 2.0, 4.0])), "none of them is 0");
         for bad in ["", "0", "1k..8k", "1k..8k:1", "1k..x:4", ",", "inf", "nan"] {
             assert!(parse_rates(bad).is_err(), "{bad}");
         }
