@@ -9,7 +9,7 @@ use lockstep_loadgen::{
 };
 
 use crate::{
-    harness::{Cluster, Spec},
+    harness::{Cluster, Spec, wait_for},
     ours::{resp_address, wait_for_primary},
     peer::Redis,
     tools::find_or_skip,
@@ -117,7 +117,8 @@ fn the_load_generator_follows_the_primary_that_was_killed() {
     let spec = RunSpec { duration: Duration::from_secs(5), increments: 0.0, ..spec(servers) };
     let record = std::thread::scope(|scope| {
         let running = scope.spawn(|| run(&spec));
-        std::thread::sleep(Duration::from_secs(2));
+        let has_load = || cluster.status(primary, 0)?["revision"].as_u64().filter(|&revision| revision > 1000);
+        wait_for("the load", has_load);
         cluster.kill(primary);
         running.join().unwrap()
     });
