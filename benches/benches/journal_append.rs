@@ -151,8 +151,8 @@ struct Job {
     in_flight: u64,
 }
 
-/// A thread with a journal, and the one ring that all its appends go through: a ring stays for as long as the process does, so one for
-/// each measurement would use up the process's descriptors.
+/// A thread with a journal, and the one ring that all its appends go through: a ring stays for as long as the process
+/// does, so one for each measurement would use up the process's descriptors.
 struct Appender {
     jobs: Option<Sender<Job>>,
     times: Receiver<Duration>,

@@ -1,5 +1,5 @@
-//! Overwrites of keys at random. A store of 100 thousand keys mostly fits the caches of a server's CPU, one of a million
-//! does not. An iteration is a batch: what one prepare brings.
+//! Overwrites of keys at random. A store of 100 thousand keys mostly fits the caches of a server's CPU, one of a
+//! million does not. An iteration is a batch: what one prepare brings.
 
 use std::cell::OnceCell;
 use std::hint::black_box;

@@ -255,8 +255,8 @@ impl Link {
         self.last_failure = Some(failure);
     }
 
-    /// Nobody takes requests. Whether that counts as another attempt of each of them: the loss of a good connection does,
-    /// and after it the passing of time, however often servers are asked meanwhile.
+    /// Nobody takes requests. Whether that counts as another attempt of each of them: the loss of a good connection
+    /// does, and after it the passing of time, however often servers are asked meanwhile.
     fn take_attempt(&mut self, now: Instant) -> bool {
         match &mut self.outage {
             Some(outage) => outage.take_attempt(now, &self.backoff),
@@ -324,8 +324,8 @@ impl Link {
                 }
                 State::Paused(until) => self.wake.lower(until),
                 State::Sent(at) if is_connected => {
-                    // A server that says so is there and has the request, or will read it: to send it again would only add to
-                    // what waits, and would be answered after it.
+                    // A server that says so is there and has the request, or will read it: to send it again would only
+                    // add to what waits, and would be answered after it.
                     let at = kept_alive_at.map_or(at, |kept_alive_at| at.max(kept_alive_at));
                     let resend_at = entry.resend_at(at, self.options.attempt_timeout);
                     if resend_at > now {

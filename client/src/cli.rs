@@ -1,5 +1,5 @@
-//! The command line's parts: what can be written ([`arguments`], [`words`]), what is done about it ([`execute`]), what is
-//! shown ([`output`], [`status_table`]), and the two ways of taking many commands ([`prompt`], [`script`]).
+//! The command line's parts: what can be written ([`arguments`], [`words`]), what is done about it ([`execute`]), what
+//! is shown ([`output`], [`status_table`]), and the two ways of taking many commands ([`prompt`], [`script`]).
 
 pub mod arguments;
 mod complete;

@@ -65,8 +65,8 @@ impl ClientOptions {
         self.request_timeout
     }
 
-    /// After how long without an answer, or another word from the server, a request is sent again on the same connection, under
-    /// the same session and sequence. Doubles with each repeat. Default: 1 s.
+    /// After how long without an answer, or another word from the server, a request is sent again on the same
+    /// connection, under the same session and sequence. Doubles with each repeat. Default: 1 s.
     ///
     /// Too short a time makes a slow cluster slower: the server gets the bytes again, though it carries them out once.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
@@ -80,43 +80,44 @@ impl ClientOptions {
         self
     }
 
-    /// After how long without a whole reply from a server that owes one its connection is given up. A ping is sent at half of
-    /// it, and a server that owes answers says every 200 ms that it is there, so one that is alive but slow to commit, or that reads
-    /// nothing because its journal is full, keeps its connection. Choose a second or more. Default: 2 s.
+    /// After how long without a whole reply from a server that owes one its connection is given up. A ping is sent at
+    /// half of it, and a server that owes answers says every 200 ms that it is there, so one that is alive but slow to
+    /// commit, or that reads nothing because its journal is full, keeps its connection. Choose a second or more.
+    /// Default: 2 s.
     pub fn silence_timeout(mut self, timeout: Duration) -> Self {
         self.silence_timeout = timeout.max(Duration::from_millis(2));
         self
     }
 
-    /// After how long without an answer to a request the other servers are asked, beside waiting on, whether there is a new
-    /// primary by now; after that with pauses that double from 20 ms to a second. Its own connection is given up only for one
-    /// of a later view. Default: 100 ms.
+    /// After how long without an answer to a request the other servers are asked, beside waiting on, whether there is a
+    /// new primary by now; after that with pauses that double from 20 ms to a second. Its own connection is given up
+    /// only for one of a later view. Default: 100 ms.
     pub fn probe_after(mut self, time: Duration) -> Self {
         self.probe_after = time.max(Duration::from_millis(1));
         self
     }
 
-    /// How many times a request is sent again before it fails. While no server can be found that takes requests, as during
-    /// a failover, the servers are asked far more often; there, each pause that [`ClientOptions::backoff`] would make counts
-    /// as one time. Default: 64, so that the request timeout decides.
+    /// How many times a request is sent again before it fails. While no server can be found that takes requests, as
+    /// during a failover, the servers are asked far more often; there, each pause that [`ClientOptions::backoff`] would
+    /// make counts as one time. Default: 64, so that the request timeout decides.
     pub fn retries_max(mut self, retries: u32) -> Self {
         self.retries_max = retries;
         self
     }
 
-    /// Bounds of the pause before a request that was refused as too much is sent again. The pause is uniform between zero and a ceiling ("full jitter") that starts at
-    /// `min` and doubles up to `max`. Default: 10 ms, 1 s.
+    /// Bounds of the pause before a request that was refused as too much is sent again. The pause is uniform between
+    /// zero and a ceiling ("full jitter") that starts at `min` and doubles up to `max`. Default: 10 ms, 1 s.
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.backoff_min = min.max(Duration::from_millis(1));
         self.backoff_max = max.max(self.backoff_min);
         self
     }
 
-    /// How many repeats per shard may be outstanding on credit. Each repeat on an unbroken connection, after a refusal or
-    /// for want of an answer, takes one from this budget; five requests that succeed give one back, and a tenth of the whole
-    /// comes back each second. When it is spent, requests fail instead of being repeated, so that clients do not keep down
-    /// a cluster that is trying to get up. What is sent again to a new primary is not counted: connections are opened at
-    /// a measured pace. Default: 2048.
+    /// How many repeats per shard may be outstanding on credit. Each repeat on an unbroken connection, after a refusal
+    /// or for want of an answer, takes one from this budget; five requests that succeed give one back, and a tenth of
+    /// the whole comes back each second. When it is spent, requests fail instead of being repeated, so that clients do
+    /// not keep down a cluster that is trying to get up. What is sent again to a new primary is not counted:
+    /// connections are opened at a measured pace. Default: 2048.
     pub fn retry_budget(mut self, budget: u32) -> Self {
         self.retry_budget = budget;
         self

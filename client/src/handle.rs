@@ -26,9 +26,9 @@ const BYTES_UNIT: usize = 1 << 10;
 
 /// A client of one cluster. Cheap to clone; all clones share connections, sessions and bounds.
 ///
-/// It may be used from any task and thread. Its own tasks run on the runtime on which it was made, and end when the last
-/// clone is dropped. Dropping the future of a request gives up waiting, not the request: a write may still be carried
-/// out.
+/// It may be used from any task and thread. Its own tasks run on the runtime on which it was made, and end when the
+/// last clone is dropped. Dropping the future of a request gives up waiting, not the request: a write may still be
+/// carried out.
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: Arc<Inner>,

@@ -2,8 +2,8 @@
 //!
 //! # What it is
 //!
-//! An async client for any tokio program. A [`Client`] is a handle that can be cloned and shared freely; behind it there
-//! is one task and one connection per shard, over which the requests of all callers are pipelined.
+//! An async client for any tokio program. A [`Client`] is a handle that can be cloned and shared freely; behind it
+//! there is one task and one connection per shard, over which the requests of all callers are pipelined.
 //!
 //! ```no_run
 //! use lockstep_client::{Client, ClientOptions};
@@ -19,10 +19,10 @@
 //!
 //! What it promises:
 //!
-//! - **At most once.** A write whose answer is lost is sent again under the same session and sequence; the server then gives
-//!   the first answer. A write is never carried out twice, however often it is sent.
-//! - **A failover is latency.** When the primary dies, falls silent or gives way, requests wait until the next one is found
-//!   and go there, under the same session; they fail only when their timeout passes first.
+//! - **At most once.** A write whose answer is lost is sent again under the same session and sequence; the server then
+//!   gives the first answer. A write is never carried out twice, however often it is sent.
+//! - **A failover is latency.** When the primary dies, falls silent or gives way, requests wait until the next one is
+//!   found and go there, under the same session; they fail only when their timeout passes first.
 //! - **Errors say what is known.** [`Error::outcome`] tells "not executed" from "outcome unknown".
 //! - **Bounds.** Requests and bytes in flight are bounded per shard; beyond the bounds callers wait.
 //! - **Cancelling is safe.** A caller may drop a request's future at any point. A write that was already sent may then
@@ -41,8 +41,8 @@
 //! - `link`: one shard's task, a loop over calls, bytes in, bytes out and time. `attempts` decides what becomes of a
 //!   request when it is answered, refused, overdue or cut off; `flight` and `session` keep what is unanswered, and the
 //!   window of sequences.
-//! - `socket`: hello, topology and frames on one connection. `topology`: finding the cluster. `search`: finding a shard's
-//!   primary, the first time and after a failover.
+//! - `socket`: hello, topology and frames on one connection. `topology`: finding the cluster. `search`: finding a
+//!   shard's primary, the first time and after a failover.
 //! - `timer`: when to look again, how long to pause, when to stop repeating.
 
 mod attempts;

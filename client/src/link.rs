@@ -281,8 +281,8 @@ impl Link {
 
     /// Settles the requests of every whole reply that has arrived.
     ///
-    /// A server that is no longer the primary says so to every request; all of that is taken in before the connection is
-    /// given up, since a request that was refused is known not to have been carried out.
+    /// A server that is no longer the primary says so to every request; all of that is taken in before the connection
+    /// is given up, since a request that was refused is known not to have been carried out.
     fn take_replies(&mut self, decoder: &mut StreamDecoder) -> Result<(), FailureKind> {
         let mut result = Ok(());
         let now = Instant::now();

@@ -43,14 +43,16 @@ enum Step {
 }
 
 impl Client {
-    /// Lets another server become the primary of a shard: `to`, or the best of the others. Returns once that one serves.
+    /// Lets another server become the primary of a shard: `to`, or the best of the others. Returns once that one
+    /// serves.
     ///
     /// Requests that are in flight meanwhile are answered as always, a little later.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] if there is no such shard or server; [`Error::Refused`] if the primary keeps its place, with
-    /// the reason; [`Error::Timeout`] and [`Error::Unavailable`] if no primary answers in time, or the new one does not.
+    /// [`Error::InvalidArgument`] if there is no such shard or server; [`Error::Refused`] if the primary keeps its
+    /// place, with the reason; [`Error::Timeout`] and [`Error::Unavailable`] if no primary answers in time, or the new
+    /// one does not.
     pub async fn move_primary(&self, shard: u16, to: Option<u8>) -> Result<Moved, Error> {
         let cluster = self.cluster();
         if shard >= self.shards() {

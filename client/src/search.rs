@@ -1,8 +1,8 @@
 //! Finding a shard's primary, the first time and after a failover.
 //!
-//! A search goes in rounds. In each, every server that has not answered an earlier question yet is left to it, and all others
-//! are asked at once, so that one that is dead without a word holds nobody up. The first server that calls itself the
-//! primary of the highest view heard of is taken; the others' answers are not waited for.
+//! A search goes in rounds. In each, every server that has not answered an earlier question yet is left to it, and all
+//! others are asked at once, so that one that is dead without a word holds nobody up. The first server that calls
+//! itself the primary of the highest view heard of is taken; the others' answers are not waited for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,8 +18,8 @@ use crate::{
     topology::Directory,
 };
 
-/// How long the likely primary is asked alone before the others are asked as well. Most often it answers sooner, and nobody
-/// else is bothered.
+/// How long the likely primary is asked alone before the others are asked as well. Most often it answers sooner, and
+/// nobody else is bothered.
 const HEAD_START: Duration = Duration::from_millis(5);
 
 /// How long a round waits at least for further answers once there is one.
@@ -53,7 +53,8 @@ impl Search {
         self.view = self.view.max(view);
     }
 
-    /// One round of questions. With `is_hurried` everyone is asked at once; without, the likely primary has a head start.
+    /// One round of questions. With `is_hurried` everyone is asked at once; without, the likely primary has a head
+    /// start.
     pub(crate) async fn round(&mut self, is_hurried: bool) -> Result<Socket, Failure> {
         let servers = self.directory.cluster().servers.len();
         let started = Instant::now();
@@ -127,8 +128,8 @@ impl Search {
     }
 }
 
-/// Looks for a primary of a later view than `view`, once: whoever is connected to that one's primary and gets no answers may have
-/// been left behind. Gives the search back for the next look.
+/// Looks for a primary of a later view than `view`, once: whoever is connected to that one's primary and gets no
+/// answers may have been left behind. Gives the search back for the next look.
 pub(crate) async fn look_for_newer(mut search: Search, view: u64) -> (Search, Option<Socket>) {
     search.hear_of(view);
     let found = search.round(true).await.ok().filter(|socket| socket.topology.view > view);
@@ -174,8 +175,8 @@ impl Heard {
         if is_certain { self.candidate.take() } else { None }
     }
 
-    /// The best candidate at the end of a round. A view heard of in an earlier round does not count against it: it may have
-    /// come from a server that was wrong.
+    /// The best candidate at the end of a round. A view heard of in an earlier round does not count against it: it may
+    /// have come from a server that was wrong.
     fn finish(self, shard: u16, view: u64) -> Result<Socket, Failure> {
         match self.candidate {
             Some(candidate) if candidate.topology.view >= self.view => Ok(candidate),

@@ -1,8 +1,8 @@
 //! At-most-once execution: the session of a shard, and the window of its sequences in flight.
 //!
-//! A server remembers, per session, the answers of the last [`SESSION_WINDOW`] sequences, and gives the stored answer to a
-//! write that comes again. That holds only as long as the client never has a sequence outstanding that is older than
-//! the newest one by a window or more; [`Window`] sees to it.
+//! A server remembers, per session, the answers of the last [`SESSION_WINDOW`] sequences, and gives the stored answer
+//! to a write that comes again. That holds only as long as the client never has a sequence outstanding that is older
+//! than the newest one by a window or more; [`Window`] sees to it.
 
 use std::collections::VecDeque;
 

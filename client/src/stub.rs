@@ -111,8 +111,8 @@ impl Client {
         Ok(found(answer)?.map(|answer| written(&answer)))
     }
 
-    /// Writes a key if its version is `expected_version`; 0 stands for a key that does not exist. Without a `ttl` the key
-    /// does not expire.
+    /// Writes a key if its version is `expected_version`; 0 stands for a key that does not exist. Without a `ttl` the
+    /// key does not expire.
     ///
     /// # Errors
     ///
@@ -140,7 +140,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongType`] if the value is not such a number or the sum leaves its range; if the key is empty or too large.
+    /// [`Error::WrongType`] if the value is not such a number or the sum leaves its range; if the key is empty or too
+    /// large.
     pub async fn increment(&self, key: impl AsRef<[u8]>, delta: i64) -> Result<Incremented, Error> {
         let answer = self.call_key(Operation::Increment, key.as_ref(), &delta.to_le_bytes()).await?;
         if answer.status == Status::NotANumber {

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 /// The next instant at which something may be due.
 ///
-/// It is a lower bound that is made exact only when it is reached: a request that is answered in time costs nothing here,
-/// and now and then the owner wakes up for one that has long been answered.
+/// It is a lower bound that is made exact only when it is reached: a request that is answered in time costs nothing
+/// here, and now and then the owner wakes up for one that has long been answered.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
     at: Option<Instant>,
@@ -102,12 +102,12 @@ impl Outage {
 /// Bounds of the pause between two looks for a newer primary while the present one owes answers.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// How long nothing must have been in doubt for the next doubt to be a new one. A cluster that answers, but slowly, puts its
-/// clients in doubt with every request; each of them would begin with quick looks again.
+/// How long nothing must have been in doubt for the next doubt to be a new one. A cluster that answers, but slowly,
+/// puts its clients in doubt with every request; each of them would begin with quick looks again.
 const CALM: Duration = Duration::from_secs(1);
 
-/// When to look whether there is a newer primary, while the present one has owed an answer for long: at once, and then after pauses
-/// that double.
+/// When to look whether there is a newer primary, while the present one has owed an answer for long: at once, and then
+/// after pauses that double.
 #[derive(Debug, Default)]
 pub(crate) struct LookBackoff {
     looks: u32,
@@ -131,7 +131,8 @@ impl LookBackoff {
         self.next_look_at = Some(now + ceiling.mul_f64(0.5 + chance / 2.0));
     }
 
-    /// A look has found nobody. The next one is not made at once, however long this one took. Returns when it may be made.
+    /// A look has found nobody. The next one is not made at once, however long this one took. Returns when it may be
+    /// made.
     pub(crate) fn end_look(&mut self, now: Instant) -> Instant {
         let earliest = now + LOOK_PAUSE.0 / 2;
         let next_at = self.next_look_at.map_or(earliest, |at| at.max(earliest));

@@ -54,8 +54,8 @@ pub(crate) fn shard_address(base: &str, shard: u16) -> Result<String, Failure> {
 /// How long an address may answer later than the first, at least, and still be heard.
 const DISCOVERY_PATIENCE_MIN: Duration = Duration::from_millis(20);
 
-/// What most answers speak of: one address of many may have become another cluster's. When there are as many for each, the
-/// address that was given first decides.
+/// What most answers speak of: one address of many may have become another cluster's. When there are as many for each,
+/// the address that was given first decides.
 fn likely_cluster(mut answers: Vec<(usize, Cluster)>) -> Option<Cluster> {
     answers.sort_by_key(|(place, _)| *place);
     let votes = |id: u128| answers.iter().filter(|(_, cluster)| cluster.id == id).count();
@@ -71,7 +71,8 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Asks all addresses at once, and takes the cluster that most of those speak of that answer about as soon as the first.
+    /// Asks all addresses at once, and takes the cluster that most of those speak of that answer about as soon as the
+    /// first.
     pub(crate) async fn discover(seeds: Vec<String>, options: &ClientOptions) -> Result<Directory, Failure> {
         let started = Instant::now();
         let mut last = FailureKind::Address.at("(no address given)");

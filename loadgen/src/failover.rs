@@ -52,8 +52,8 @@ pub struct FailoverRepeat {
     pub to: usize,
     /// The view of that one.
     pub view: u64,
-    /// From the last good answer before to the first one after, over all connections, in milliseconds. Zero when it is below
-    /// one millisecond.
+    /// From the last good answer before to the first one after, over all connections, in milliseconds. Zero when it is
+    /// below one millisecond.
     pub gap_ms: f64,
     /// From the moment that the former primary was let run again until all servers were in sync, in seconds.
     pub whole_after_s: f64,

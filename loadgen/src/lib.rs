@@ -7,18 +7,19 @@
 //! stalls for a second is thus charged for every request of that second, as its users would charge it. Three histograms
 //! are kept in every run: *response* (from the intended time), *service* (from the actual send) and *lateness* (the
 //! generator's own delay). A run ends with a verdict, VALID or VOID, by rules that are written in
-//! [`record::VerdictRules`]: a generator that was late, a rate that was not reached, or latencies that were still moving
-//! make a measurement void, whatever it seems to show.
+//! [`record::VerdictRules`]: a generator that was late, a rate that was not reached, or latencies that were still
+//! moving make a measurement void, whatever it seems to show.
 //!
 //! Around that core are the things that make a measurement repeatable: clusters that are started and removed for it, a
-//! link proxy that gives server-to-server links a fixed delay, a matrix that compares sizes, fan-outs and ack policies in
-//! shuffled order with a control, a calibration of what the machine can do at best, and plots and a page of the results.
+//! link proxy that gives server-to-server links a fixed delay, a matrix that compares sizes, fan-outs and ack policies
+//! in shuffled order with a control, a calibration of what the machine can do at best, and plots and a page of the
+//! results.
 //!
 //! # What it is not
 //!
 //! No client library (that is `lockstep-client`; the driver here speaks the protocol on its own rings to cost less), no
-//! tester of correctness beyond checking the values that it reads, and no benchmark suite of other systems (but what speaks
-//! RESP can be driven by the same loads, for [`compare`]).
+//! tester of correctness beyond checking the values that it reads, and no benchmark suite of other systems (but what
+//! speaks RESP can be driven by the same loads, for [`compare`]).
 //!
 //! # The pipeline
 //!

@@ -2,9 +2,9 @@
 //!
 //! # What is certain
 //!
-//! A prepare carries the view in which it was ordered, which may be an earlier one than the view in which it is sent, and
-//! its bytes cannot be changed. So a prepare of an earlier view may be a stray: part of a log that this view's primary
-//! did not take over. `verified` is the highest op up to which the log is certain to be this view's:
+//! A prepare carries the view in which it was ordered, which may be an earlier one than the view in which it is sent,
+//! and its bytes cannot be changed. So a prepare of an earlier view may be a stray: part of a log that this view's
+//! primary did not take over. `verified` is the highest op up to which the log is certain to be this view's:
 //!
 //! - a prepare *of this view* that follows our log proves it, and with it everything before it, by the hash chain;
 //! - a start_view's list of headers proves those of our prepares that are in it;
@@ -75,10 +75,10 @@ impl<P: BatchPool> Replica<P> {
 
     /// Whether a prepare of an earlier view may be part of the log with which the view that is being joined has begun.
     ///
-    /// What a view has beyond its beginning was ordered in it. And a stray of a log that was given up is not let into the
-    /// journal if the view's primary has said what belongs there: after a crash it would pass for what was acknowledged. Of
-    /// what is below the primary's list a stray may get in; it does no harm there, since a commit quorum holds more
-    /// (`docs/replication.md`, Safety, 14).
+    /// What a view has beyond its beginning was ordered in it. And a stray of a log that was given up is not let into
+    /// the journal if the view's primary has said what belongs there: after a crash it would pass for what was
+    /// acknowledged. Of what is below the primary's list a stray may get in; it does no harm there, since a commit
+    /// quorum holds more (`docs/replication.md`, Safety, 14).
     fn is_part_of_beginning(&self, header: &MessageHeader) -> bool {
         let Phase::Joining { beginning, .. } = &self.phase else { return false };
         let op = header.op.get();
@@ -187,8 +187,8 @@ impl<P: BatchPool> Replica<P> {
         if !self.may_speak() || !self.is_request_due() {
             return;
         }
-        // Whoever joins with the whole log in hand lacks only the proof that it is the view's. It comes with the prepares, and
-        // may have been lost, or overtaken them.
+        // Whoever joins with the whole log in hand lacks only the proof that it is the view's. It comes with the
+        // prepares, and may have been lost, or overtaken them.
         let lacks_proof = matches!(self.phase, Phase::Joining { target_op, .. } if target_op <= self.log.op());
         let held = if lacks_proof { self.verified } else { self.log.op() };
         let mut header = self.header(Command::RequestPrepare);
@@ -219,8 +219,8 @@ impl<P: BatchPool> Replica<P> {
             self.send_ok(Command::PrepareOk);
         }
         if !self.is_installing() {
-            // A checkpoint is cut at what is applied, and waits until that is durable. If it could be cut at a prepare that
-            // waits for room in a full journal, each would wait for the other.
+            // A checkpoint is cut at what is applied, and waits until that is durable. If it could be cut at a prepare
+            // that waits for room in a full journal, each would wait for the other.
             let mut op = self.commit.min(self.verified).min(self.log.durable());
             if mutant::is(Mutant::ApplyUncommitted) {
                 op = self.verified;

@@ -17,8 +17,8 @@ pub trait BatchPool {
     /// Memory of at least `capacity` bytes, with arbitrary contents.
     fn take(&mut self, capacity: usize) -> Self::Buffer;
 
-    /// The first `len` bytes, immutable from now on. What comes back may be longer: padded, with zeroes, to what the journal
-    /// writes.
+    /// The first `len` bytes, immutable from now on. What comes back may be longer: padded, with zeroes, to what the
+    /// journal writes.
     fn freeze(&mut self, buffer: Self::Buffer, len: usize) -> Bytes;
 }
 

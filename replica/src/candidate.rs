@@ -1,5 +1,5 @@
-//! The primary of a new view, before the view begins: it asks the others what they hold, and makes its log the one to go on
-//! with.
+//! The primary of a new view, before the view begins: it asks the others what they hold, and makes its log the one to
+//! go on with.
 
 use std::collections::BTreeMap;
 
@@ -46,15 +46,17 @@ impl Answer {
         self.log_view == 0 && self.op == 0 && self.commit == 0
     }
 
-    /// Whether the log lacks something that may have been acknowledged. It may even be short of its log_view's beginning,
-    /// and what was fetched since need not be of that view: only a whole member of a later view is free of it again.
+    /// Whether the log lacks something that may have been acknowledged. It may even be short of its log_view's
+    /// beginning, and what was fetched since need not be of that view: only a whole member of a later view is free of
+    /// it again.
     fn is_deficient(&self) -> bool {
         self.vouch_op > 0 && !mutant::is(Mutant::VouchIgnored)
     }
 
     /// Whether it is certain that whoever answers has acknowledged nothing that `best`, the choice, lacks.
     fn vouches_for(&self, best: &Answer) -> bool {
-        // What it holds counts as well as what it has lost: it votes again before it is durable that it has made up for that.
+        // What it holds counts as well as what it has lost: it votes again before it is durable that it has made up for
+        // that.
         let acknowledged_op = if mutant::is(Mutant::VouchIgnored) { 0 } else { self.vouch_op.max(self.op) };
         // A later log_view was itself chosen with the answers of a quorum: it holds all that was committed before it.
         self.log_view < best.log_view || (self.log_view == best.log_view && acknowledged_op <= best.op)
@@ -199,8 +201,8 @@ impl<P: BatchPool> Replica<P> {
         let count = best.map_or(0, |(_, best)| {
             all.iter()
                 .filter(|(_, answer)| answer.vouches_for(best))
-                // A server without a memory cannot vouch that nothing was committed: beside others who have one, it is not
-                // counted, unless everybody has answered and nobody is left who could know more.
+                // A server without a memory cannot vouch that nothing was committed: beside others who have one, it is
+                // not counted, unless everybody has answered and nobody is left who could know more.
                 .filter(|(_, answer)| !has_memory || !answer.is_fresh() || is_complete)
                 .count()
         });
@@ -255,9 +257,9 @@ impl<P: BatchPool> Replica<P> {
 
     /// The highest op up to which our log is certain to be the one of which this is the end.
     ///
-    /// If nothing of ours is in the list, all of the list is above what we hold of that log, or differs from it; and whoever
-    /// made it knows what is below the list to be committed. What we know to be committed is common then, and what we drop
-    /// of the rest is nothing that anybody counts on us for: `docs/replication.md`, Safety, 5.
+    /// If nothing of ours is in the list, all of the list is above what we hold of that log, or differs from it; and
+    /// whoever made it knows what is below the list to be committed. What we know to be committed is common then, and
+    /// what we drop of the rest is nothing that anybody counts on us for: `docs/replication.md`, Safety, 5.
     pub(crate) fn common_op(&self, end: &LogEnd) -> u64 {
         // What we know to be committed is part of every later log.
         let committed = self.commit.min(self.log.op()).min(self.verified);

@@ -46,8 +46,8 @@ pub struct Config {
     pub batch_bytes_max: u32,
     /// How long an open batch waits for more requests, in ns. 0: it is closed at the end of the turn it was opened in.
     pub batch_linger_ns: u64,
-    /// Requests that a batch gathers at most while others are on their way: while as many are, or more than it holds, it stays
-    /// open, for `batch_gather_ns` at most. 0: it waits for none.
+    /// Requests that a batch gathers at most while others are on their way: while as many are, or more than it holds,
+    /// it stays open, for `batch_gather_ns` at most. 0: it waits for none.
     pub batch_gather_ops: u32,
     /// How long a batch gathers at most, in ns.
     pub batch_gather_ns: u64,
@@ -57,11 +57,11 @@ pub struct Config {
     pub heartbeat_interval_ns: u64,
     /// How long a backup may make no progress, or say nothing, before it leaves the in-sync set, in ns.
     pub backup_silence_ns: u64,
-    /// How long a backup waits for a sign of life of its primary before it suspects it, in ns. Up to a fifth is added, by chance;
-    /// doubled, within bounds, after each view that did not begin.
+    /// How long a backup waits for a sign of life of its primary before it suspects it, in ns. Up to a fifth is added,
+    /// by chance; doubled, within bounds, after each view that did not begin.
     pub view_timeout_ns: u64,
-    /// How long a primary may commit nothing although something waits for it, or its own disk may stand still, before it
-    /// gives way, in ns.
+    /// How long a primary may commit nothing although something waits for it, or its own disk may stand still, before
+    /// it gives way, in ns.
     pub stall_timeout_ns: u64,
     /// Where the replica's chance comes from. Must be another number at each start of a server: nonces are made of it.
     pub jitter_seed: u64,
@@ -133,8 +133,8 @@ impl Config {
         (view % u64::from(self.servers)) as u8
     }
 
-    /// Headers kept in memory: more than can be uncommitted at any server, so that logs can be compared down to a committed op.
-    /// Servers may have different pipelines, so the deepest one counts.
+    /// Headers kept in memory: more than can be uncommitted at any server, so that logs can be compared down to a
+    /// committed op. Servers may have different pipelines, so the deepest one counts.
     pub(crate) fn headers_kept(&self) -> usize {
         2 * self.pipeline_max.max(PIPELINE_MAX) as usize + 64
     }

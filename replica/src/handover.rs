@@ -1,7 +1,8 @@
 //! A primary hands its view over, without anybody having to suspect anything.
 //!
-//! It takes nothing new in, waits until everything that it took is committed and answered and the chosen backup holds it all,
-//! and then tells all others to leave for the next view of which that backup is the primary. It follows at once.
+//! It takes nothing new in, waits until everything that it took is committed and answered and the chosen backup holds
+//! it all, and then tells all others to leave for the next view of which that backup is the primary. It follows at
+//! once.
 
 use lockstep_proto::message::{Command, MessageHeader};
 use zerocopy::little_endian::U64;

@@ -1,5 +1,5 @@
-//! Replicas that have the same log must have the same state. Their checkpoints are made at the same ops, so that the content
-//! hashes can be compared: each tells the primary its own with its acknowledgements.
+//! Replicas that have the same log must have the same state. Their checkpoints are made at the same ops, so that the
+//! content hashes can be compared: each tells the primary its own with its acknowledgements.
 
 use lockstep_proto::message::{Command, FLAG_FRESH, MessageHeader};
 use zerocopy::little_endian::{U64, U128};

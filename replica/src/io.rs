@@ -69,8 +69,8 @@ pub enum Input {
         offset: u64,
         /// Size of the file, in bytes.
         size: u64,
-        /// At most [`lockstep_proto::limits::CHECKPOINT_CHUNK_SIZE_MAX`] bytes; `None` if there is no such checkpoint (any
-        /// more).
+        /// At most [`lockstep_proto::limits::CHECKPOINT_CHUNK_SIZE_MAX`] bytes; `None` if there is no such checkpoint
+        /// (any more).
         bytes: Option<Bytes>,
     },
     /// The bytes of an [`Output::WriteCheckpoint`] have been taken: the next ones may follow.
@@ -80,8 +80,8 @@ pub enum Input {
         /// Where the bytes began.
         offset: u64,
     },
-    /// The answer to [`Output::InstallCheckpoint`]: the checkpoint is whole and in force, the state is what it says, and the
-    /// journal is empty and begins at the op after it.
+    /// The answer to [`Output::InstallCheckpoint`]: the checkpoint is whole and in force, the state is what it says,
+    /// and the journal is empty and begins at the op after it.
     CheckpointInstalled {
         /// The last op that it holds.
         op: u64,
@@ -178,8 +178,8 @@ pub enum Output {
         /// The primary's newest checkpoint.
         checkpoint_op: u64,
     },
-    /// Read a piece of this server's checkpoint for another server. Its file is to be kept for as long as that one goes on
-    /// asking.
+    /// Read a piece of this server's checkpoint for another server. Its file is to be kept for as long as that one goes
+    /// on asking.
     ReadCheckpoint {
         /// For whom; comes back with the answer.
         peer: u8,
@@ -188,8 +188,8 @@ pub enum Output {
         /// Where in the file to begin, in bytes.
         offset: u64,
     },
-    /// Keep a piece of another server's checkpoint. Pieces come in order and without gaps; one at offset 0 begins anew, and
-    /// whatever was kept of another one is to be dropped.
+    /// Keep a piece of another server's checkpoint. Pieces come in order and without gaps; one at offset 0 begins anew,
+    /// and whatever was kept of another one is to be dropped.
     WriteCheckpoint {
         /// The checkpoint's op.
         op: u64,
@@ -200,8 +200,9 @@ pub enum Output {
         /// The bytes.
         bytes: Bytes,
     },
-    /// All pieces have been handed over: check the file, make it this server's checkpoint, begin the journal anew behind it, and
-    /// take its state for this server's state. What was handed out to be applied before is older, and is of no interest then.
+    /// All pieces have been handed over: check the file, make it this server's checkpoint, begin the journal anew
+    /// behind it, and take its state for this server's state. What was handed out to be applied before is older, and is
+    /// of no interest then.
     InstallCheckpoint {
         /// The checkpoint's op.
         op: u64,

@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl<P: BatchPool> Replica<P> {
-    /// Tells a backup which log this view has begun with, unless it was told just now. An answer to a question carries the
-    /// question's nonce, and is always given.
+    /// Tells a backup which log this view has begun with, unless it was told just now. An answer to a question carries
+    /// the question's nonce, and is always given.
     pub(crate) fn send_start_view(&mut self, replica: u8, nonce: u64) {
         let peer = &mut self.peers[replica as usize];
         let wait_ns = self.config.resend_ns / 4;
@@ -76,8 +76,8 @@ impl<P: BatchPool> Replica<P> {
             self.owes_ok = true;
             return;
         }
-        // A server that has lost a part of what it had acknowledged in this view asks how far that can reach; what was said
-        // before it asked does not tell.
+        // A server that has lost a part of what it had acknowledged in this view asks how far that can reach; what was
+        // said before it asked does not tell.
         let is_rejoining = view == self.view && self.log_view == view;
         if is_rejoining && header.nonce.get() != self.nonce {
             return;
@@ -94,13 +94,14 @@ impl<P: BatchPool> Replica<P> {
         if is_rejoining {
             self.vouch_op = self.vouch_op.min(header.vouch_op.get());
             target_op = target_op.max(self.vouch_op);
-            // Some of it may have been taken in just before the last crash. What is certain without the list was ordered in
-            // this view, or is committed.
+            // Some of it may have been taken in just before the last crash. What is certain without the list was
+            // ordered in this view, or is committed.
             let certain = common.max(self.verified);
             self.truncate_to(certain);
             self.verified = certain;
         } else {
-            // What was ordered in this view may have been applied before a restart, when this server was joining it already.
+            // What was ordered in this view may have been applied before a restart, when this server was joining it
+            // already.
             let next = self.log.header(view_start_op + 1);
             let is_cut = view_start_op < self.applied && next.is_some_and(|next| next.view.get() < view);
             if is_cut || common < self.applied {

@@ -25,8 +25,8 @@ const GATHERED_BYTES: usize = 64 << 10;
 impl<P: BatchPool> Replica<P> {
     /// Takes a request in: copies its frame into the open batch. Returns the op that the batch will have.
     ///
-    /// This is the input of requests, apart from [`Replica::step`] because it is the hot path: it is called once per request,
-    /// and the host hands over a frame that it has checked and that is for the log. The batch is closed by
+    /// This is the input of requests, apart from [`Replica::step`] because it is the hot path: it is called once per
+    /// request, and the host hands over a frame that it has checked and that is for the log. The batch is closed by
     /// [`crate::Input::TurnEnd`], or here when it is full.
     ///
     /// # Errors
@@ -62,8 +62,8 @@ impl<P: BatchPool> Replica<P> {
         Ok(self.log.op() + 1)
     }
 
-    /// The time of day at which confirmed reads are to be answered: now, unless a prepare was stamped earlier that is not
-    /// applied yet. A key must not have expired for a read and be there for a write that follows it in the log.
+    /// The time of day at which confirmed reads are to be answered: now, unless a prepare was stamped earlier that is
+    /// not applied yet. A key must not have expired for a read and be there for a write that follows it in the log.
     pub fn read_time_ns(&self, wall_ns: u64) -> u64 {
         self.log.header(self.applied + 1).map_or(wall_ns, |next| wall_ns.min(next.timestamp_ns.get()))
     }
@@ -71,8 +71,8 @@ impl<P: BatchPool> Replica<P> {
     /// A ticket for a linearizable read that has arrived: it may be answered once
     /// [`crate::Output::ReadsConfirmed`] names this ticket or a later one.
     ///
-    /// All reads of a turn get the same ticket; one round of messages confirms them all, and shows that no other primary can
-    /// have been at work when they arrived.
+    /// All reads of a turn get the same ticket; one round of messages confirms them all, and shows that no other
+    /// primary can have been at work when they arrived.
     ///
     /// # Errors
     ///
@@ -89,14 +89,15 @@ impl<P: BatchPool> Replica<P> {
     }
 
     fn has_pipeline_room(&self) -> bool {
-        // What the other servers commit while our own disk stands still is kept in memory: that must end somewhere, too.
+        // What the other servers commit while our own disk stands still is kept in memory: that must end somewhere,
+        // too.
         self.log.op() - self.applied < u64::from(self.config.pipeline_max)
             && self.log.op() - self.log.durable() < self.config.window_ops() as u64
     }
 
     pub(crate) fn end_primary_turn(&mut self) {
-        // A round that is not confirmed yet collects the reads that come meanwhile for the next one, so that at most one
-        // round of heartbeats is on its way.
+        // A round that is not confirmed yet collects the reads that come meanwhile for the next one, so that at most
+        // one round of heartbeats is on its way.
         let starts_round = self.has_reads && self.round_confirmed == self.round;
         if starts_round {
             self.has_reads = false;
@@ -132,8 +133,8 @@ impl<P: BatchPool> Replica<P> {
         if self.round_confirmed == self.round {
             return;
         }
-        // The round that a commit quorum, this server included, has confirmed: any view change needs one of them, and none
-        // of them had heard of a later view when it confirmed.
+        // The round that a commit quorum, this server included, has confirmed: any view change needs one of them, and
+        // none of them had heard of a later view when it confirmed.
         let rounds = self.ranked(self.round, |peer| peer.round);
         let is_alone_enough = mutant::is(Mutant::ReadsWithoutRound);
         let confirmed = if is_alone_enough { self.round } else { rounds[self.quorums.commit as usize - 1] };
@@ -160,8 +161,9 @@ impl<P: BatchPool> Replica<P> {
         self.log.header(self.applied + 1).map_or(0, |first| next_revision - first.revision.get())
     }
 
-    /// Whether a batch is large enough to go while others are on their way: a prepare costs every server the same whatever is
-    /// in it. A batch cannot be committed before those, and each of them that is makes this one more likely to go.
+    /// Whether a batch is large enough to go while others are on their way: a prepare costs every server the same
+    /// whatever is in it. A batch cannot be committed before those, and each of them that is makes this one more likely
+    /// to go.
     fn has_gathered(&self, open: &OpenBatch<P::Buffer>) -> bool {
         let most = self.config.batch_gather_ops.min(self.config.batch_ops_max);
         let enough = self.requests_in_flight().min(u64::from(most));
@@ -173,8 +175,8 @@ impl<P: BatchPool> Replica<P> {
         if !self.has_pipeline_room() {
             return;
         }
-        // Where a commit takes long, over slow links or with sequential fan-out, what others cost in CPU does not matter so
-        // much: gathering has a bound in time.
+        // Where a commit takes long, over slow links or with sequential fan-out, what others cost in CPU does not
+        // matter so much: gathering has a bound in time.
         let Config { batch_linger_ns, batch_gather_ns, .. } = self.config;
         let wait_ns = if self.has_gathered(open) { batch_linger_ns } else { batch_linger_ns.max(batch_gather_ns) };
         let due_ns = open.opened_ns + wait_ns;
@@ -438,9 +440,9 @@ impl<P: BatchPool> Replica<P> {
             .fold(1 << self.config.replica, |mask, (replica, _)| mask | (1 << replica))
     }
 
-    /// Drops backups that have fallen silent from the in-sync set, and takes those back that have caught up: to what was
-    /// committed when the last heartbeat was due. One that is always a little later than the others would never hold all that
-    /// is committed while writes go on.
+    /// Drops backups that have fallen silent from the in-sync set, and takes those back that have caught up: to what
+    /// was committed when the last heartbeat was due. One that is always a little later than the others would never
+    /// hold all that is committed while writes go on.
     pub(crate) fn update_in_sync(&mut self) {
         let (now_ns, silence_ns) = (self.now_ns, self.config.backup_silence_ns);
         let (op, target_op) = (self.log.op(), self.heartbeat_commit);

@@ -10,10 +10,11 @@ pub struct Quorums {
     pub commit: u8,
     /// Servers that must answer before a view begins.
     pub view_change: u8,
-    /// Servers of these that must vouch for what they have acknowledged: so many that any commit quorum has one of them.
+    /// Servers of these that must vouch for what they have acknowledged: so many that any commit quorum has one of
+    /// them.
     pub vouchers: u8,
-    /// Other servers that must tell a wiped server their view: so many that any view-change quorum which it was part of has
-    /// one of them.
+    /// Other servers that must tell a wiped server their view: so many that any view-change quorum which it was part of
+    /// has one of them.
     pub recovery: u8,
 }
 

@@ -1,7 +1,8 @@
-//! Prepares that are read back from the journal for a backup that lags: several at a time, handed on in the order of the log.
+//! Prepares that are read back from the journal for a backup that lags: several at a time, handed on in the order of
+//! the log.
 //!
-//! With one at a time a backup that has been away comes nearer only as fast as a disk answers single reads, and under load
-//! the log may grow faster than that.
+//! With one at a time a backup that has been away comes nearer only as fast as a disk answers single reads, and under
+//! load the log may grow faster than that.
 
 use std::collections::VecDeque;
 

@@ -13,7 +13,8 @@ pub struct ViewRecord {
     /// The last view in which the log was normal.
     pub log_view: u64,
     /// Highest op that this server may have acknowledged in `log_view` although it has lost it: 0 if there is none,
-    /// [`VOUCH_UNKNOWN`] if it cannot tell. Set by the host before it drops anything that was durable; cleared by the replica.
+    /// [`VOUCH_UNKNOWN`] if it cannot tell. Set by the host before it drops anything that was durable; cleared by the
+    /// replica.
     pub vouch_op: u64,
     /// Highest known incarnation of each server, the own one included. An incarnation is a number that a data folder is
     /// given when it is made, and that only goes up; 0 if nothing is known of a server.

@@ -2,24 +2,25 @@
 //!
 //! # Wiped
 //!
-//! The folder of a wiped server does not know its view, so the server could vote in a view that it had promised to leave. It
-//! takes part in nothing, asks the others for their views, and waits for as many answers as any view-change quorum must share
-//! a member with, other than itself: N - V + 1. The highest view among them is at least as high as any that began with its
-//! help before it was wiped. But a promise for a higher view may still be on its way. So a data folder has an *incarnation*:
-//! a server that answers notes the new one first, durably; every later do_view_change of that server carries the number, and
-//! a candidate that sees it drops answers of the earlier incarnation. Without it the recovery of the published protocol is
-//! wrong (E. Michael et al., "Recovering Shared Objects Without Stable Storage", DISC 2017).
+//! The folder of a wiped server does not know its view, so the server could vote in a view that it had promised to
+//! leave. It takes part in nothing, asks the others for their views, and waits for as many answers as any view-change
+//! quorum must share a member with, other than itself: N - V + 1. The highest view among them is at least as high as
+//! any that began with its help before it was wiped. But a promise for a higher view may still be on its way. So a data
+//! folder has an *incarnation*: a server that answers notes the new one first, durably; every later do_view_change of
+//! that server carries the number, and a candidate that sees it drops answers of the earlier incarnation. Without it
+//! the recovery of the published protocol is wrong (E. Michael et al., "Recovering Shared Objects Without Stable
+//! Storage", DISC 2017).
 //!
-//! From then on it is a server of that view, and of that log_view, which may have acknowledged anything and holds nothing:
-//! its vouch_op is [`VOUCH_UNKNOWN`].
+//! From then on it is a server of that view, and of that log_view, which may have acknowledged anything and holds
+//! nothing: its vouch_op is [`VOUCH_UNKNOWN`].
 //!
 //! # Who can vouch
 //!
-//! `vouch_op` is the highest op that a server may have acknowledged in its log_view and does not hold. It answers
-//! for that in three places: its own log is not chosen while it is short of it; its answer is not counted towards a choice
-//! that is short of it (`candidate.rs`); and after a restart it is not a whole member of its view before it has made up for it
-//! (`joining.rs`). If it does not know how far that reaches, it asks the primary of its view: with a fresh nonce, so that the
-//! answer is later than anything it has acknowledged, and the primary's log reaches at least as far.
+//! `vouch_op` is the highest op that a server may have acknowledged in its log_view and does not hold. It answers for
+//! that in three places: its own log is not chosen while it is short of it; its answer is not counted towards a choice
+//! that is short of it (`candidate.rs`); and after a restart it is not a whole member of its view before it has made up
+//! for it (`joining.rs`). If it does not know how far that reaches, it asks the primary of its view: with a fresh
+//! nonce, so that the answer is later than anything it has acknowledged, and the primary's log reaches at least as far.
 
 use lockstep_proto::{
     limits::SERVERS_MAX,
@@ -64,7 +65,8 @@ impl<P: BatchPool> Replica<P> {
         let from = header.replica as usize;
         let incarnation = header.incarnations[from].get();
         if incarnation < self.durable.incarnations[from] && self.may_speak() {
-            // A late message of the server as it was before, which ignores this; or its clock was set back, and it must be told.
+            // A late message of the server as it was before, which ignores this; or its clock was set back, and it must
+            // be told.
             return self.send_recovery_response(header.replica, header.nonce.get());
         }
         if incarnation < self.incarnations[from] {
@@ -155,9 +157,9 @@ impl<P: BatchPool> Replica<P> {
         }
     }
 
-    /// Whether a message of a server in view 0 comes from one that had been in a later one: then its folder was formatted anew,
-    /// and all it had promised is forgotten. It is told. If it is a late message of the server as it was before, that does no
-    /// harm: it knows better.
+    /// Whether a message of a server in view 0 comes from one that had been in a later one: then its folder was
+    /// formatted anew, and all it had promised is forgotten. It is told. If it is a late message of the server as it
+    /// was before, that does no harm: it knows better.
     pub(crate) fn is_reformatted(&mut self, header: &MessageHeader) -> bool {
         let from = header.replica as usize;
         let (incarnation, known) = (header.incarnations[from].get(), self.durable.incarnations[from]);

@@ -1,5 +1,5 @@
-//! Repair of what has rotted in the journal of a running server: noticed when a prepare is read back for another server, and
-//! fetched from whoever holds it. Only committed ops are repaired this way: they are the same everywhere.
+//! Repair of what has rotted in the journal of a running server: noticed when a prepare is read back for another
+//! server, and fetched from whoever holds it. Only committed ops are repaired this way: they are the same everywhere.
 
 use bytes::Bytes;
 use lockstep_proto::message::{Command, MessageHeader};

@@ -140,8 +140,8 @@ impl<P: BatchPool> Replica<P> {
         let mut record = recovered.record;
         let mut verified = log.op();
         if record.vouch_op > 0 {
-            // What it holds beyond what it had lost may have been taken in while it joined its view again, and be part of no
-            // log. It counts as lost, too, as far as it is not certain.
+            // What it holds beyond what it had lost may have been taken in while it joined its view again, and be part
+            // of no log. It counts as lost, too, as far as it is not certain.
             record.vouch_op = record.vouch_op.max(log.op());
             let is_certain = |op: &u64| log.header(*op).is_some_and(|header| header.view.get() == record.log_view);
             verified = (recovered.commit + 1..=log.op()).rev().find(is_certain).unwrap_or(recovered.commit);
@@ -324,7 +324,8 @@ impl<P: BatchPool> Replica<P> {
         if !is_recovery && header.view.get() == 0 && self.is_reformatted(header) {
             return false;
         }
-        // What it said before its disk was wiped does not count. But a question may be of now, by a clock that was set back.
+        // What it said before its disk was wiped does not count. But a question may be of now, by a clock that was set
+        // back.
         incarnation >= known || command == Command::Recovery || mutant::is(Mutant::StaleIncarnationCounts)
     }
 

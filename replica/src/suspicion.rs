@@ -1,12 +1,12 @@
 //! When a view ends: suspicion, the timers behind it, and a primary that gives way.
 //!
-//! A replica that hears nothing of its primary for a while suspects it and says so to all, again and again. It *stays* what
-//! it is. It leaves the view only when a view-change quorum, itself included, suspects the same view at the same time. So a
-//! replica that is merely cut off, even from one side only, cannot disturb a primary that the others hear; and a view above
-//! all others exists only because a quorum has left the one before.
+//! A replica that hears nothing of its primary for a while suspects it and says so to all, again and again. It *stays*
+//! what it is. It leaves the view only when a view-change quorum, itself included, suspects the same view at the same
+//! time. So a replica that is merely cut off, even from one side only, cannot disturb a primary that the others hear;
+//! and a view above all others exists only because a quorum has left the one before.
 //!
-//! A primary that cannot do its work suspects its own view ([`Replica::abdicate`]). Whoever hears that from it has no reason
-//! to wait, and suspects at once.
+//! A primary that cannot do its work suspects its own view ([`Replica::abdicate`]). Whoever hears that from it has no
+//! reason to wait, and suspects at once.
 //!
 //! Once anybody has entered a higher view, every message from there moves the others: the quorum has spoken.
 
@@ -30,8 +30,8 @@ impl<P: BatchPool> Replica<P> {
         self.timers.set(Timer::View, self.progress_due_ns);
     }
 
-    /// There was a sign of life of the view's primary, or a step towards the view's beginning. On the hot path, so the timer
-    /// stays as it is: when it fires, it is set anew.
+    /// There was a sign of life of the view's primary, or a step towards the view's beginning. On the hot path, so the
+    /// timer stays as it is: when it fires, it is set anew.
     #[inline]
     pub(crate) fn note_progress(&mut self) {
         self.progress_due_ns = self.now_ns + self.view_wait_ns;

@@ -1,9 +1,9 @@
-//! State transfer: a replica whose primary's journal no longer reaches back to it fetches a checkpoint, piece by piece, and
-//! then the rest of the log as usual.
+//! State transfer: a replica whose primary's journal no longer reaches back to it fetches a checkpoint, piece by piece,
+//! and then the rest of the log as usual.
 //!
-//! A checkpoint is a state that is committed, so it may come from any server and in any view. It takes the place of the log up
-//! to its op: what this replica has acknowledged up to there is in it. While it is being installed nothing else happens to
-//! the log, and no view is entered.
+//! A checkpoint is a state that is committed, so it may come from any server and in any view. It takes the place of the
+//! log up to its op: what this replica has acknowledged up to there is in it. While it is being installed nothing else
+//! happens to the log, and no view is entered.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -78,9 +78,9 @@ impl<P: BatchPool> Replica<P> {
     pub(crate) fn on_behind(&mut self, header: &MessageHeader) {
         let op = header.op.get();
         if header.view.get() == self.view && self.takes_prepares() && op == self.verified + 1 && op <= self.log.op() {
-            // The primary can no longer prove what we hold beyond what is certain. All of it was taken in since this view is
-            // being joined, and never acknowledged: whatever names an op, ok or do_view_change, names at most `verified`, which
-            // only goes up meanwhile.
+            // The primary can no longer prove what we hold beyond what is certain. All of it was taken in since this
+            // view is being joined, and never acknowledged: whatever names an op, ok or do_view_change, names at most
+            // `verified`, which only goes up meanwhile.
             self.truncate_to(self.verified);
         }
         if header.view.get() != self.view || op != self.log.op() + 1 {

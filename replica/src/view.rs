@@ -3,18 +3,18 @@
 //! A view ends when a view-change quorum suspects its primary (`suspicion.rs`) or when the primary hands it over
 //! (`handover.rs`). Then:
 //!
-//! 1. Each replica makes the new view durable, which ends its part in earlier views ([`Replica::enter_view`]). The new view's
-//!    primary asks the others to follow (start_view_change).
+//! 1. Each replica makes the new view durable, which ends its part in earlier views ([`Replica::enter_view`]). The new
+//!    view's primary asks the others to follow (start_view_change).
 //! 2. They answer with the end of their log (do_view_change).
-//! 3. With answers that can vouch for everything that may have been committed, the new primary takes the log with the highest
-//!    log_view, and among these the longest: it fetches what it misses, drops what is not in it, and makes both durable
-//!    (`candidate.rs`).
-//! 4. It makes its log_view durable and tells the others which log this view begins with (start_view). They drop what is
-//!    not in it, fetch what they miss, and make their log_view durable once they hold it all: only then do they vote
+//! 3. With answers that can vouch for everything that may have been committed, the new primary takes the log with the
+//!    highest log_view, and among these the longest: it fetches what it misses, drops what is not in it, and makes both
+//!    durable (`candidate.rs`).
+//! 4. It makes its log_view durable and tells the others which log this view begins with (start_view). They drop what
+//!    is not in it, fetch what they miss, and make their log_view durable once they hold it all: only then do they vote
 //!    (`joining.rs`).
 //!
-//! A primary may have acknowledged what its own disk never got, since a commit may come before the primary's own write is
-//! durable. So a primary that restarts never goes on in its view: it waits for the others to leave it.
+//! A primary may have acknowledged what its own disk never got, since a commit may come before the primary's own write
+//! is durable. So a primary that restarts never goes on in its view: it waits for the others to leave it.
 //!
 //! Every commit quorum has a member in common with the quorum of step 3, so the chosen log holds everything that was
 //! committed before. The order of the durable writes is what makes a crash between any two of these steps harmless: a
@@ -87,8 +87,8 @@ impl<P: BatchPool> Replica<P> {
         }
     }
 
-    /// The view after `view`. Nobody is primary in view 0, which all servers are formatted in; the first one after it is
-    /// server 0's.
+    /// The view after `view`. Nobody is primary in view 0, which all servers are formatted in; the first one after it
+    /// is server 0's.
     pub(crate) fn next_view(&self, view: u64) -> u64 {
         if view == 0 { u64::from(self.config.servers) } else { view + 1 }
     }

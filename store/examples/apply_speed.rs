@@ -4,9 +4,9 @@
 //! cargo run --release -p lockstep-store --example apply_speed -- [millions of keys, default 1] [value size, default 100]
 //! ```
 //!
-//! Keys have 16 bytes. Requests come in batches of 500, each a valid frame out of a buffer, as they do out of a prepare;
-//! the frames are made before the clock starts and viewed in place while it runs. The clock is the thread's CPU time, which other
-//! programs on the machine disturb less.
+//! Keys have 16 bytes. Requests come in batches of 500, each a valid frame out of a buffer, as they do out of a
+//! prepare; the frames are made before the clock starts and viewed in place while it runs. The clock is the thread's
+//! CPU time, which other programs on the machine disturb less.
 
 use std::hint::black_box;
 

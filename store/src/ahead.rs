@@ -1,18 +1,18 @@
 //! Memory asked for ahead of its use.
 //!
-//! A request needs, one after the other, a line of the table, the entry to which that leads, and for a new key the end of a
-//! slot's list: each a trip to memory that cannot begin before the one before it has ended. So requests are worked on in
-//! windows: first all of a window's keys are hashed and their lines of the table asked for, then all of their entries, then
-//! what new keys need; and only then are the requests carried out. A window waits for memory a few times, instead of each
-//! of its requests. (An assembly line, on which every request is at another of these stations, was measured too: it is
-//! no faster, and more to read.)
+//! A request needs, one after the other, a line of the table, the entry to which that leads, and for a new key the end
+//! of a slot's list: each a trip to memory that cannot begin before the one before it has ended. So requests are worked
+//! on in windows: first all of a window's keys are hashed and their lines of the table asked for, then all of their
+//! entries, then what new keys need; and only then are the requests carried out. A window waits for memory a few times,
+//! instead of each of its requests. (An assembly line, on which every request is at another of these stations, was
+//! measured too: it is no faster, and more to read.)
 
 use lockstep_proto::slot::slot_of;
 
 use crate::{prefetch::prefetch_bytes, slab::Handle, store::Store};
 
-/// Requests in a window: about as many trips to memory as a processor core has under way at once. With twice and four times
-/// as many, overwrites of random keys were slower.
+/// Requests in a window: about as many trips to memory as a processor core has under way at once. With twice and four
+/// times as many, overwrites of random keys were slower.
 pub(crate) const WINDOW: usize = 16;
 
 /// Largest number of reads for which [`Store::prefetch_reads`] asks for memory at once.
@@ -31,8 +31,8 @@ pub(crate) struct Probe {
 }
 
 impl Store {
-    /// Gives each item in order to `write`, together with what was found out about its key. An empty key, of a request that has
-    /// none, does no harm. Stops at the first error.
+    /// Gives each item in order to `write`, together with what was found out about its key. An empty key, of a request
+    /// that has none, does no harm. Stops at the first error.
     #[inline]
     pub(crate) fn write_ahead<T, E>(
         &mut self,
@@ -83,8 +83,8 @@ impl Store {
         }
     }
 
-    /// Asks for the memory of the entry that a search for `hash` will look at first, and returns its handle; `None` if a
-    /// search would find nothing.
+    /// Asks for the memory of the entry that a search for `hash` will look at first, and returns its handle; `None` if
+    /// a search would find nothing.
     #[inline]
     fn prefetch_entry(&self, hash: u64) -> Option<Handle> {
         let first = self.table.find(hash, |_| true)?;

@@ -17,8 +17,8 @@ use crate::{
     store::Store,
 };
 
-/// Expired keys that one request makes room to remove. More than one, so that a store in which every request makes a key
-/// that expires still shrinks.
+/// Expired keys that one request makes room to remove. More than one, so that a store in which every request makes a
+/// key that expires still shrinks.
 const SWEEP_PER_REQUEST: usize = 2;
 
 /// Expired keys that are removed before each batch besides those.
@@ -31,8 +31,8 @@ const NS_PER_MS: u64 = 1_000_000;
 pub struct WriteResult {
     /// How it ended.
     pub status: Status,
-    /// After a write or removal: its revision. After an expire, or when nothing was changed: the key's version, 0 if it does
-    /// not exist.
+    /// After a write or removal: its revision. After an expire, or when nothing was changed: the key's version, 0 if it
+    /// does not exist.
     pub version: u64,
     /// The sum after an increment, as the bits of an `i64`; else 0.
     pub value: u64,
@@ -60,19 +60,19 @@ impl Moment {
 impl Store {
     /// Carries out the requests of one prepare, in order. Each request comes with its revision.
     ///
-    /// `results` is cleared and gets one result per request. `timestamp_ns` is the prepare's, in nanoseconds since 1970: keys
-    /// whose expiry is at or before it do not exist any more. A register, which belongs to the sessions, and a request that
-    /// is not logged are answered `BadRequest`.
+    /// `results` is cleared and gets one result per request. `timestamp_ns` is the prepare's, in nanoseconds since
+    /// 1970: keys whose expiry is at or before it do not exist any more. A register, which belongs to the sessions, and
+    /// a request that is not logged are answered `BadRequest`.
     ///
-    /// For replicas to agree, each must call this once per prepare, with the same requests: the sweep of expired keys goes
-    /// by calls. A call without requests is a valid one.
+    /// For replicas to agree, each must call this once per prepare, with the same requests: the sweep of expired keys
+    /// goes by calls. A call without requests is a valid one.
     pub fn apply_batch(&mut self, timestamp_ns: u64, requests: &[(u64, Request<'_>)], results: &mut Vec<WriteResult>) {
         self.apply_batch_with(timestamp_ns, requests, results, |_, _, _| ());
     }
 
-    /// [`Store::apply_batch`], and gives what the programs among the requests answer to `answer`: the index of the request, its
-    /// result, and the body of the reply. It is called as soon as a program is done, so that the bodies of a batch, which
-    /// may be large, are not all there at once.
+    /// [`Store::apply_batch`], and gives what the programs among the requests answer to `answer`: the index of the
+    /// request, its result, and the body of the reply. It is called as soon as a program is done, so that the bodies of
+    /// a batch, which may be large, are not all there at once.
     pub fn apply_batch_with(
         &mut self,
         timestamp_ns: u64,
@@ -228,8 +228,8 @@ impl Store {
         WriteResult::new(Status::Ok, self.entry(handle).header.version())
     }
 
-    /// Writes all items or none: everything that a single write could be refused for is looked at before the first. A key that
-    /// is given twice ends with its last value.
+    /// Writes all items or none: everything that a single write could be refused for is looked at before the first. A
+    /// key that is given twice ends with its last value.
     fn multi_put(&mut self, moment: Moment, request: &Request<'_>) -> WriteResult {
         let expiry_ns = moment.expiry_ns(request.ttl_ms());
         let mut size = 0;

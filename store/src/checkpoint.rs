@@ -1,10 +1,10 @@
 //! The state as it was at one moment, written out piece by piece while requests go on being applied.
 //!
-//! At the cut nothing is copied. A cursor then goes through the slots in the order of creation and writes out what it finds,
-//! passing over keys created after the cut. An entry that the cursor has yet to reach and that is to change is moved aside
-//! as it is: the change is made in a copy, which is marked so that the cursor passes over it, and the old entry is written
-//! out and freed by the next step. So memory grows only by the entries that change, until the next step, and no write
-//! has to encode anything.
+//! At the cut nothing is copied. A cursor then goes through the slots in the order of creation and writes out what it
+//! finds, passing over keys created after the cut. An entry that the cursor has yet to reach and that is to change is
+//! moved aside as it is: the change is made in a copy, which is marked so that the cursor passes over it, and the old
+//! entry is written out and freed by the next step. So memory grows only by the entries that change, until the next
+//! step, and no write has to encode anything.
 //!
 //! # The stream
 //!
@@ -35,7 +35,8 @@ pub(crate) const STREAM_MAGIC: u64 = u64::from_le_bytes(*b"LKSTDATA");
 /// "LEND".
 pub(crate) const TRAILER_MAGIC: u32 = u32::from_le_bytes(*b"LEND");
 
-/// What looking at an entry costs of a step's budget besides its bytes, so that passing over a million is no single step.
+/// What looking at an entry costs of a step's budget besides its bytes, so that passing over a million is no single
+/// step.
 const LOOK_COST: usize = 16;
 
 /// The beginning of a stream.
@@ -190,8 +191,8 @@ impl Store {
         self.checkpoint.is_some()
     }
 
-    /// Appends the next piece of the active checkpoint's stream to `out`: about `budget_bytes`, less when there is nothing
-    /// but keys to pass over, and at most one entry more.
+    /// Appends the next piece of the active checkpoint's stream to `out`: about `budget_bytes`, less when there is
+    /// nothing but keys to pass over, and at most one entry more.
     ///
     /// # Panics
     ///

@@ -1,7 +1,7 @@
 //! Layout of an entry, in memory and in a checkpoint stream: a 32-byte header, the key, the value.
 //!
-//! Both use the same bytes, so that writing a checkpoint is copying. The one difference is the checkpoint mark, which is
-//! zero in a stream.
+//! Both use the same bytes, so that writing a checkpoint is copying. The one difference is the checkpoint mark, which
+//! is zero in a stream.
 
 use lockstep_proto::limits::{SLOTS, VALUE_SIZE_MAX};
 use zerocopy::{
@@ -46,8 +46,8 @@ const _: () = {
     assert!(SLOTS as u32 == 1 << SLOT_BITS);
 };
 
-/// How a value came about, as far as it shows: Redis clients can ask for the encoding of an object, and in Redis that depends
-/// on the command which made the value.
+/// How a value came about, as far as it shows: Redis clients can ask for the encoding of an object, and in Redis that
+/// depends on the command which made the value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Encoding {
     /// It was written as a whole.

@@ -1,8 +1,9 @@
 //! Times of expiry: nanoseconds since 1970, as far as these go.
 //!
 //! A Redis client may ask for any time that milliseconds in 63 bits can say, which is far beyond what 63 bits of
-//! nanoseconds reach (the year 2262). What lies beyond is kept in milliseconds with the top bit set. Such a number is larger
-//! than every time in nanoseconds, and two of them compare as the times do, so whoever only compares need not know.
+//! nanoseconds reach (the year 2262). What lies beyond is kept in milliseconds with the top bit set. Such a number is
+//! larger than every time in nanoseconds, and two of them compare as the times do, so whoever only compares need not
+//! know.
 
 const NS_PER_MS: u64 = 1_000_000;
 

@@ -19,7 +19,8 @@ fn fold(byte: u8, ignores_case: bool) -> u8 {
     if ignores_case { byte.to_ascii_lowercase() } else { byte }
 }
 
-/// `is_hopeless` becomes true when the rest of the pattern fits nowhere in the rest of the text: stars before need not try on.
+/// `is_hopeless` becomes true when the rest of the pattern fits nowhere in the rest of the text: stars before need not
+/// try on.
 fn matches_from(
     mut pattern: &[u8],
     mut text: &[u8],
@@ -86,8 +87,8 @@ fn matches_from(
     pattern.is_empty() && text.is_empty()
 }
 
-/// Whether a byte is in the class that begins behind a `[`, and the pattern behind the class. One that is not closed ends
-/// with the pattern.
+/// Whether a byte is in the class that begins behind a `[`, and the pattern behind the class. One that is not closed
+/// ends with the pattern.
 fn class(mut pattern: &[u8], byte: u8, ignores_case: bool) -> (bool, &[u8]) {
     let is_negated = pattern.first() == Some(&b'^');
     if is_negated {

@@ -1,8 +1,8 @@
 //! One number for the whole content, which does not depend on the order in which entries are looked at.
 //!
-//! It is the sum of the entries' hashes: a checkpoint, which comes across entries in the order in which they are touched,
-//! arrives at the same number as a walk through all slots. A sum is no protection against somebody who makes up entries to
-//! cancel each other out; it is there to find replicas that differ by accident.
+//! It is the sum of the entries' hashes: a checkpoint, which comes across entries in the order in which they are
+//! touched, arrives at the same number as a walk through all slots. A sum is no protection against somebody who makes
+//! up entries to cancel each other out; it is there to find replicas that differ by accident.
 
 use lockstep_proto::checksum::checksum_128;
 use zerocopy::{

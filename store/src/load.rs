@@ -16,7 +16,8 @@ use crate::{
     store::{Store, StoreConfig},
 };
 
-/// Why a stream cannot be loaded. Whatever the reason, the checkpoint is of no use: take an older one or another server's.
+/// Why a stream cannot be loaded. Whatever the reason, the checkpoint is of no use: take an older one or another
+/// server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum LoadError {
     /// The first bytes are not those of a store's stream.
@@ -53,8 +54,8 @@ enum Stage {
 
 /// Builds a store from a checkpoint's stream that comes in pieces of any size.
 ///
-/// It holds at most one incomplete entry besides the store, and never sets memory aside because a number in the stream says
-/// so.
+/// It holds at most one incomplete entry besides the store, and never sets memory aside because a number in the stream
+/// says so.
 pub struct Loader {
     store: Store,
     stage: Stage,
@@ -149,8 +150,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Takes the whole entries at the start of `bytes`, asking for memory ahead. Returns what is left: nothing, the trailer or
-    /// the beginning of an entry.
+    /// Takes the whole entries at the start of `bytes`, asking for memory ahead. Returns what is left: nothing, the
+    /// trailer or the beginning of an entry.
     fn take_entries<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], LoadError> {
         if !matches!(self.stage, Stage::Entries { .. }) {
             return Ok(bytes);
@@ -185,7 +186,8 @@ impl Loader {
         )
     }
 
-    /// Size of the item that begins with `bytes`, as far as they tell. More than there are bytes if they do not tell all.
+    /// Size of the item that begins with `bytes`, as far as they tell. More than there are bytes if they do not tell
+    /// all.
     fn item_size(&self, bytes: &[u8]) -> Result<usize, LoadError> {
         match self.stage {
             Stage::Failed(error) => return Err(error),

@@ -33,8 +33,8 @@ pub(crate) fn prefetch_bytes(bytes: &[u8]) {
 #[inline(always)]
 fn prefetch_line(address: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a prefetch has no effect on the program's state and never faults, whatever the address; SSE, which it needs,
-    // is part of x86_64.
+    // SAFETY: a prefetch has no effect on the program's state and never faults, whatever the address; SSE, which it
+    // needs, is part of x86_64.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
 }
 

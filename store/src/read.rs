@@ -14,7 +14,8 @@ use zerocopy::{
 
 use crate::{ahead::WINDOW, entry::Entry, expiry, program::first_key, store::Store};
 
-/// A scan's reply ends once its body is this large, in bytes: far below the bound, so that one scan does not hold up others.
+/// A scan's reply ends once its body is this large, in bytes: far below the bound, so that one scan does not hold up
+/// others.
 const SCAN_BODY_SIZE: usize = 256 << 10;
 
 /// Keys that one scan looks at, those included that have expired and are passed over.
@@ -27,8 +28,8 @@ const READS_AHEAD_MIN: usize = 4;
 const MULTI_GET_ITEM_SIZE: usize = 13;
 
 impl Store {
-    /// Answers a read as of `now_ns`, in nanoseconds since 1970: appends a whole reply frame to `out`. Keys whose expiry is at
-    /// or before `now_ns` do not exist.
+    /// Answers a read as of `now_ns`, in nanoseconds since 1970: appends a whole reply frame to `out`. Keys whose
+    /// expiry is at or before `now_ns` do not exist.
     ///
     /// A multi-get whose values do not fit one reply is answered `BadRequest` with a text that says so, as is a request
     /// that is not a read.
@@ -51,7 +52,8 @@ impl Store {
         finish_reply(&parts, start, out);
     }
 
-    /// A key's value as of `now_ns`, in nanoseconds since 1970, in place: what a get answers, for who needs no reply frame.
+    /// A key's value as of `now_ns`, in nanoseconds since 1970, in place: what a get answers, for who needs no reply
+    /// frame.
     #[inline]
     pub fn value(&self, now_ns: u64, key: &[u8]) -> (Status, &[u8]) {
         let mut value: &[u8] = &[];

@@ -1,9 +1,9 @@
 //! Memory for entries: chunks cut into equal slots, a hundred sizes of them, and a chunk of its own for what is larger.
 //!
-//! A handle is 32 bits, half of what an address takes in every bucket and list. It says in which chunk (20 bits) and which
-//! slot of it (12 bits) an entry lies. Free slots of a chunk are chained through their own first bytes, so freeing and
-//! reusing needs no other memory; a chunk whose last entry goes is given back to the allocator, so memory follows the
-//! data when sizes change over time.
+//! A handle is 32 bits, half of what an address takes in every bucket and list. It says in which chunk (20 bits) and
+//! which slot of it (12 bits) an entry lies. Free slots of a chunk are chained through their own first bytes, so
+//! freeing and reusing needs no other memory; a chunk whose last entry goes is given back to the allocator, so memory
+//! follows the data when sizes change over time.
 
 use std::num::NonZeroU32;
 
@@ -11,8 +11,8 @@ const SLOT_BITS: u32 = 12;
 const SLOTS_MAX: usize = 1 << SLOT_BITS;
 const CHUNKS_MAX: usize = 1 << (32 - SLOT_BITS);
 
-/// Largest chunk that is cut into slots, in bytes. Chunks have the size of a power of two, which is what allocators serve
-/// without loss; the server's loses a sixth at some sizes between.
+/// Largest chunk that is cut into slots, in bytes. Chunks have the size of a power of two, which is what allocators
+/// serve without loss; the server's loses a sixth at some sizes between.
 const CHUNK_SIZE_MAX: usize = 1 << 19;
 
 /// Largest slot, in bytes. An entry beyond it has a chunk to itself.

@@ -1,8 +1,8 @@
 //! The keys of each slot in the order of their creation: what scans, checkpoints and hashes go by.
 //!
 //! A slot's list is a row of blocks of at most 128 items, so that neither growth nor clearing away of removed keys ever
-//! moves more than a block's worth of memory, even when all keys of the store carry one hash tag. A removed key leaves a
-//! hole; a block that is half holes is compacted, and joined to a neighbour if both are small.
+//! moves more than a block's worth of memory, even when all keys of the store carry one hash tag. A removed key leaves
+//! a hole; a block that is half holes is compacted, and joined to a neighbour if both are small.
 
 use std::ops::Range;
 
@@ -94,8 +94,8 @@ impl SlotLists {
         &self.lists[(slot - self.first_slot) as usize]
     }
 
-    /// Asks for the memory that adding a key to `slot` will touch, as far as the memory asked for by the calls with lower
-    /// `stage`, from 0 to 2, allows to tell.
+    /// Asks for the memory that adding a key to `slot` will touch, as far as the memory asked for by the calls with
+    /// lower `stage`, from 0 to 2, allows to tell.
     #[inline]
     pub fn prefetch_push(&self, slot: u16, stage: usize) {
         let Some(list) = self.lists.get(slot.wrapping_sub(self.first_slot) as usize) else { return };
@@ -111,8 +111,9 @@ impl SlotLists {
         }
     }
 
-    /// Adds a key behind all others of its slot. While a store is being loaded, keys may come in another order, to be put
-    /// right by [`SlotLists::fill`]; until then nothing but [`SlotLists::iter_from`] with 0 may be called for the slot.
+    /// Adds a key behind all others of its slot. While a store is being loaded, keys may come in another order, to be
+    /// put right by [`SlotLists::fill`]; until then nothing but [`SlotLists::iter_from`] with 0 may be called for the
+    /// slot.
     pub fn push(&mut self, slot: u16, creation: u64, handle: Handle) {
         let list = &mut self.lists[(slot - self.first_slot) as usize];
         let item = Item::new(creation, handle);
@@ -202,8 +203,8 @@ impl SlotLists {
         }
     }
 
-    /// Moves a compacted block's items to the end of the block before it, or those of the block behind it to its own end,
-    /// if the two together are small.
+    /// Moves a compacted block's items to the end of the block before it, or those of the block behind it to its own
+    /// end, if the two together are small.
     fn join(&mut self, slot: u16, at: usize) {
         let list = &mut self.lists[(slot - self.first_slot) as usize];
         let is_small = |left: usize| {
@@ -231,8 +232,8 @@ impl SlotLists {
         list.map_or(0, |list| list.iter().map(|block| block.live as usize).sum())
     }
 
-    /// Slot and creation number of the key before which `index` keys stand, in the order of slots and in them of creation;
-    /// `None` if there are not as many.
+    /// Slot and creation number of the key before which `index` keys stand, in the order of slots and in them of
+    /// creation; `None` if there are not as many.
     pub fn nth(&self, index: usize) -> Option<(u16, u64)> {
         let mut before = 0;
         for slot in self.slots() {

@@ -22,8 +22,8 @@ use crate::{
     write_times::WriteTimes,
 };
 
-/// Largest size of all entries of a store together (32 bytes, key and value each), in bytes. A write beyond it is answered
-/// `Busy`, on every replica alike, because it depends on nothing but the content.
+/// Largest size of all entries of a store together (32 bytes, key and value each), in bytes. A write beyond it is
+/// answered `Busy`, on every replica alike, because it depends on nothing but the content.
 pub const STORE_BYTES_MAX: u64 = 64 << 30;
 
 /// How many entries ahead a walk through a list asks for memory.
@@ -35,8 +35,8 @@ const COPY_SIZE_MAX: usize = 1024;
 /// What a store needs to know.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreConfig {
-    /// Secret of this process, so that nobody can choose keys that fall together. Not visible in anything the store says
-    /// or writes, so it may differ between replicas and between runs.
+    /// Secret of this process, so that nobody can choose keys that fall together. Not visible in anything the store
+    /// says or writes, so it may differ between replicas and between runs.
     pub hash_seed: [u64; 4],
     /// The shard whose keys the store holds.
     pub shard: u16,
@@ -129,7 +129,8 @@ impl Store {
         self.expiry.len()
     }
 
-    /// Number of keys that were removed because they had expired, since this store was made. It is no part of the state.
+    /// Number of keys that were removed because they had expired, since this store was made. It is no part of the
+    /// state.
     pub fn expired_total(&self) -> u64 {
         self.expired_total
     }
@@ -139,7 +140,8 @@ impl Store {
         self.table.len()
     }
 
-    /// The keys that have expired at `now_ns`, in nanoseconds since 1970, and were not removed yet: the longest expired first.
+    /// The keys that have expired at `now_ns`, in nanoseconds since 1970, and were not removed yet: the longest expired
+    /// first.
     pub fn expired_keys(&self, now_ns: u64) -> impl Iterator<Item = &[u8]> {
         let expired = self.expiry.range(..=(now_ns, u64::MAX));
         expired.map(|(&(_, creation), &slot)| self.entry(self.slots.find(slot, creation)).key())
@@ -169,8 +171,8 @@ impl Store {
     /// One number for the whole content: equal on two stores if and only if (but for a chance of 2^-128) they hold the
     /// same keys, values, versions, expiries and creation numbers. The hash seed does not matter.
     ///
-    /// It is computed anew by every call, from all entries: about half a second for ten million keys. A checkpoint's state
-    /// hash is the same number for the moment of its cut, without the pause.
+    /// It is computed anew by every call, from all entries: about half a second for ten million keys. A checkpoint's
+    /// state hash is the same number for the moment of its cut, without the pause.
     pub fn content_hash(&self) -> u128 {
         let mut hash = ContentHash::new();
         let mut record = Vec::new();
@@ -211,8 +213,8 @@ impl Store {
         self.bytes + size as u64 <= self.bytes_max
     }
 
-    /// The entries of `slot` that were created at `creation` or later, in the order of their creation, with memory asked
-    /// for ahead.
+    /// The entries of `slot` that were created at `creation` or later, in the order of their creation, with memory
+    /// asked for ahead.
     pub(crate) fn entries_from(&self, slot: u16, creation: u64) -> impl Iterator<Item = (Handle, Entry<'_>)> {
         let creation = creation + u64::from(creation > 0 && mutant::is(Mutant::ScanSkips));
         let items = self.slots.iter_from(slot, creation);
@@ -276,12 +278,13 @@ impl Store {
         Status::Ok
     }
 
-    /// Writes `bytes` over the value of an existing key, from `offset` on. The value grows if need be, with zeroes before
-    /// `offset`; the expiry stays.
+    /// Writes `bytes` over the value of an existing key, from `offset` on. The value grows if need be, with zeroes
+    /// before `offset`; the expiry stays.
     ///
     /// # Panics
     ///
-    /// If there is no room; the caller has looked. In a debug build also if the value becomes larger than a value may be.
+    /// If there is no room; the caller has looked. In a debug build also if the value becomes larger than a value may
+    /// be.
     pub(crate) fn patch(&mut self, hash: u64, handle: Handle, offset: usize, bytes: &[u8], version: u64) {
         let header = *self.entry(handle).header;
         let value_size = header.value_size().max(offset + bytes.len());
@@ -368,8 +371,9 @@ impl Store {
         }
     }
 
-    /// Returns where an entry can be written as one of `size` bytes: where it is, if it fits; else a new place, to which its
-    /// first `kept` bytes are copied. If the running checkpoint needs the entry's present state, that is set aside.
+    /// Returns where an entry can be written as one of `size` bytes: where it is, if it fits; else a new place, to
+    /// which its first `kept` bytes are copied. If the running checkpoint needs the entry's present state, that is set
+    /// aside.
     #[inline]
     fn make_writable(&mut self, hash: u64, handle: Handle, kept: usize, size: usize) -> Handle {
         let is_wanted = match &self.checkpoint {
@@ -385,8 +389,8 @@ impl Store {
         self.relocate(hash, handle, kept, size, false)
     }
 
-    /// Gives the checkpoint a copy of a small entry, so that the entry itself need not move: to move it means to change the
-    /// table and the slot's list. Returns false for a larger one.
+    /// Gives the checkpoint a copy of a small entry, so that the entry itself need not move: to move it means to change
+    /// the table and the slot's list. Returns false for a larger one.
     fn set_copy_aside(&mut self, handle: Handle) -> bool {
         let size = self.entry(handle).header.entry_size();
         let Some(checkpoint) = self.checkpoint.as_mut().filter(|_| size <= COPY_SIZE_MAX) else { return false };
@@ -416,8 +420,8 @@ impl Store {
         new
     }
 
-    /// Looks into every corner of the store for contradictions. Takes as long as [`Store::content_hash`]; meant for tests and
-    /// for the examination of a data folder.
+    /// Looks into every corner of the store for contradictions. Takes as long as [`Store::content_hash`]; meant for
+    /// tests and for the examination of a data folder.
     ///
     /// # Errors
     ///

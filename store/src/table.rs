@@ -1,12 +1,13 @@
 //! From a key's hash to its handle: extendible hashing, so that growth never stops the store for a full rehash.
 //!
-//! The top bits of a hash select, through a directory, a segment of 8 KiB. A segment that is nearly full is split in two by
-//! one more bit of the hash, which takes a few microseconds; only the directory, four bytes per segment, ever doubles.
+//! The top bits of a hash select, through a directory, a segment of 8 KiB. A segment that is nearly full is split in
+//! two by one more bit of the hash, which takes a few microseconds; only the directory, four bytes per segment, ever
+//! doubles.
 //!
-//! A segment is 128 groups of one cache line: seven buckets and a line of bookkeeping. A key belongs to the group its hash
-//! says, and to the next one with room when that is full; each group counts the keys that went past it, so that a search
-//! ends at the first group that nobody went past, and a removal leaves no trace. The group keeps 32 bits of each key's hash, its
-//! handle, and the group it belongs to: enough to split a segment without touching a single entry.
+//! A segment is 128 groups of one cache line: seven buckets and a line of bookkeeping. A key belongs to the group its
+//! hash says, and to the next one with room when that is full; each group counts the keys that went past it, so that a
+//! search ends at the first group that nobody went past, and a removal leaves no trace. The group keeps 32 bits of each
+//! key's hash, its handle, and the group it belongs to: enough to split a segment without touching a single entry.
 
 use crate::{prefetch::prefetch, slab::Handle};
 
@@ -37,8 +38,8 @@ const _: () = assert!(size_of::<Group>() == 64);
 
 const GROUP_EMPTY: Group = Group { tags: [0; BUCKETS], handles: [0; BUCKETS], homes: [0; BUCKETS], passed: 0 };
 
-/// The buckets for which a comparison holds, a bit for each. All seven are compared without a branch, because which one it
-/// will be is a coin toss that the processor would lose.
+/// The buckets for which a comparison holds, a bit for each. All seven are compared without a branch, because which one
+/// it will be is a coin toss that the processor would lose.
 #[inline]
 fn matching(values: &[u32; BUCKETS], wanted: u32) -> u32 {
     let mut matching = 0;
@@ -79,8 +80,8 @@ impl Segment {
         panic!("a segment of the table is over-full: thousands of keys have one hash");
     }
 
-    /// Group and index of the bucket with `tag` and a handle for which `is_match` holds, among those that `home` may have put
-    /// there.
+    /// Group and index of the bucket with `tag` and a handle for which `is_match` holds, among those that `home` may
+    /// have put there.
     #[inline]
     fn position(&self, home: usize, tag: u32, mut is_match: impl FnMut(Handle) -> bool) -> Option<(usize, usize)> {
         let mut at = home;

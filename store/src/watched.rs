@@ -1,9 +1,9 @@
 //! Which keys are watched, and when they were last touched in a way that their version and expiry need not show.
 //!
 //! A key that did not exist, was made and removed again looks as before, and so does one whose expiry was changed to
-//! something else and back. Redis lets a transaction fail then (WATCH), so whoever orders the transactions asks here before it
-//! puts one into the log. This is the knowledge of one process and no part of the replicated state: nothing that is applied
-//! depends on it.
+//! something else and back. Redis lets a transaction fail then (WATCH), so whoever orders the transactions asks here
+//! before it puts one into the log. This is the knowledge of one process and no part of the replicated state: nothing
+//! that is applied depends on it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,7 +15,8 @@ use lockstep_proto::{
 
 use crate::store::Store;
 
-/// Keys that are remembered, about 4 MiB of memory; the one for which nobody has asked for the longest time is forgotten first.
+/// Keys that are remembered, about 4 MiB of memory; the one for which nobody has asked for the longest time is
+/// forgotten first.
 const KEYS_MAX: usize = 65_536;
 
 /// What is known of a watched key.
@@ -98,7 +99,8 @@ impl Watched {
 }
 
 impl Store {
-    /// From now on it is noted when this key is touched. To be called before it is looked at; `revision` is the last one applied.
+    /// From now on it is noted when this key is touched. To be called before it is looked at; `revision` is the last
+    /// one applied.
     pub fn watch(&mut self, key: &[u8], revision: u64) {
         self.watched.watch(self.hash(key), revision);
     }
@@ -145,9 +147,10 @@ impl Store {
         }
     }
 
-    /// Whether a key that was looked at when `revision` was the last one applied has been touched since, or may be by what is in
-    /// the log and not applied: ops after `applied`. What shows in its version and expiry is left to a comparison of these
-    /// where the transaction stands in the log. True as well if the key is no longer remembered, or was forgotten in between.
+    /// Whether a key that was looked at when `revision` was the last one applied has been touched since, or may be by
+    /// what is in the log and not applied: ops after `applied`. What shows in its version and expiry is left to a
+    /// comparison of these where the transaction stands in the log. True as well if the key is no longer remembered, or
+    /// was forgotten in between.
     pub fn is_touched_since(&self, key: &[u8], revision: u64, applied: u64) -> bool {
         let hash = self.hash(key);
         let Some(trace) = self.watched.traces.get(&hash) else { return true };
@@ -159,7 +162,8 @@ impl Store {
     }
 }
 
-/// Whether a command may touch its keys so that they do not show it later: it removes them, or changes when they expire.
+/// Whether a command may touch its keys so that they do not show it later: it removes them, or changes when they
+/// expire.
 fn leaves_no_trace(opcode: Opcode) -> bool {
     opcode.is_write()
         && !matches!(

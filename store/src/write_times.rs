@@ -1,12 +1,13 @@
 //! About when a revision was applied, so that the age of a value can be told from its version.
 //!
-//! This is this process's own knowledge and no part of the replicated state: what was written before it began counts from its
-//! beginning.
+//! This is this process's own knowledge and no part of the replicated state: what was written before it began counts
+//! from its beginning.
 
 /// Samples beyond which those are given up that others stand in for.
 const SAMPLES_MAX: usize = 4096;
 
-/// A sample stands in for others as far away as its age divided by this. About two thousand samples then cover a century.
+/// A sample stands in for others as far away as its age divided by this. About two thousand samples then cover a
+/// century.
 const RESOLUTION: u64 = 128;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;

@@ -18,8 +18,8 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: memory comes from the system's allocator and goes back to it; the count beside it has no destructor and allocates
-// nothing.
+// SAFETY: memory comes from the system's allocator and goes back to it; the count beside it has no destructor and
+// allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);

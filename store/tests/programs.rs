@@ -25,7 +25,8 @@ fn ns(ms: i64) -> u64 {
     ms as u64 * NS_PER_MS
 }
 
-/// Batches: ms since the one before, programs, and whether the last program is run only if a key stays as it was before.
+/// Batches: ms since the one before, programs, and whether the last program is run only if a key stays as it was
+/// before.
 type Batches = Vec<(i64, Vec<Vec<Call>>, Option<u8>)>;
 
 fn batches(count: usize) -> impl Strategy<Value = Batches> {

@@ -2,7 +2,8 @@
 //!
 //! Each setting is a cluster of its own, of processes of the optimised `lockstep-server`, under two closed loops:
 //!
-//! - `saturated`: 64 connections that always have 128 requests in flight each. The time is the inverse of the throughput.
+//! - `saturated`: 64 connections that always have 128 requests in flight each. The time is the inverse of the
+//!   throughput.
 //! - `alone`: one request in flight. The time is what a request waits for its answer, and what a linger costs.
 //!
 //! An iteration is one request. A sample is a window of time in which requests are answered without pause. Its length

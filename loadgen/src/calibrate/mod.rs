@@ -1,8 +1,8 @@
 //! What this machine can do at best, so that a measured latency can be held against something.
 //!
-//! The floor of a replicated durable write is what remains when the software costs nothing: one round trip from the client
-//! to the primary, one from the primary to a backup, and one synced write (the primary's own write happens at the same
-//! time as the backup's).
+//! The floor of a replicated durable write is what remains when the software costs nothing: one round trip from the
+//! client to the primary, one from the primary to a backup, and one synced write (the primary's own write happens at
+//! the same time as the backup's).
 
 mod ping_pong;
 mod synced_write;
@@ -25,7 +25,8 @@ pub struct Calibration {
     pub round_trip: Latency,
     /// Synced 4 KiB writes, O_DIRECT with RWF_DSYNC through io_uring.
     pub synced_write: Latency,
-    /// The same while two others write and sync to the same disk: what is left to each of three servers on this machine.
+    /// The same while two others write and sync to the same disk: what is left to each of three servers on this
+    /// machine.
     #[serde(default)]
     pub synced_write_of_three: Option<Latency>,
     /// The floor of a replicated durable write, and of the same in memory.
@@ -43,13 +44,13 @@ pub struct Calibration {
 pub struct Floor {
     /// Two round trips and one synced write, each at its median.
     pub durable_p50_us: f64,
-    /// The same with the 99th percentile of each part: more than the 99th percentile of the sum, as the parts are seldom
-    /// slow together.
+    /// The same with the 99th percentile of each part: more than the 99th percentile of the sum, as the parts are
+    /// seldom slow together.
     pub durable_p99_us: f64,
     /// Two round trips at their median: what `--durability memory` has to be held against.
     pub memory_p50_us: f64,
-    /// As `durable_p50_us`, but with the write of a server that shares its disk with two others, as all servers on one machine
-    /// do: they wait for each other's flushes.
+    /// As `durable_p50_us`, but with the write of a server that shares its disk with two others, as all servers on one
+    /// machine do: they wait for each other's flushes.
     #[serde(default)]
     pub one_disk_durable_p50_us: Option<f64>,
 }

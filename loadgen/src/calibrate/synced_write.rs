@@ -22,8 +22,8 @@ const WARMUP_WRITES: usize = 20;
 #[repr(C, align(4096))]
 struct Block([u8; WRITE_LEN]);
 
-/// Measures single writes with O_DIRECT and RWF_DSYNC through io_uring, one after the other over a file that was written
-/// before, in a temporary file in `folder`, for `duration`; in nanoseconds.
+/// Measures single writes with O_DIRECT and RWF_DSYNC through io_uring, one after the other over a file that was
+/// written before, in a temporary file in `folder`, for `duration`; in nanoseconds.
 ///
 /// # Errors
 ///
@@ -32,8 +32,8 @@ pub fn synced_writes(folder: &Path, duration: Duration) -> io::Result<Histogram<
     write_for(&prepared_file(folder)?, duration)
 }
 
-/// Measures as [`synced_writes`] does, with `writers` threads at once, each with a file of its own on the same disk. Returns
-/// the writes of all.
+/// Measures as [`synced_writes`] does, with `writers` threads at once, each with a file of its own on the same disk.
+/// Returns the writes of all.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! Questions to one server over a connection of its own, for whoever inflicts faults and wants to know what became of them.
+//! Questions to one server over a connection of its own, for whoever inflicts faults and wants to know what became of
+//! them.
 
 use std::fmt;
 use std::io::{self, Read, Write};

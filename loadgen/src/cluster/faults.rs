@@ -32,7 +32,8 @@ impl Cluster {
         self.spec.replicating
     }
 
-    /// The primary of a shard and its view, as the servers have it that answer and are not stopped; `None` if none of them is.
+    /// The primary of a shard and its view, as the servers have it that answer and are not stopped; `None` if none of
+    /// them is.
     pub fn primary(&self, shard: u16) -> Option<(usize, u64)> {
         let states = (0..self.replicas()).filter_map(|server| Some((server, self.state(server, shard)?)));
         let primaries = states.filter(|(_, state)| state.is_primary).map(|(server, state)| (server, state.view));
@@ -155,8 +156,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Fills a server's disk up, and gives how many bytes that took. The server ends when a write of its own fails, and counts as
-    /// killed then.
+    /// Fills a server's disk up, and gives how many bytes that took. The server ends when a write of its own fails, and
+    /// counts as killed then.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Clusters of `lockstep-server` processes on this machine, started for a measurement and removed after it.
 //!
 //! [`Cluster::start`] formats and starts every server in a temporary folder on ports of its own, puts the link proxy
-//! between them when a delay is asked for, and returns once all of them serve. [`Cluster::stop`] ends them in good order;
-//! dropping a cluster kills them.
+//! between them when a delay is asked for, and returns once all of them serve. [`Cluster::stop`] ends them in good
+//! order; dropping a cluster kills them.
 
 pub mod admin;
 mod ask;
@@ -251,7 +251,8 @@ impl Cluster {
         self.servers[..self.spec.replicating].iter().map(|server| server.address).collect()
     }
 
-    /// Base addresses of the servers' Redis front doors, in the order of their ids; none without [`ClusterSpec::has_resp`].
+    /// Base addresses of the servers' Redis front doors, in the order of their ids; none without
+    /// [`ClusterSpec::has_resp`].
     pub fn resp_addresses(&self) -> Vec<SocketAddr> {
         self.servers[..self.spec.replicating].iter().filter_map(|server| server.resp).collect()
     }

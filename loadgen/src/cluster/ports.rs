@@ -25,8 +25,8 @@ pub(crate) struct PortRange {
 impl PortRange {
     /// Holds `count` consecutive ports that are free.
     ///
-    /// They are drawn from below those that the system gives to outgoing connections: whoever looks for a server that has
-    /// been killed could otherwise be given the very port that it wants back.
+    /// They are drawn from below those that the system gives to outgoing connections: whoever looks for a server that
+    /// has been killed could otherwise be given the very port that it wants back.
     pub(crate) fn hold(count: u16) -> io::Result<Self> {
         let ports = FIRST_PORT..first_outgoing_port().saturating_sub(count).max(FIRST_PORT + 1);
         for _ in 0..ATTEMPTS_MAX {

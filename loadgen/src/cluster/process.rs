@@ -28,7 +28,8 @@ impl ServerProcess {
         let output = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // In a process group of its own a Ctrl-C on the terminal reaches us only, and we stop the servers in good order.
+        // In a process group of its own a Ctrl-C on the terminal reaches us only, and we stop the servers in good
+        // order.
         command.process_group(0);
         // SAFETY: between fork and exec only a system call without allocation or locks is made.
         unsafe {
@@ -99,8 +100,8 @@ impl ServerProcess {
 /// A command, and where to put the child that it becomes.
 type Job = (Command, Sender<io::Result<Child>>);
 
-/// Spawns on a thread that lives as long as this program: the kernel kills a child when the *thread* that has made it ends, and
-/// servers are also started again by threads that end soon.
+/// Spawns on a thread that lives as long as this program: the kernel kills a child when the *thread* that has made it
+/// ends, and servers are also started again by threads that end soon.
 fn spawn_for_good(command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {

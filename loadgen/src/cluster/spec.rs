@@ -77,8 +77,8 @@ pub struct ClusterSpec {
     pub data_root: PathBuf,
     /// Server processes alive, in total.
     pub servers: usize,
-    /// How many of them make up the cluster under load. The others are clusters of one, alive but idle: they show what the
-    /// mere presence of processes costs.
+    /// How many of them make up the cluster under load. The others are clusters of one, alive but idle: they show what
+    /// the mere presence of processes costs.
     pub replicating: usize,
     /// Shards per server.
     pub shards: u16,

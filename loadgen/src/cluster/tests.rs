@@ -1,5 +1,5 @@
-//! A shell script stands in for the server here: what is tested is how processes are started, watched and ended. The real
-//! server is tested with the whole machinery elsewhere.
+//! A shell script stands in for the server here: what is tested is how processes are started, watched and ended. The
+//! real server is tested with the whole machinery elsewhere.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,8 @@ struct Stand {
     spec: ClusterSpec,
 }
 
-/// A cluster whose "server" runs `start` (a shell fragment; `$@` are the arguments) and whose `format` makes the folder.
+/// A cluster whose "server" runs `start` (a shell fragment; `$@` are the arguments) and whose `format` makes the
+/// folder.
 fn stand(servers: usize, start: &str) -> Stand {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let server_bin = folder.path().join("lockstep-server");

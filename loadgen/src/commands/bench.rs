@@ -238,8 +238,9 @@ pub(super) fn measure_with(
     Ok(measured)
 }
 
-/// Runs `spec` against `target` while `conductor` does something to the cluster, on a thread of its own: it is given the
-/// cluster, the moment at which the measured part begins, a flag that tells that the run is over, and the log of events.
+/// Runs `spec` against `target` while `conductor` does something to the cluster, on a thread of its own: it is given
+/// the cluster, the moment at which the measured part begins, a flag that tells that the run is over, and the log of
+/// events.
 #[expect(clippy::too_many_arguments, reason = "all of them are of different types and none belongs to another")]
 pub(super) fn conducted<C, T>(
     spec: &RunSpec,
@@ -374,8 +375,8 @@ pub(super) fn write_plots(folder: &ResultFolder, plots: &[Plot]) -> anyhow::Resu
     Ok(())
 }
 
-/// The checkout that this program was built in, as far as that can be told: around the program or else around the folder
-/// it was started in.
+/// The checkout that this program was built in, as far as that can be told: around the program or else around the
+/// folder it was started in.
 fn checkout() -> Option<Checkout> {
     let program = std::env::current_exe().ok()?;
     Checkout::around(program.parent()?).or_else(|| Checkout::around(&std::env::current_dir().ok()?))

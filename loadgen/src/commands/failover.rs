@@ -235,8 +235,8 @@ impl Series<'_> {
         Ok(Some(Done { at, from, to, view, whole_after }))
     }
 
-    /// Does it, and says when. A primary may keep its place for a moment, when no other server has caught up; then it is asked
-    /// again.
+    /// Does it, and says when. A primary may keep its place for a moment, when no other server has caught up; then it
+    /// is asked again.
     fn inflict_in_time(&self, primary: usize) -> anyhow::Result<Option<Instant>> {
         let deadline = Instant::now() + FAILOVER_PATIENCE;
         while !self.over.is_set() {

@@ -41,9 +41,8 @@ impl From<Ending> for ExitCode {
     }
 }
 
-/// Does what the command line says. Exit codes: 0 when all went well, 1 when it failed, also when acknowledged writes were lost
-/// or doubled, 3 when what was measured is void, 130 when it was
-/// interrupted.
+/// Does what the command line says. Exit codes: 0 when all went well, 1 when it failed, also when acknowledged writes
+/// were lost or doubled, 3 when what was measured is void, 130 when it was interrupted.
 ///
 /// # Errors
 ///

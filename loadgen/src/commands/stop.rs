@@ -8,9 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::tell;
 use crate::drive::StopFlag;
 
-/// A flag that the first Ctrl-C (or SIGTERM) sets; the second ends the program at once. Children die with it, as they are
-/// told to by the kernel. SIGHUP, which comes when the terminal is closed, sets the flag too, unless it is ignored (`nohup`), but
-/// never ends the program at once: the kernel and the shell each send one.
+/// A flag that the first Ctrl-C (or SIGTERM) sets; the second ends the program at once. Children die with it, as they
+/// are told to by the kernel. SIGHUP, which comes when the terminal is closed, sets the flag too, unless it is ignored
+/// (`nohup`), but never ends the program at once: the kernel and the shell each send one.
 ///
 /// # Errors
 ///

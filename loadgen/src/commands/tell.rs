@@ -1,7 +1,7 @@
 //! Words for whoever started this program.
 //!
-//! A terminal that has been closed, or a reader such as `head` that has seen enough, is no reason to end before servers are stopped
-//! and results are written.
+//! A terminal that has been closed, or a reader such as `head` that has seen enough, is no reason to end before servers
+//! are stopped and results are written.
 
 use std::fmt::Display;
 use std::io::{Write, stderr, stdout};

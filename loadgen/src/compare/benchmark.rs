@@ -64,7 +64,8 @@ fn requests_of(rate_per_s: f64, duration_s: f64) -> u64 {
     ((rate_per_s.min(RATE_MAX_PER_S) * duration_s) as u64).max(REQUESTS_MIN)
 }
 
-/// Runs redis-benchmark for about `duration_s` seconds. A short first run warms up, and tells how many requests that takes.
+/// Runs redis-benchmark for about `duration_s` seconds. A short first run warms up, and tells how many requests that
+/// takes.
 ///
 /// # Errors
 ///

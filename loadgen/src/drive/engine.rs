@@ -31,8 +31,8 @@ pub(super) enum Next {
 
 /// How long before a request is due a thread is to be awake whose requests are `mean_gap_ns` apart.
 ///
-/// A processor that sleeps takes its time to wake up: on a virtual machine some 50 µs, and a fifth of a millisecond at the
-/// 99th percentile. Being awake costs at most a fifth of one processor, and nothing where the gaps are short.
+/// A processor that sleeps takes its time to wake up: on a virtual machine some 50 µs, and a fifth of a millisecond at
+/// the 99th percentile. Being awake costs at most a fifth of one processor, and nothing where the gaps are short.
 pub(super) fn alertness_ns(mean_gap_ns: u64) -> u64 {
     (mean_gap_ns / 5).min(ALERTNESS_MAX_NS)
 }
@@ -226,8 +226,8 @@ impl Engine {
         }
     }
 
-    /// A lane that was marked. It counts as marked until it is [`settle`](Self::settle)d, so that what is asked for while it
-    /// is being filled does not mark it again.
+    /// A lane that was marked. It counts as marked until it is [`settle`](Self::settle)d, so that what is asked for
+    /// while it is being filled does not mark it again.
     #[inline]
     pub(super) fn pop_touched(&mut self) -> Option<usize> {
         self.touched.pop()
@@ -276,7 +276,8 @@ impl Engine {
         self.recorder.record(timing, side, outcome);
     }
 
-    /// Gives up what has waited too long. True for a lane whose connection should be replaced, for it is the likely cause.
+    /// Gives up what has waited too long. True for a lane whose connection should be replaced, for it is the likely
+    /// cause.
     pub(super) fn expire(&mut self, lane: usize, now_ns: u64) -> bool {
         let bound_ns = now_ns.saturating_sub(self.bounds.timeout_ns);
         let is_late = |asked: &Asked| asked.waits_since_ns() < bound_ns;

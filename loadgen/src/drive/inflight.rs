@@ -85,8 +85,8 @@ const _: () = assert!(size_of::<Option<InFlight>>() == 64, "one cache line");
 
 /// The requests of one session, in a ring indexed by sequence.
 ///
-/// Between the oldest sequence without an answer and the newest there are never more than the ring holds, which keeps the
-/// session inside the window that the servers remember answers for.
+/// Between the oldest sequence without an answer and the newest there are never more than the ring holds, which keeps
+/// the session inside the window that the servers remember answers for.
 #[derive(Debug)]
 pub(super) struct InFlightRing {
     slots: Vec<Option<InFlight>>,

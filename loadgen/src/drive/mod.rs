@@ -1,7 +1,7 @@
 //! Sends a plan to servers and records what comes back.
 //!
-//! This file is the border between the driver and everything else: [`RunSpec`] says what to do, [`DriveContext`] what to
-//! keep an eye on meanwhile, and [`drive`] gives back a [`RunRecord`].
+//! This file is the border between the driver and everything else: [`RunSpec`] says what to do, [`DriveContext`] what
+//! to keep an eye on meanwhile, and [`drive`] gives back a [`RunRecord`].
 
 mod answering;
 mod coordinator;
@@ -70,7 +70,8 @@ pub struct RunSpec {
     /// What the servers speak.
     #[serde(default)]
     pub protocol: Protocol,
-    /// With [`Protocol::Resp`]: each write is followed by a WAIT for this many replicas, and has its answer with that. 0: none.
+    /// With [`Protocol::Resp`]: each write is followed by a WAIT for this many replicas, and has its answer with that.
+    /// 0: none.
     #[serde(default)]
     pub wait_replicas: u32,
     /// With [`Protocol::Resp`]: what the servers' password is. It is in no result.
@@ -90,8 +91,8 @@ pub struct RunSpec {
     pub in_flight: usize,
     /// The mix of operations.
     pub workload: Workload,
-    /// In this share of the workload's puts over existing keys, a counter is incremented instead: what happens twice, or not
-    /// at all, shows in its sum.
+    /// In this share of the workload's puts over existing keys, a counter is incremented instead: what happens twice,
+    /// or not at all, shows in its sum.
     #[serde(default)]
     pub increments: f64,
     /// How many keys are (to be) loaded.
@@ -154,8 +155,8 @@ impl StopFlag {
 pub struct DriveContext<'a> {
     /// Ask often; when set, send nothing more, record what is in flight as unknown and return what was measured.
     pub stop: StopFlag,
-    /// Ask often; when set, ask for nothing more, wait for what is in flight, and return what was measured. A spec whose
-    /// duration is [`Duration::MAX`] ends in no other way.
+    /// Ask often; when set, ask for nothing more, wait for what is in flight, and return what was measured. A spec
+    /// whose duration is [`Duration::MAX`] ends in no other way.
     pub finish: StopFlag,
     /// Is told when the measured part begins, before it does.
     pub opening: Option<Sender<Instant>>,

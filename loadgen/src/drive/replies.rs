@@ -67,8 +67,8 @@ impl Engine {
         if !matches!(reply.status(), Status::Ok | Status::NotFound) {
             return self.on_refusal(lane, reply, now_ns);
         }
-        // An answer to a request that was given up, or a second answer to one that was sent twice, counts for nothing; nor does a
-        // keep-alive, whose sequence no request has.
+        // An answer to a request that was given up, or a second answer to one that was sent twice, counts for nothing;
+        // nor does a keep-alive, whose sequence no request has.
         let taken = self.lanes[lane].take(reply.sequence())?;
         let group = self.lanes[lane].group;
         if taken.asked.is_write() {

@@ -1,7 +1,7 @@
 //! RESP, as far as a load needs it: Lockstep's Redis front door, Redis and Valkey take the same requests.
 //!
-//! There are no sessions: a write whose connection breaks before its answer may or may not have happened, and is not sent
-//! again. Answers come in the order of the requests, which is how they find them.
+//! There are no sessions: a write whose connection breaks before its answer may or may not have happened, and is not
+//! sent again. Answers come in the order of the requests, which is how they find them.
 
 use std::fmt;
 use std::io::Write;
@@ -146,8 +146,8 @@ pub(super) fn wait_command(replicas: u32, patience: Duration) -> Vec<u8> {
     bytes
 }
 
-/// Connects, says the password if there is one, and asks whether this server takes writes; connecting and the rest may take
-/// `patience` each.
+/// Connects, says the password if there is one, and asks whether this server takes writes; connecting and the rest may
+/// take `patience` each.
 ///
 /// # Errors
 ///
@@ -186,8 +186,8 @@ pub(super) async fn reach_resp(
     Ok((stream, is_primary))
 }
 
-/// How many shards a server in cluster mode says that there are; 1 if it is in no such mode. With more of them it answers -MOVED
-/// to requests for most keys.
+/// How many shards a server in cluster mode says that there are; 1 if it is in no such mode. With more of them it
+/// answers -MOVED to requests for most keys.
 ///
 /// # Errors
 ///

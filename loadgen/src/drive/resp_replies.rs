@@ -122,7 +122,8 @@ impl Engine {
         Some(Outcome::Failed)
     }
 
-    /// Notes the first answer that sent a request elsewhere: where nobody else serves it, this is why it goes unanswered.
+    /// Notes the first answer that sent a request elsewhere: where nobody else serves it, this is why it goes
+    /// unanswered.
     #[cold]
     fn note_refusal(&mut self, text: &[u8]) {
         let mut words = format!("a server answered {}", String::from_utf8_lossy(text));

@@ -1,8 +1,8 @@
 //! Finds a shard's primary again, once for all connections of a thread.
 //!
-//! Sixteen connections that each looked for themselves would keep busy the very servers that are about to agree on a new
-//! primary. So they wait here while one of them looks: all servers are asked at once, round after round, and whoever
-//! calls itself the primary of the highest view heard of is taken.
+//! Sixteen connections that each looked for themselves would keep busy the very servers that are about to agree on a
+//! new primary. So they wait here while one of them looks: all servers are asked at once, round after round, and
+//! whoever calls itself the primary of the highest view heard of is taken.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -20,11 +20,12 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause between two rounds, at least and at most; in between it is a sixteenth of how long the search has lasted.
 const ROUND_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
-/// Pause between two looks while the present primary owes answers, at least and at most; in between it is an eighth of how long it
-/// has been in doubt.
+/// Pause between two looks while the present primary owes answers, at least and at most; in between it is an eighth of
+/// how long it has been in doubt.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// How long nothing must have been in doubt for the next doubt to be a new one: with a cluster that is slow, every request raises one.
+/// How long nothing must have been in doubt for the next doubt to be a new one: with a cluster that is slow, every
+/// request raises one.
 const CALM: Duration = Duration::from_secs(1);
 
 /// A server that calls itself the primary.
@@ -71,8 +72,8 @@ struct LookPace {
 }
 
 impl LookPace {
-    /// The primary owes an answer for long. Whether it is time to look for another one; the next time is then set. `chance`, from 0 to 1,
-    /// spreads those of many threads and processes.
+    /// The primary owes an answer for long. Whether it is time to look for another one; the next time is then set.
+    /// `chance`, from 0 to 1, spreads those of many threads and processes.
     fn is_look_due(&mut self, now: Instant, chance: f64) -> bool {
         if self.last_at.replace(now).is_some_and(|last_at| now.saturating_duration_since(last_at) >= CALM) {
             *self = Self { last_at: Some(now), ..Self::default() };

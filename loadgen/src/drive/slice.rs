@@ -6,8 +6,9 @@ use std::time::Duration;
 /// A turn on the CPU that is far shorter than the scheduler's own of about three milliseconds.
 const SLICE: Duration = Duration::from_micros(100);
 
-/// Asks for short turns on the CPU for the calling thread, which brings them sooner: a generator stands for clients on other
-/// machines, and must not wait for the end of a server's turn to send what is due. Its share of the CPU stays what it is.
+/// Asks for short turns on the CPU for the calling thread, which brings them sooner: a generator stands for clients on
+/// other machines, and must not wait for the end of a server's turn to send what is due. Its share of the CPU stays
+/// what it is.
 ///
 /// Kernels before 6.12 know no such wish. Nothing depends on it, so a refusal is no error.
 pub(super) fn ask_for_short_slices() {

@@ -39,7 +39,8 @@ const READ_SIZE: usize = 32 * 1024;
 /// Pause between attempts to connect, at first and at most.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// How long a server that has just called itself the primary may take to accept another connection, and to answer its hello.
+/// How long a server that has just called itself the primary may take to accept another connection, and to answer its
+/// hello.
 const REACH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A request that has waited this long makes its connection look whether there is a newer primary.
@@ -250,8 +251,8 @@ impl Worker {
         }
     }
 
-    /// Hands a lane's frames to the kernel at once: one system call is less than a submission and its completion. Only what
-    /// the socket has no room for waits on the ring.
+    /// Hands a lane's frames to the kernel at once: one system call is less than a submission and its completion. Only
+    /// what the socket has no room for waits on the ring.
     fn send(&self, engine: &mut Engine, lane: usize) {
         let mut link = self.links[lane].borrow_mut();
         let mut frames = self.frames.borrow_mut();
@@ -503,8 +504,8 @@ impl Worker {
 }
 
 impl Worker {
-    /// Whether a lane that waits for an answer should go to the primary of a later view, if there is one. A server that is
-    /// stopped, or cut off from the others, says nothing of the kind itself.
+    /// Whether a lane that waits for an answer should go to the primary of a later view, if there is one. A server that
+    /// is stopped, or cut off from the others, says nothing of the kind itself.
     fn look_for_newer(&self, engine: &Engine, lane: usize, now_ns: u64) -> bool {
         let state = &engine.lanes[lane];
         let Some(oldest) = state.ring.oldest() else { return false };

@@ -36,8 +36,8 @@ struct Step {
     undoes: Option<usize>,
 }
 
-/// Inflicts `faults` on `cluster`. Times count from the moment that `opening` tells, which is given back with what was done;
-/// returns when all has been done, or when `stop` is set. `None`: the run never began.
+/// Inflicts `faults` on `cluster`. Times count from the moment that `opening` tells, which is given back with what was
+/// done; returns when all has been done, or when `stop` is set. `None`: the run never began.
 pub fn conduct(
     faults: &[Fault],
     cluster: &Cluster,

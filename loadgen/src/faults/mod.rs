@@ -1,7 +1,7 @@
 //! Faults on the clock of a run: what is done to the servers, and when.
 //!
-//! [`Fault`] is what `--fault` says, [`conduct`] does it while arrivals go on. What a fault meant for the users of the cluster
-//! is worked out afterwards from the answers: [`crate::record::FaultOutcome`].
+//! [`Fault`] is what `--fault` says, [`conduct`] does it while arrivals go on. What a fault meant for the users of the
+//! cluster is worked out afterwards from the answers: [`crate::record::FaultOutcome`].
 
 mod conductor;
 mod grammar;

@@ -39,7 +39,8 @@ impl fmt::Display for Arrivals {
     }
 }
 
-/// The intended times of one thread's share of the requests, in nanoseconds from the start of the run, never decreasing.
+/// The intended times of one thread's share of the requests, in nanoseconds from the start of the run, never
+/// decreasing.
 ///
 /// The shares of all threads together have the whole rate: Poisson processes add up to a Poisson process, and uniform
 /// arrivals are dealt to the threads in turn.
@@ -55,7 +56,8 @@ pub struct ArrivalPlan {
 }
 
 impl ArrivalPlan {
-    /// Arrivals of thread `thread` of `threads` at `rate` requests per second in total, from 0 up to `end_ns`, exclusive.
+    /// Arrivals of thread `thread` of `threads` at `rate` requests per second in total, from 0 up to `end_ns`,
+    /// exclusive.
     ///
     /// # Panics
     ///

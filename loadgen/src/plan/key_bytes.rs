@@ -8,8 +8,8 @@ pub const KEY_LEN_MIN: usize = 8;
 /// The longest key, as the server allows.
 pub const KEY_LEN_MAX: usize = lockstep_proto::limits::KEY_SIZE_MAX;
 
-/// How a key index becomes bytes: its hexadecimal digits at the end, the letter `k` before them. Sorted keys are in index
-/// order, and no key contains a `{tag}`, so keys spread over all slots.
+/// How a key index becomes bytes: its hexadecimal digits at the end, the letter `k` before them. Sorted keys are in
+/// index order, and no key contains a `{tag}`, so keys spread over all slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KeyLayout {
     len: usize,

@@ -19,8 +19,8 @@ pub(crate) const KEYS_MAX: u64 = u32::MAX as u64;
 pub enum KeyDistribution {
     /// Every key as likely as any other.
     Uniform,
-    /// The key of rank r with a likelihood that falls as r^-theta. Ranks are scattered over the key space, so that the hot
-    /// keys neither are neighbours nor share a shard.
+    /// The key of rank r with a likelihood that falls as r^-theta. Ranks are scattered over the key space, so that the
+    /// hot keys neither are neighbours nor share a shard.
     Zipfian {
         /// The skew: 0.99 in YCSB, larger is more skewed. Above zero.
         theta: f64,
@@ -131,8 +131,8 @@ impl KeyChooser {
         }
     }
 
-    /// The index of this thread's `nth` inserted key: past the loaded keys, interleaved with those of the other threads, so
-    /// that no two threads insert the same key and none has to ask.
+    /// The index of this thread's `nth` inserted key: past the loaded keys, interleaved with those of the other
+    /// threads, so that no two threads insert the same key and none has to ask.
     #[inline]
     pub(crate) fn inserted_index(&self, nth: u64) -> u64 {
         self.count + nth * self.threads + self.thread
@@ -142,8 +142,8 @@ impl KeyChooser {
 /// Draws ranks `0..count` with likelihood proportional to `(rank + 1)^-theta`.
 #[derive(Debug, Clone)]
 enum Ranks {
-    /// The closed form of Gray et al., "Quickly generating billion-record synthetic databases", which YCSB uses too: one
-    /// power per draw. Needs a theta below one.
+    /// The closed form of Gray et al., "Quickly generating billion-record synthetic databases", which YCSB uses too:
+    /// one power per draw. Needs a theta below one.
     Gray { count: u64, zeta: f64, second: f64, eta: f64, alpha: f64 },
     /// Rejection-inversion, for a theta of one and above.
     Rejection { zipf: rand_distr::Zipf<f64>, count: u64 },
@@ -184,8 +184,8 @@ impl Ranks {
     }
 }
 
-/// The sum of `i^-theta` for `i` in `1..=count`: term by term at first, the rest by the Euler-Maclaurin formula, so that
-/// a billion keys need no billion powers.
+/// The sum of `i^-theta` for `i` in `1..=count`: term by term at first, the rest by the Euler-Maclaurin formula, so
+/// that a billion keys need no billion powers.
 fn generalized_harmonic(count: u64, theta: f64) -> f64 {
     let split = count.min(1000);
     let head: f64 = (1..split).map(|i| (i as f64).powf(-theta)).sum();

@@ -2,8 +2,8 @@
 //!
 //! A plan has three parts that share nothing but the seed:
 //!
-//! - [`ArrivalPlan`]: the *intended* time of each request. Latency is counted from there, so that a server that stalls is
-//!   charged for every request that should have been sent meanwhile.
+//! - [`ArrivalPlan`]: the *intended* time of each request. Latency is counted from there, so that a server that stalls
+//!   is charged for every request that should have been sent meanwhile.
 //! - [`OpStream`]: what each request is: its kind, its key and the length of its value. No allocation, some tens of
 //!   nanoseconds per operation.
 //! - [`ValueMaker`]: the bytes of a value, made so that a later read can tell whether they are the bytes of that key.
@@ -32,8 +32,8 @@ use rand_xoshiro::rand_core::SeedableRng;
 /// The generator behind every plan: small, fast, and the same on every machine.
 pub(crate) type PlanRng = Xoshiro256PlusPlus;
 
-/// Which part of a plan a stream of random numbers feeds. Separate streams keep, say, the arrivals the same when only the
-/// key distribution changes.
+/// Which part of a plan a stream of random numbers feeds. Separate streams keep, say, the arrivals the same when only
+/// the key distribution changes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stream {
     Arrivals = 1,

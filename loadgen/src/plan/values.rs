@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use super::{below, mix64};
 
-/// A value at least this long carries its key index and the nonce of the write; a shorter one is checked by pattern alone.
+/// A value at least this long carries its key index and the nonce of the write; a shorter one is checked by pattern
+/// alone.
 pub const VALUE_HEADER_LEN: usize = 16;
 /// The largest value that the server's default limits accept.
 pub(crate) const VALUE_LEN_MAX: u32 = 1024 * 1024;
@@ -75,8 +76,8 @@ pub enum ValueFault {
     },
 }
 
-/// Makes and checks values: a header of key index and nonce, then an eight-byte pattern that depends on seed, key, nonce
-/// and length. A few nanoseconds for a hundred bytes, either way.
+/// Makes and checks values: a header of key index and nonce, then an eight-byte pattern that depends on seed, key,
+/// nonce and length. A few nanoseconds for a hundred bytes, either way.
 #[derive(Debug, Clone, Copy)]
 pub struct ValueMaker {
     seed: u64,
@@ -101,8 +102,8 @@ impl ValueMaker {
         fill_pattern(self.pattern(key_index, nonce, len), body);
     }
 
-    /// Checks a value read under `key_index` and gives the nonce of the write that made it (zero for a value too short to
-    /// carry one).
+    /// Checks a value read under `key_index` and gives the nonce of the write that made it (zero for a value too short
+    /// to carry one).
     ///
     /// # Errors
     ///

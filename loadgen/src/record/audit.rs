@@ -13,8 +13,8 @@ pub struct AuditReport {
     /// Acknowledged increments of all counters.
     #[serde(default)]
     pub increments: u64,
-    /// Keys that are gone or older than the version that was acknowledged, and acknowledged increments that are missing.
-    /// Anything but zero is data loss.
+    /// Keys that are gone or older than the version that was acknowledged, and acknowledged increments that are
+    /// missing. Anything but zero is data loss.
     pub lost: u64,
     /// Keys that were written, and increments that happened, more often than was asked for. As the audit cannot know of
     /// other clients, nobody else may write the keys meanwhile.

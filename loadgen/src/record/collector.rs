@@ -114,8 +114,9 @@ impl Collector {
         }
     }
 
-    /// Collects until every recorder has been dropped. `started` is the moment that recorders count from; `watch` is called
-    /// with each finished row but the few answers that come just after the end of the plan; CPU time of `processes` is taken from the end of the warm-up to the end of the run.
+    /// Collects until every recorder has been dropped. `started` is the moment that recorders count from; `watch` is
+    /// called with each finished row but the few answers that come just after the end of the plan; CPU time of
+    /// `processes` is taken from the end of the warm-up to the end of the run.
     pub fn run(mut self, started: Instant, processes: &[ProcessRef], mut watch: impl FnMut(&IntervalRow)) -> RunRecord {
         self.record.started_at = SystemTime::now() - started.elapsed();
         let window_opens = started + Duration::from_nanos(self.window.start_ns);
@@ -166,8 +167,8 @@ impl Collector {
     }
 
     fn close(&mut self, index: u64, merged: &Merged, is_end: bool, watch: &mut impl FnMut(&IntervalRow)) {
-        // After the end of the plan an interval without answers is a row only if one with answers follows; without a plan it is
-        // none when nothing follows.
+        // After the end of the plan an interval without answers is a row only if one with answers follows; without a
+        // plan it is none when nothing follows.
         let is_after = self.is_after_plan(index) || is_end && self.window.planned_ns().is_none();
         if is_after && merged.counts == Counts::default() {
             self.empty_ends.push(index);
@@ -207,8 +208,8 @@ impl Collector {
         self.record.intervals.push(row);
     }
 
-    /// The few answers that come just after the end of the plan look like a collapse of the throughput, and are told only when
-    /// they take more than one interval: then they show a backlog.
+    /// The few answers that come just after the end of the plan look like a collapse of the throughput, and are told
+    /// only when they take more than one interval: then they show a backlog.
     fn show(&mut self, index: u64, row: &IntervalRow, watch: &mut impl FnMut(&IntervalRow)) {
         self.rows_after_plan += usize::from(self.is_after_plan(index));
         match self.rows_after_plan {

@@ -22,8 +22,8 @@ pub struct FaultOutcome {
     pub error: Option<String>,
 }
 
-/// The longest of `silences` that lies for the most part between `from_ns` and `to_ns`: the last good answer comes a little
-/// before what silences. Times in nanoseconds since the start of the run.
+/// The longest of `silences` that lies for the most part between `from_ns` and `to_ns`: the last good answer comes a
+/// little before what silences. Times in nanoseconds since the start of the run.
 pub fn gap_between(silences: &[Silence], from_ns: u64, to_ns: u64) -> Option<Silence> {
     let middle_ns = |silence: &Silence| silence.from_ns + (silence.to_ns - silence.from_ns) / 2;
     let touching = silences.iter().filter(|silence| (from_ns..to_ns).contains(&middle_ns(silence)));

@@ -101,7 +101,8 @@ pub fn file_system_of(path: &Path) -> Option<String> {
     mount_type(&mounts, &path)
 }
 
-/// The type of the mount with the longest mount point above `path`; the last one wins among equals, as it hides the others.
+/// The type of the mount with the longest mount point above `path`; the last one wins among equals, as it hides the
+/// others.
 fn mount_type(mountinfo: &str, path: &Path) -> Option<String> {
     let mut best: Option<(usize, &str)> = None;
     for line in mountinfo.lines() {

@@ -1,9 +1,9 @@
 //! What happened: from single requests to a folder of files.
 //!
 //! Each generating thread owns a [`Recorder`] and shares nothing. Once per interval it hands its histograms over to the
-//! one [`Collector`] and takes back an emptied set, so that merging, encoding and printing cost the generating thread no
-//! more than a swap of two pointers. The collector ends with a [`RunRecord`]; [`Summary`] and [`Verdict`] are computed from
-//! that alone, and [`ResultFolder`] writes everything down.
+//! one [`Collector`] and takes back an emptied set, so that merging, encoding and printing cost the generating thread
+//! no more than a swap of two pointers. The collector ends with a [`RunRecord`]; [`Summary`] and [`Verdict`] are
+//! computed from that alone, and [`ResultFolder`] writes everything down.
 //!
 //! All times are nanoseconds since the start of the run, on the monotonic clock.
 

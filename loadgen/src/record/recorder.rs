@@ -9,8 +9,8 @@ use super::{Histograms, Window};
 pub struct Timing {
     /// When the plan wanted it sent.
     pub intended_ns: u64,
-    /// When the generator saw that it was due. Later than intended only when the generator is too slow; waiting for a free
-    /// place among the requests in flight comes after this.
+    /// When the generator saw that it was due. Later than intended only when the generator is too slow; waiting for a
+    /// free place among the requests in flight comes after this.
     pub noticed_ns: u64,
     /// When it was handed to the kernel.
     pub sent_ns: u64,
@@ -40,8 +40,8 @@ pub enum Outcome {
     Failed,
     /// Refused: the server was full.
     Busy,
-    /// No answer within the time-out, or the connection broke: it may or may not have happened. Enters the histograms at
-    /// its elapsed time.
+    /// No answer within the time-out, or the connection broke: it may or may not have happened. Enters the histograms
+    /// at its elapsed time.
     Unknown,
 }
 
@@ -146,8 +146,8 @@ impl Interval {
     }
 }
 
-/// Records the requests of one thread. Call [`record`](Self::record) for every request and [`tick`](Self::tick) once per
-/// turn of the loop; dropping it hands over what is left.
+/// Records the requests of one thread. Call [`record`](Self::record) for every request and [`tick`](Self::tick) once
+/// per turn of the loop; dropping it hands over what is left.
 #[derive(Debug)]
 pub struct Recorder {
     window: Window,
@@ -186,8 +186,8 @@ impl Recorder {
 
     /// Enters one request that has ended. Its interval is the one that is open, that is, the one in which it ended.
     ///
-    /// Requests that were answered or never answered enter the histograms; refused and failed ones are only counted, for a
-    /// quick refusal would make the server look fast.
+    /// Requests that were answered or never answered enter the histograms; refused and failed ones are only counted,
+    /// for a quick refusal would make the server look fast.
     #[inline]
     pub fn record(&mut self, timing: Timing, side: Side, outcome: Outcome) {
         let interval = self.current.as_deref_mut().expect("an interval is open until the recorder is dropped");
@@ -231,7 +231,8 @@ impl Recorder {
     fn close_interval(&mut self) {
         let closed = self.current.take().expect("an interval is open until the recorder is dropped");
         let (thread, index) = (closed.thread, closed.index);
-        // The collector has usually returned the last one long ago; when it has not, a fresh one costs a page fault or two.
+        // The collector has usually returned the last one long ago; when it has not, a fresh one costs a page fault or
+        // two.
         let next = self.spare.take().or_else(|| self.emptied.try_recv().ok());
         let mut next = next.unwrap_or_else(|| Box::new(Interval::new(thread)));
         next.index = index + 1;

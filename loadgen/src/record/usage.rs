@@ -82,8 +82,8 @@ impl ProcessUsage {
     }
 }
 
-/// User and system ticks of a `stat` line. The second field is the name in parentheses and may itself contain spaces and
-/// parentheses, so fields are counted from the last one.
+/// User and system ticks of a `stat` line. The second field is the name in parentheses and may itself contain spaces
+/// and parentheses, so fields are counted from the last one.
 fn parse_stat(line: &str) -> Option<(u64, u64)> {
     let (_, fields) = line.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);

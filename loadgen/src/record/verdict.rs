@@ -156,7 +156,8 @@ impl VerdictRules {
     }
 }
 
-/// Rising or falling: the last differs from the first by more than the factor and the floor, with the middle in between.
+/// Rising or falling: the last differs from the first by more than the factor and the floor, with the middle in
+/// between.
 fn trend([first, middle, last]: [f64; 3], factor: f64, floor_us: f64) -> Option<&'static str> {
     let moved = |from: f64, to: f64| to > from * factor && to - from > floor_us && (from..=to).contains(&middle);
     if moved(first, last) {

@@ -51,8 +51,8 @@ impl Axis {
         Self { scale: Scale::Log, low, high, ticks, title: title.into() }
     }
 
-    /// A logarithmic axis with ticks at the `values` that were measured: all, or so many that their names do not touch, the
-    /// highest first.
+    /// A logarithmic axis with ticks at the `values` that were measured: all, or so many that their names do not touch,
+    /// the highest first.
     pub(super) fn log_at(
         low: f64,
         high: f64,

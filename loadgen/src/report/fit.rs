@@ -12,8 +12,8 @@ pub struct LinearFit {
 }
 
 impl LinearFit {
-    /// The line through `points`; `None` with fewer than three points (two are always on a line) or when all have the same
-    /// x.
+    /// The line through `points`; `None` with fewer than three points (two are always on a line) or when all have the
+    /// same x.
     pub fn through(points: &[(f64, f64)]) -> Option<Self> {
         if points.len() < 3 {
             return None;

@@ -30,8 +30,8 @@ impl EndLabel {
     }
 }
 
-/// Draws all labels at `x`, moved apart where they would overlap, between `top` and `bottom`. A thin line leads from the
-/// end of the line to a label that had to move.
+/// Draws all labels at `x`, moved apart where they would overlap, between `top` and `bottom`. A thin line leads from
+/// the end of the line to a label that had to move.
 pub(super) fn draw_end_labels(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     labels: &[EndLabel],
@@ -52,8 +52,8 @@ pub(super) fn draw_end_labels(
     Ok(())
 }
 
-/// Middles for boxes of (wanted middle, height) such that none overlaps another and, as far as they fit, all are between
-/// `top` and `bottom`; the order of the wanted middles is kept.
+/// Middles for boxes of (wanted middle, height) such that none overlaps another and, as far as they fit, all are
+/// between `top` and `bottom`; the order of the wanted middles is kept.
 fn spread(wanted: &[(i32, i32)], top: i32, bottom: i32) -> Vec<i32> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by_key(|&index| wanted[index].0);

@@ -1,8 +1,8 @@
 //! Plots and the page.
 //!
-//! Every plot is an SVG of 900 pixels' width that a person can read without a legend: lines are named at their right ends,
-//! axes have units, titles say in words what was measured, and a void measurement is hollow. Colours are told apart by
-//! people with any form of colour blindness.
+//! Every plot is an SVG of 900 pixels' width that a person can read without a legend: lines are named at their right
+//! ends, axes have units, titles say in words what was measured, and a void measurement is hollow. Colours are told
+//! apart by people with any form of colour blindness.
 
 mod axis;
 mod collect;

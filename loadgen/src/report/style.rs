@@ -3,8 +3,8 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Okabe and Ito's palette, which people with any form of colour blindness can tell apart; without its black and yellow,
-/// so that it works on light and on dark paper.
+/// Okabe and Ito's palette, which people with any form of colour blindness can tell apart; without its black and
+/// yellow, so that it works on light and on dark paper.
 const SERIES: [RGBColor; 6] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),

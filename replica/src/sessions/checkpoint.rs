@@ -1,8 +1,8 @@
 //! The table as it was at one moment, given out in pieces while it goes on changing.
 //!
-//! A large table takes tens of milliseconds to encode, which no request may wait for. So a checkpoint remembers how far it has
-//! come, and a session that is about to change before its turn is encoded there and then and kept. The bytes are those that
-//! [`Sessions::encode`] would have given at the cut.
+//! A large table takes tens of milliseconds to encode, which no request may wait for. So a checkpoint remembers how far
+//! it has come, and a session that is about to change before its turn is encoded there and then and kept. The bytes are
+//! those that [`Sessions::encode`] would have given at the cut.
 
 use std::collections::BTreeMap;
 

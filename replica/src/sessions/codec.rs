@@ -110,8 +110,8 @@ impl Sessions {
 
     /// Reads a table that [`Sessions::encode`] wrote.
     ///
-    /// What is accepted is a table that could have been written, byte for byte. Memory is bounded by `sessions_max`, and
-    /// by the length of `bytes`.
+    /// What is accepted is a table that could have been written, byte for byte. Memory is bounded by `sessions_max`,
+    /// and by the length of `bytes`.
     ///
     /// # Errors
     ///
@@ -152,8 +152,8 @@ impl Sessions {
         if rest.0.is_empty() { Ok(sessions) } else { Err(SessionsError::Trailing(rest.0.len())) }
     }
 
-    /// Checks that every session was registered below `revision`, the next one to be given, and used at or below `op`, the
-    /// last one applied. To be asked after reading a table from a file, before it is used.
+    /// Checks that every session was registered below `revision`, the next one to be given, and used at or below `op`,
+    /// the last one applied. To be asked after reading a table from a file, before it is used.
     ///
     /// # Errors
     ///

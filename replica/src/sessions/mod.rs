@@ -1,40 +1,41 @@
 //! The table of client sessions: what makes a request that is sent again take effect once.
 //!
-//! A client registers, and is told its session: the revision of the register request, that is, its place in the log counted
-//! in requests. From then on it numbers its requests 1, 2, 3, … and may have up to [`SESSION_WINDOW`] of them in flight. The
-//! table remembers the answers of a session's last requests, so a request that arrives again, after a timeout or at another
-//! primary, is given its first answer.
+//! A client registers, and is told its session: the revision of the register request, that is, its place in the log
+//! counted in requests. From then on it numbers its requests 1, 2, 3, … and may have up to [`SESSION_WINDOW`] of them
+//! in flight. The table remembers the answers of a session's last requests, so a request that arrives again, after a
+//! timeout or at another primary, is given its first answer.
 //!
-//! The table is part of the replicated state. The host asks it at *apply*, in log order, at the primary and at every backup
-//! alike, and writes it into checkpoints. So everything here follows from the log alone: there is no clock, and no order that
-//! depends on memory or on a hash.
+//! The table is part of the replicated state. The host asks it at *apply*, in log order, at the primary and at every
+//! backup alike, and writes it into checkpoints. So everything here follows from the log alone: there is no clock, and
+//! no order that depends on memory or on a hash.
 //!
 //! # Why a request takes effect at most once
 //!
-//! Take a request (session, sequence) that [`Sessions::begin`] called [`Begin::New`], so that it was carried out. When it
-//! comes again,
+//! Take a request (session, sequence) that [`Sessions::begin`] called [`Begin::New`], so that it was carried out. When
+//! it comes again,
 //!
 //! - its answer is still there: [`Begin::Duplicate`]. Or it is only about to be carried out, in the same batch:
 //!   [`Begin::InProgress`];
-//! - its answer is gone because a sequence higher by [`SESSION_WINDOW`] or more was begun: then its sequence is at or below
-//!   the highest one minus the window, and all of those are [`Begin::Stale`], used or not. The highest never falls. Answers
-//!   are given up for no other reason while the session lives;
-//! - its session was evicted: [`Begin::Unknown`], now and for ever. An evicted number cannot come back, because a session is
-//!   a revision, revisions only grow, and `register` refuses one that is not above all before it.
+//! - its answer is gone because a sequence higher by [`SESSION_WINDOW`] or more was begun: then its sequence is at or
+//!   below the highest one minus the window, and all of those are [`Begin::Stale`], used or not. The highest never
+//!   falls. Answers are given up for no other reason while the session lives;
+//! - its session was evicted: [`Begin::Unknown`], now and for ever. An evicted number cannot come back, because a
+//!   session is a revision, revisions only grow, and `register` refuses one that is not above all before it.
 //!
-//! In no case is it called new again. What is lost with an eviction is only the knowledge whether the request was carried out,
-//! and the client is told just that.
+//! In no case is it called new again. What is lost with an eviction is only the knowledge whether the request was
+//! carried out, and the client is told just that.
 //!
 //! # Which session is evicted
 //!
-//! When the table is full, `register` evicts the session with the smallest (op that used it last, session). A request must
-//! cost nothing for this, so sessions are not kept in that order. A heap holds for each session a *lower bound* of its last
-//! op: the last op at the time it was pushed. `register` looks at the top; if that session was used since, its bound is
-//! raised and the next top is looked at. A top whose bound is exact is smaller than the bounds of all others, hence than their
-//! last ops. Each raise is paid for by a use since the one before, and costs O(log n).
+//! When the table is full, `register` evicts the session with the smallest (op that used it last, session). A request
+//! must cost nothing for this, so sessions are not kept in that order. A heap holds for each session a *lower bound* of
+//! its last op: the last op at the time it was pushed. `register` looks at the top; if that session was used since, its
+//! bound is raised and the next top is looked at. A top whose bound is exact is smaller than the bounds of all others,
+//! hence than their last ops. Each raise is paid for by a use since the one before, and costs O(log n).
 //!
 //! **All replicas of a shard must have the same bound on the number of sessions**: with different ones they evict
-//! differently, and their states part. The bound is written with the table, and [`Sessions::decode`] refuses another one.
+//! differently, and their states part. The bound is written with the table, and [`Sessions::decode`] refuses another
+//! one.
 
 mod checkpoint;
 mod codec;
@@ -86,8 +87,8 @@ pub enum Begin {
 /// The sessions of one shard.
 pub struct Sessions {
     sessions_max: usize,
-    /// Ascending. A session that was evicted leaves its number and an empty place in `windows` until half are such, so that
-    /// an eviction does not move all that follow.
+    /// Ascending. A session that was evicted leaves its number and an empty place in `windows` until half are such, so
+    /// that an eviction does not move all that follow.
     numbers: Vec<u64>,
     /// The session at the same index of `numbers`; `None` when it was evicted.
     windows: Vec<Option<Box<Window>>>,
@@ -164,8 +165,8 @@ impl Sessions {
 
     /// Keeps the answer of a request that [`Sessions::begin`] called new.
     ///
-    /// Does nothing if there is no place for it any more: its session was evicted, or later requests of the same batch have
-    /// moved the window past it. Both make the request unrepeatable too.
+    /// Does nothing if there is no place for it any more: its session was evicted, or later requests of the same batch
+    /// have moved the window past it. Both make the request unrepeatable too.
     ///
     /// # Panics
     ///

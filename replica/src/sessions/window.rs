@@ -26,9 +26,9 @@ pub(super) struct Slot {
 
 /// The window of a session: a ring of slots, indexed by sequence modulo its length.
 ///
-/// The ring starts small and doubles until no two sequences that are both in the window fall on the same slot, at the latest at
-/// `SESSION_WINDOW`. So the sessions of clients that come, ask a few things and go take little memory. Its length is
-/// not visible in what the window answers.
+/// The ring starts small and doubles until no two sequences that are both in the window fall on the same slot, at the
+/// latest at `SESSION_WINDOW`. So the sessions of clients that come, ask a few things and go take little memory. Its
+/// length is not visible in what the window answers.
 pub(super) struct Window {
     /// Op that used the session last.
     pub(super) last_op: u64,

@@ -1,6 +1,6 @@
-//! Stories that chance writes: requests, reads, crashes, cut connections, messages lost, repeated and out of order, disks that
-//! finish in any order. What must hold is in [`crate::world`]; here is only what may happen, and that all ends well once
-//! it stops.
+//! Stories that chance writes: requests, reads, crashes, cut connections, messages lost, repeated and out of order,
+//! disks that finish in any order. What must hold is in [`crate::world`]; here is only what may happen, and that all
+//! ends well once it stops.
 
 mod events;
 
@@ -154,7 +154,8 @@ fn strand(world: &mut World, friend: u8, batches: u8) {
     world.start(primary);
 }
 
-/// Takes something from a server's disk and starts it again, if all others are whole: more than that no cluster could bear.
+/// Takes something from a server's disk and starts it again, if all others are whole: more than that no cluster could
+/// bear.
 fn damage(world: &mut World, server: u8, damage: Damage) {
     let ids: Vec<u8> = world.ids().collect();
     let Some(server) = pick(&ids, server) else { return };

@@ -1,8 +1,9 @@
 //! Stories of the protocol, as scripts and the traces they leave.
 //!
-//! Each file in `tests/protocol/transcripts/` is a script: a line is a comment (`#`), or a command, and the lines that begin with
-//! `>` are what the cluster did upon the command above them. The traces are checked in, so a change of the protocol shows as
-//! a change of its stories. `LOCKSTEP_BLESS=1 cargo test -p lockstep-replica transcripts` writes them anew.
+//! Each file in `tests/protocol/transcripts/` is a script: a line is a comment (`#`), or a command, and the lines that
+//! begin with `>` are what the cluster did upon the command above them. The traces are checked in, so a change of the
+//! protocol shows as a change of its stories. `LOCKSTEP_BLESS=1 cargo test -p lockstep-replica transcripts` writes them
+//! anew.
 //!
 //! | command | what happens |
 //! |---|---|

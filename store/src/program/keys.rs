@@ -106,7 +106,8 @@ impl Run<'_, '_> {
         self.out.boolean(!is_refused);
     }
 
-    /// Writes value and expiry of a key that exists to another key. Returns false if that is too much work, which is answered.
+    /// Writes value and expiry of a key that exists to another key. Returns false if that is too much work, which is
+    /// answered.
     fn copy_entry(&mut self, from: Place, target: &[u8]) -> bool {
         let Some(handle) = from.found else { return true };
         if !self.takes_copying(self.value(handle).len()) {

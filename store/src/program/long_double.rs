@@ -1,5 +1,5 @@
-//! INCRBYFLOAT's arithmetic: C's `long double`, as it is on the machines that Redis runs on most: x87 extended precision, with
-//! 64 bits of significand.
+//! INCRBYFLOAT's arithmetic: C's `long double`, as it is on the machines that Redis runs on most: x87 extended
+//! precision, with 64 bits of significand.
 //!
 //! Texts are read as `strtold` reads them, sums are rounded to the nearest, ties to even, and are printed as
 //! `printf("%.17Lf")` does, less the zeroes at the end. Every server comes to the same bytes, whatever its processor.
@@ -71,8 +71,8 @@ fn parse(text: &[u8]) -> Option<X87DoubleExtended> {
     Some(if is_negative { -magnitude } else { magnitude })
 }
 
-/// The text of a number without sign in lower case, if it is one: decimal or, behind `0x`, hexadecimal digits with at most one
-/// point, at least one digit, and an exponent, of which at least one digit is there if its letter is.
+/// The text of a number without sign in lower case, if it is one: decimal or, behind `0x`, hexadecimal digits with at
+/// most one point, at least one digit, and an exponent, of which at least one digit is there if its letter is.
 fn normal_form(text: &[u8]) -> Option<String> {
     let text = str::from_utf8(text).ok()?.to_ascii_lowercase();
     let (digits, is_digit, letter): (_, fn(&u8) -> bool, _) = match text.strip_prefix("0x") {

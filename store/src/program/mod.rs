@@ -1,8 +1,8 @@
 //! Programs: the commands of a Redis client, carried out with Redis's semantics.
 //!
-//! A program is carried out at one place of the log, at one time: its prepare's timestamp. Whatever could refuse it as a whole
-//! (a key of another shard, no room, a check that fails) is found before its first command changes anything; what only one
-//! command fails for is that command's result.
+//! A program is carried out at one place of the log, at one time: its prepare's timestamp. Whatever could refuse it as
+//! a whole (a key of another shard, no room, a check that fails) is found before its first command changes anything;
+//! what only one command fails for is that command's result.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -35,8 +35,8 @@ use crate::{
     store::Store,
 };
 
-/// What all programs of a batch may do besides what they would do anyway, in steps of about a nanosecond: a batch is carried out
-/// on every replica, and nothing else is done meanwhile.
+/// What all programs of a batch may do besides what they would do anyway, in steps of about a nanosecond: a batch is
+/// carried out on every replica, and nothing else is done meanwhile.
 const BATCH_WORK_MAX: u64 = 400_000_000;
 
 /// What one program of a batch may do of that.

@@ -17,8 +17,8 @@ const SCAN_KEYS_MAX: usize = 32_768;
 /// Size of the keys at which a step of a scan ends, in bytes, so that one scan does not hold up others.
 const SCAN_KEYS_SIZE: usize = 256 << 10;
 
-/// Bits of a scan's cursor that hold the slot; the position in the slot is in the others. The slot is in the low bits so that
-/// cursors stay small numbers, which some clients need.
+/// Bits of a scan's cursor that hold the slot; the position in the slot is in the others. The slot is in the low bits
+/// so that cursors stay small numbers, which some clients need.
 const CURSOR_SLOT_BITS: u32 = SLOTS.trailing_zeros();
 
 /// Expired keys that are counted out of a number of keys.
@@ -57,8 +57,8 @@ impl Store {
         }
     }
 
-    /// About how many steps a walk through all slots takes, without a look at each key. It depends on nothing but the content: what
-    /// is left of a program's work has to be the same on every replica.
+    /// About how many steps a walk through all slots takes, without a look at each key. It depends on nothing but the
+    /// content: what is left of a program's work has to be the same on every replica.
     fn walk_steps(&self) -> u64 {
         const KEYS_PER_STEP: u64 = 32;
         self.slots.slots().len() as u64 + self.len() as u64 / KEYS_PER_STEP
@@ -81,7 +81,8 @@ impl Store {
             if !work.take(self.walk_steps()) {
                 return None;
             }
-            // Another multiple of an odd number for each attempt: far from the one before, and the same whenever it is asked.
+            // Another multiple of an odd number for each attempt: far from the one before, and the same whenever it is
+            // asked.
             let index = draw.wrapping_add(attempt.wrapping_mul(0x9E37_79B9_7F4A_7C15)).checked_rem(count)?;
             let (slot, creation) = self.slots.nth(index as usize)?;
             let entry = self.entry(self.slots.find(slot, creation));

@@ -203,7 +203,8 @@ impl Model {
         }
     }
 
-    /// Carries out a program. `given` is what the store answered, for the one command whose arithmetic is not repeated here.
+    /// Carries out a program. `given` is what the store answered, for the one command whose arithmetic is not repeated
+    /// here.
     pub fn run(&mut self, calls: &[Call], given: &[Answer]) -> Vec<Answer> {
         self.revision += 1;
         let is_check = |call: &&Call| call.0 == Opcode::Check;

@@ -1,5 +1,5 @@
-//! What the store should do, said as plainly as possible: one ordered map, no handles, no slots' lists, no memory of its
-//! own. And the way from a command to the frames that the store is given.
+//! What the store should do, said as plainly as possible: one ordered map, no handles, no slots' lists, no memory of
+//! its own. And the way from a command to the frames that the store is given.
 
 #![allow(dead_code, reason = "each test uses a part of the model")]
 

@@ -1,7 +1,7 @@
 //! A cluster that speaks the protocol and misbehaves as told.
 //!
-//! Its servers listen on ports of the system's choice and share one [`Machine`], as if they replicated it. Every request
-//! that arrives is noted down and shown to the test's hook, which says what becomes of it: see [`Action`].
+//! Its servers listen on ports of the system's choice and share one [`Machine`], as if they replicated it. Every
+//! request that arrives is noted down and shown to the test's hook, which says what becomes of it: see [`Action`].
 
 mod connection;
 mod machine;

@@ -45,8 +45,8 @@ impl Line {
         self.queued_bytes
     }
 
-    /// Reads what has arrived and says how many pieces it made; the caller calls [`release`](Self::release) as many times
-    /// when their time has come.
+    /// Reads what has arrived and says how many pieces it made; the caller calls [`release`](Self::release) as many
+    /// times when their time has come.
     pub(super) fn fill(&mut self, source: &mut TcpStream, scratch: &mut [u8]) -> io::Result<usize> {
         let mut made = 0;
         while self.wants_input() {

@@ -4,9 +4,9 @@
 //! show that. A delay that dwarfs the CPU time brings the effect of distribution out. The proxy stands between servers
 //! only; clients connect directly.
 //!
-//! One thread carries all links. Every piece of data is stamped when it arrives and leaves a fixed time later, in order;
-//! pieces do not wait for each other's delay, so bandwidth is not reduced. A `timerfd` wakes the thread, for it is exact to
-//! some tens of microseconds where a sleep or a runtime's timer wheel is not.
+//! One thread carries all links. Every piece of data is stamped when it arrives and leaves a fixed time later, in
+//! order; pieces do not wait for each other's delay, so bandwidth is not reduced. A `timerfd` wakes the thread, for it
+//! is exact to some tens of microseconds where a sleep or a runtime's timer wheel is not.
 
 mod line;
 mod poller;
@@ -90,8 +90,8 @@ impl LinkProxy {
         Ok(Self { control, thread: Some(thread), tid })
     }
 
-    /// Cuts these routes, and no others: bytes wait where they are, in either direction, and new connections get no further
-    /// than here. When a route is mended, what has waited goes on its way, as TCP would have it.
+    /// Cuts these routes, and no others: bytes wait where they are, in either direction, and new connections get no
+    /// further than here. When a route is mended, what has waited goes on its way, as TCP would have it.
     pub fn cut(&self, routes: impl IntoIterator<Item = usize>) {
         let cut = routes.into_iter().collect();
         self.control.order(|orders| orders.cut = cut);

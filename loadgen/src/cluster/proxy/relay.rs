@@ -149,7 +149,8 @@ impl Relay {
         let (base, side) = (event.token & !1, (event.token & 1) as usize);
         let Some(connection) = self.connections.get_mut(&base) else { return };
         if self.cut.contains(&connection.route) {
-            // Only that a side is dead can be told here, and as epoll would tell it again and again, the connection ends.
+            // Only that a side is dead can be told here, and as epoll would tell it again and again, the connection
+            // ends.
             if event.hung_up {
                 self.connections.remove(&base);
             }

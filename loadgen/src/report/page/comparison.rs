@@ -47,8 +47,8 @@ fn goals_table(comparison: &Comparison) -> String {
     table + "</table></div>\n"
 }
 
-/// A row per load and benchmark, a column per peer, so that five of them fit beside each other: requests per second, and
-/// below them p50 and p99.
+/// A row per load and benchmark, a column per peer, so that five of them fit beside each other: requests per second,
+/// and below them p50 and p99.
 fn medians_table(comparison: &Comparison) -> String {
     let mut table = "<div class=\"wide\"><table class=\"compared\">\n<tr><th>load (medians)</th>".to_owned();
     for (kind, _) in &comparison.peers {

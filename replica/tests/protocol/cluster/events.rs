@@ -18,7 +18,8 @@ pub(super) enum Event {
     Turn {
         server: u8,
     },
-    /// A message arrives; one that is not the oldest of its link if `skip` is not 0; and stays to arrive again if repeated.
+    /// A message arrives; one that is not the oldest of its link if `skip` is not 0; and stays to arrive again if
+    /// repeated.
     Deliver {
         link: u8,
         skip: u8,
@@ -55,8 +56,8 @@ pub(super) enum Event {
         left: u8,
         right: u8,
     },
-    /// A server makes a checkpoint and drops what all servers hold from its journal; or, if it is greedy, all that the checkpoint
-    /// holds.
+    /// A server makes a checkpoint and drops what all servers hold from its journal; or, if it is greedy, all that the
+    /// checkpoint holds.
     Checkpoint {
         server: u8,
         is_greedy: bool,
@@ -93,8 +94,8 @@ pub(super) enum Event {
     Retreat {
         friend: u8,
     },
-    /// The primary gives some batches to one backup only, and ends before its own disk has them. When it starts again, it finds
-    /// only the others.
+    /// The primary gives some batches to one backup only, and ends before its own disk has them. When it starts again,
+    /// it finds only the others.
     Strand {
         friend: u8,
         batches: u8,
@@ -116,7 +117,8 @@ pub(super) enum Damage {
     Op { back: u8 },
 }
 
-/// How many of eight of each kind of event do happen. Apart from the events, so that a story that fails can be shortened.
+/// How many of eight of each kind of event do happen. Apart from the events, so that a story that fails can be
+/// shortened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Weather {
     /// Messages lost, repeated and out of order, connections cut.

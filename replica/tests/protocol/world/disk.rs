@@ -107,8 +107,8 @@ impl Disk {
         self.pending.push_back(work);
     }
 
-    /// What of the pending work may be done now. Writes go side by side; a truncation waits for what was asked for before it,
-    /// and what is asked for after it waits for the truncation; superblocks are written one after another.
+    /// What of the pending work may be done now. Writes go side by side; a truncation waits for what was asked for
+    /// before it, and what is asked for after it waits for the truncation; superblocks are written one after another.
     pub fn ready(&self) -> Vec<usize> {
         let mut ready = Vec::new();
         let (mut has_truncate, mut has_write, mut has_persist, mut has_checkpoint) = (false, false, false, false);
@@ -230,7 +230,8 @@ impl Disk {
         self.record.is_recovering = true;
     }
 
-    /// While the server is down, what the journal holds of an op becomes unreadable, if it holds it. The next start finds it.
+    /// While the server is down, what the journal holds of an op becomes unreadable, if it holds it. The next start
+    /// finds it.
     pub fn rot(&mut self, op: u64) {
         if self.journal.contains_key(&op) {
             self.rotten.insert(op);

@@ -1,4 +1,5 @@
-//! A cluster in one thread: replicas, their disks, and the network between them, every step of it under a test's control.
+//! A cluster in one thread: replicas, their disks, and the network between them, every step of it under a test's
+//! control.
 
 pub mod disk;
 mod facts;
@@ -196,8 +197,8 @@ impl World {
         }
     }
 
-    /// Ends a server without warning. Of its disk's pending work nothing more is done. What it has sent is on its way; what
-    /// was sent to it is lost.
+    /// Ends a server without warning. Of its disk's pending work nothing more is done. What it has sent is on its way;
+    /// what was sent to it is lost.
     pub fn crash(&mut self, server: u8) {
         let others: Vec<u8> = self.ids().filter(|&other| self.is_connected(server, other)).collect();
         let node = &mut self.servers[server as usize];
@@ -313,7 +314,8 @@ impl World {
         self.now_ns = end_ns;
     }
 
-    /// Does everything that can be done without time passing: whatever is on its way arrives, disks do their work, turns end.
+    /// Does everything that can be done without time passing: whatever is on its way arrives, disks do their work,
+    /// turns end.
     pub fn settle(&mut self) {
         for _ in 0..1000 {
             if !self.settle_round() {
