@@ -1,9 +1,9 @@
 //! Page-aligned buffers from a pool: what direct I/O, the ring and the batches under construction work in.
 //!
 //! A buffer is taken from a [`Pool`], filled, and either dropped or frozen into a [`Bytes`] that can be sent to several
-//! backups and written to the journal at the same time; its memory goes back to the pool when the last reference is gone.
-//! Memory is zeroed once, when it is allocated, so that a buffer is plain initialised bytes for its whole life; it is
-//! never zeroed again, so a taken buffer holds whatever was last in it.
+//! backups and written to the journal at the same time; its memory goes back to the pool when the last reference is
+//! gone. Memory is zeroed once, when it is allocated, so that a buffer is plain initialised bytes for its whole life;
+//! it is never zeroed again, so a taken buffer holds whatever was last in it.
 //!
 //! Each shard has a pool of its own, so the lock inside is never contended. It is there because a [`Bytes`] may be
 //! dropped on any thread, and giving memory back must be sound wherever that happens.
@@ -148,8 +148,8 @@ impl Pool {
         AlignedBuffer { block: Some(self.shelf.take(class)), shelf: self.shelf.clone() }
     }
 
-    /// Makes the first `len` bytes of a buffer immutable and shareable, without copying them. The whole buffer goes back
-    /// to its pool when the last reference is dropped.
+    /// Makes the first `len` bytes of a buffer immutable and shareable, without copying them. The whole buffer goes
+    /// back to its pool when the last reference is dropped.
     ///
     /// # Panics
     ///

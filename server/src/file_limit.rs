@@ -1,8 +1,8 @@
 //! How many files this process may have open, and what of them is kept from those who connect.
 //!
-//! Connections are files. If callers could use all of them up, the next checkpoint could not be written, which ends the server,
-//! and the other servers could not connect. The kernel gives out the lowest number that is free, so the number of a new
-//! connection says how many are open at least, and nothing has to be counted.
+//! Connections are files. If callers could use all of them up, the next checkpoint could not be written, which ends the
+//! server, and the other servers could not connect. The kernel gives out the lowest number that is free, so the number
+//! of a new connection says how many are open at least, and nothing has to be counted.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -13,8 +13,8 @@ use tracing::{info, warn};
 /// streams, the runtime's.
 const FILES_OF_PROCESS: u64 = 24;
 
-/// The same for each shard: its ring, its journal, a checkpoint that is written and one that is read, connections from and to six
-/// other servers, and as many again that are just being replaced.
+/// The same for each shard: its ring, its journal, a checkpoint that is written and one that is read, connections from
+/// and to six other servers, and as many again that are just being replaced.
 const FILES_OF_SHARD: u64 = 32;
 
 /// How many files may be open, and how many of them are not for clients.
@@ -85,8 +85,8 @@ pub fn raise() {
     }
 }
 
-/// Says so in the log if not as many clients can connect as they may. Somebody who has asked for that many is warned; the usual
-/// bounds are far beyond what most need, and most containers have fewer files than that.
+/// Says so in the log if not as many clients can connect as they may. Somebody who has asked for that many is warned;
+/// the usual bounds are far beyond what most need, and most containers have fewer files than that.
 pub fn tell_of_shortage(shards: u16, clients: u64, are_asked_for: bool) {
     match FileLimit::now(shards).shortage(clients) {
         Some(text) if are_asked_for => warn!("{text}"),

@@ -1,4 +1,5 @@
-//! `lockstep-server`: format or recover a data folder, run a server, run a whole cluster to try things out, look into a folder.
+//! `lockstep-server`: format or recover a data folder, run a server, run a whole cluster to try things out, look into a
+//! folder.
 //!
 //! Exit codes: 0 when all went well, 1 when it failed, 2 when the command line is wrong.
 

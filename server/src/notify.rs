@@ -100,7 +100,8 @@ mod tests {
     fn who_is_polled_often_while_it_waits_stands_in_the_list_once() {
         let broadcast = LocalBroadcast::default();
         let mut waiting = pin!(broadcast.notified());
-        // The table of `Waker::noop` may have another address in each unit that is compiled, and then wakes another than itself.
+        // The table of `Waker::noop` may have another address in each unit that is compiled, and then wakes another
+        // than itself.
         let waker = Waker::from(Arc::new(Nobody));
         let mut context = Context::from_waker(&waker);
         for _ in 0..100 {

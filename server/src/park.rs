@@ -1,14 +1,14 @@
 //! How a shard's thread waits: in its ring, and nowhere else.
 //!
 //! tokio-uring waits in epoll, where each completion interrupts the thread by a signal: the wait ends with nothing, the
-//! ring is entered with nothing to submit, and epoll is asked again. [`run`] instead enters the ring once, to submit what a
-//! turn has queued and to stay there until something has completed, which needs no signal. epoll is then asked once,
-//! without waiting, because that is what makes tokio-uring take the completions.
+//! ring is entered with nothing to submit, and epoll is asked again. [`run`] instead enters the ring once, to submit
+//! what a turn has queued and to stay there until something has completed, which needs no signal. epoll is then asked
+//! once, without waiting, because that is what makes tokio-uring take the completions.
 //!
 //! To wait there, it must be known that no task can run. So the tasks are in a set of their own, which is polled with a
-//! waker of our own: [`Bell`]. Wake-ups from other threads ring it too; if the thread is in the ring by then, through an
-//! eventfd that the ring reads. Tasks that tokio puts off ring no bell until its driver has been asked, which would be too
-//! late; [`spawn`] and [`run`] see to it that it puts off none.
+//! waker of our own: [`Bell`]. Wake-ups from other threads ring it too; if the thread is in the ring by then, through
+//! an eventfd that the ring reads. Tasks that tokio puts off ring no bell until its driver has been asked, which would
+//! be too late; [`spawn`] and [`run`] see to it that it puts off none.
 //!
 //! What tokio waits for itself, its timers and its sockets, wakes nobody here: [`crate::ring`] has what is needed.
 
@@ -97,9 +97,9 @@ async fn listen(bell: Arc<Bell>) {
 
 /// Spawns a task on the calling thread's set. For what [`run`] runs, this stands in for `tokio_uring::spawn`.
 ///
-/// tokio gives a task a budget of operations on its channels and puts it off when that is spent. A shard's tasks have no
-/// budget: nearly all that they wait for is the ring or [`crate::notify`], which know of none, and to be put off would be to
-/// miss the bell. For the same reason a shard's task never calls `tokio::task::yield_now`.
+/// tokio gives a task a budget of operations on its channels and puts it off when that is spent. A shard's tasks have
+/// no budget: nearly all that they wait for is the ring or [`crate::notify`], which know of none, and to be put off
+/// would be to miss the bell. For the same reason a shard's task never calls `tokio::task::yield_now`.
 ///
 /// # Panics
 ///
@@ -109,8 +109,8 @@ pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
     tokio_uring::spawn(unconstrained(future))
 }
 
-/// Runs `future` and all that it spawns by [`spawn`], in the context of a tokio-uring runtime, until `future` is done. What
-/// it has spawned is then neither run nor dropped any more, for the sake of operations that are still in flight.
+/// Runs `future` and all that it spawns by [`spawn`], in the context of a tokio-uring runtime, until `future` is done.
+/// What it has spawned is then neither run nor dropped any more, for the sake of operations that are still in flight.
 ///
 /// When there is nothing to do, the thread goes on looking for completions for `busy_poll` before it waits for them.
 ///
@@ -144,7 +144,8 @@ pub async fn run<F: Future + 'static>(ring: RingHandle, busy_poll: Duration, fut
         if entered == Entered::TryAgain {
             bell.is_rung.store(true, SeqCst);
         }
-        // Has tokio ask epoll, which sees the completions, and lets tokio-uring's own task take them before this goes on.
+        // Has tokio ask epoll, which sees the completions, and lets tokio-uring's own task take them before this goes
+        // on.
         tokio::task::yield_now().await;
     }
 }

@@ -1,8 +1,9 @@
 //! What the receive buffers of all native clients of a shard take together.
 //!
-//! Each buffer has a bound of its own, the largest frame; ten thousand clients that begin such a frame and do not end it would still
-//! take more than there is. While there is plenty, buffers grow as reads fill them and stay as they are. Beyond half of the bound they
-//! are only as large as the frame that has begun needs; beyond the bound a frame that does not fit its buffer is refused.
+//! Each buffer has a bound of its own, the largest frame; ten thousand clients that begin such a frame and do not end
+//! it would still take more than there is. While there is plenty, buffers grow as reads fill them and stay as they are.
+//! Beyond half of the bound they are only as large as the frame that has begun needs; beyond the bound a frame that
+//! does not fit its buffer is refused.
 
 use std::cell::Cell;
 
@@ -48,7 +49,8 @@ impl Drop for Share<'_> {
     }
 }
 
-/// Drops the first `consumed` bytes, and leaves the buffer no larger than a frame of `frame_size` bytes, which has begun, needs.
+/// Drops the first `consumed` bytes, and leaves the buffer no larger than a frame of `frame_size` bytes, which has
+/// begun, needs.
 pub(crate) fn make_little_room(buffer: &mut Vec<u8>, consumed: usize, frame_size: usize) {
     buffer.drain(..consumed);
     let capacity = frame_size.max(RECEIVE_BYTES_MIN);

@@ -1,8 +1,8 @@
 //! Entering a ring that belongs to tokio-uring.
 //!
-//! To submit and wait in one system call, the kernel must be told exactly how many entries are queued: told of more than
-//! there are, it would not wait. tokio-uring does not say, so the number is read where the kernel reads it, in the memory that
-//! the ring shares with it.
+//! To submit and wait in one system call, the kernel must be told exactly how many entries are queued: told of more
+//! than there are, it would not wait. tokio-uring does not say, so the number is read where the kernel reads it, in the
+//! memory that the ring shares with it.
 
 use std::{
     io,
@@ -46,8 +46,8 @@ impl RingHandle {
     ///
     /// # Errors
     ///
-    /// If the ring's memory cannot be looked at, or is not laid out as the kernel lays out a ring of `entries` submission
-    /// entries.
+    /// If the ring's memory cannot be looked at, or is not laid out as the kernel lays out a ring of `entries`
+    /// submission entries.
     ///
     /// # Safety
     ///
@@ -65,8 +65,8 @@ impl RingHandle {
         }
         // SAFETY: a new mapping, at a place that the kernel chooses.
         let page = unsafe { mmap(null_mut(), size, ProtFlags::READ, MapFlags::SHARED, fd, IORING_OFF_SQ_RING) }?;
-        // SAFETY: the page is never unmapped, each place is aligned and within it, and all that write there, tokio-uring and
-        // the kernel, write these numbers as a whole.
+        // SAFETY: the page is never unmapped, each place is aligned and within it, and all that write there,
+        // tokio-uring and the kernel, write these numbers as a whole.
         let at = |offset: u32| unsafe { &*page.byte_add(offset as usize).cast::<AtomicU32>() };
         if at(offsets.ring_entries).load(Relaxed) != entries {
             return Err(io::Error::other("the ring is not the one that was made"));

@@ -46,7 +46,8 @@ pub(crate) const RECEIVE_BYTES_MIN: usize = 16 << 10;
 /// Receive buffer beyond which only a frame that does not fit makes it grow.
 const RECEIVE_BYTES_MAX: usize = 256 << 10;
 
-/// Memory for replies that a connection keeps while there are none, in bytes: thousands of idle connections have it twice.
+/// Memory for replies that a connection keeps while there are none, in bytes: thousands of idle connections have it
+/// twice.
 const REPLIES_KEPT_BYTES: usize = 32 << 10;
 
 /// How long a new connection may take to say hello.
@@ -219,8 +220,8 @@ pub(crate) async fn read_more(stream: &TcpStream, buffer: Vec<u8>) -> Option<Vec
     }
 }
 
-/// Drops the first `consumed` bytes and makes room for the next read: at least for `frame_size` bytes in all, and for more
-/// when the last read filled the buffer.
+/// Drops the first `consumed` bytes and makes room for the next read: at least for `frame_size` bytes in all, and for
+/// more when the last read filled the buffer.
 pub(crate) fn make_room(buffer: &mut Vec<u8>, consumed: usize, frame_size: usize) {
     let was_full = buffer.len() == buffer.capacity();
     buffer.drain(..consumed);
@@ -230,7 +231,8 @@ pub(crate) fn make_room(buffer: &mut Vec<u8>, consumed: usize, frame_size: usize
     }
     let mut needed = frame_size.max(buffer.len() + 1);
     if buffer.len() == buffer.capacity() && needed < buffer.len() + RECEIVE_BYTES_MIN {
-        // The size of the whole is not known, as of a Redis command of many arguments: else it would come in byte by byte.
+        // The size of the whole is not known, as of a Redis command of many arguments: else it would come in byte by
+        // byte.
         needed = buffer.len() + (buffer.len() / 2).max(RECEIVE_BYTES_MIN);
     }
     let capacity = capacity.max(needed);
@@ -290,8 +292,9 @@ async fn read_requests(
                 // The refusal is in the replies; this connection's bytes cannot be trusted any more.
                 Progress::Refused => return,
             }
-            // What waits here has not been offered to the replica, so nobody will answer it, and it can be dropped: its client cannot
-            // tell that from a request that was lost on its way, and sends it again elsewhere if it still wants it.
+            // What waits here has not been offered to the replica, so nobody will answer it, and it can be dropped: its
+            // client cannot tell that from a request that was lost on its way, and sends it again elsewhere if it still
+            // wants it.
             if connection.is_broken.get() {
                 return;
             }

@@ -4,8 +4,8 @@ use std::{fs, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for signals that ask this process to stop: SIGTERM, SIGINT, and SIGHUP, which is sent when a terminal is closed. Like
-/// any program, one that was started with SIGHUP ignored (by `nohup`) goes on without its terminal.
+/// Waits for signals that ask this process to stop: SIGTERM, SIGINT, and SIGHUP, which is sent when a terminal is
+/// closed. Like any program, one that was started with SIGHUP ignored (by `nohup`) goes on without its terminal.
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -43,8 +43,8 @@ impl StopSignals {
         }
     }
 
-    /// Waits for a signal from somebody for whom it takes too long, and gives its name. SIGHUP is none: when a terminal is closed, the
-    /// kernel and the shell each send one.
+    /// Waits for a signal from somebody for whom it takes too long, and gives its name. SIGHUP is none: when a terminal
+    /// is closed, the kernel and the shell each send one.
     pub async fn further(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

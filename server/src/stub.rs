@@ -1,9 +1,9 @@
 //! The server's stub: request frame → command → reply frame.
 //!
 //! [`Machine`] is the replicated state of a shard: the store, and the sessions that make each request take effect once
-//! however often a client repeats it (requests of the Redis front door have no session; their clients cannot repeat them). A
-//! prepare is applied here as one batch, in the same way at the primary, at a backup, and when a journal is replayed;
-//! only who listens to the answers differs.
+//! however often a client repeats it (requests of the Redis front door have no session; their clients cannot repeat
+//! them). A prepare is applied here as one batch, in the same way at the primary, at a backup, and when a journal is
+//! replayed; only who listens to the answers differs.
 
 use lockstep_proto::{
     Operation, Status,
@@ -117,8 +117,8 @@ impl Machine {
             return;
         }
         if request.is_sessionless() {
-            // It is in the log once, and whoever asked for it cannot ask again under the same name: there is nothing to look up
-            // and nothing to keep.
+            // It is in the log once, and whoever asked for it cannot ask again under the same name: there is nothing to
+            // look up and nothing to keep.
             batch.requests.push((revision, request));
             batch.indexes.push(index as u32);
             return;

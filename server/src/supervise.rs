@@ -1,8 +1,8 @@
 //! How a server comes up and goes down: ports, threads, signals.
 //!
-//! Ports are bound before any thread is started, so that one in use is one clear line and not a half-started server. From
-//! then on this thread watches: a shard that ends for any reason but a requested stop ends the process, because a server
-//! that answers for some keys and not for others is worse than one that is down and restarted.
+//! Ports are bound before any thread is started, so that one in use is one clear line and not a half-started server.
+//! From then on this thread watches: a shard that ends for any reason but a requested stop ends the process, because a
+//! server that answers for some keys and not for others is worse than one that is down and restarted.
 
 #[cfg(test)]
 #[path = "supervise_tests.rs"]
@@ -84,8 +84,8 @@ impl Listeners {
 
 /// How long a port may stay in use after the process that had it was killed.
 ///
-/// The kernel takes a dead process's ring apart in the background, and until then its accept holds the listening socket. A
-/// server that is restarted at once must not fail over that.
+/// The kernel takes a dead process's ring apart in the background, and until then its accept holds the listening
+/// socket. A server that is restarted at once must not fail over that.
 const PORT_RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -146,8 +146,8 @@ pub fn stop_with_parent() -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// The failure of the first shard that fails, or that a shard did not stop in time. Threads may still be running then: the
-/// process has to end.
+/// The failure of the first shard that fails, or that a shard did not stop in time. Threads may still be running then:
+/// the process has to end.
 pub fn serve(
     options: Arc<StartOptions>,
     identity: Identity,

@@ -22,8 +22,9 @@ pub fn init(format: LogFormat) -> anyhow::Result<()> {
         Err(_) => EnvFilter::new("info"),
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // What cannot be written, because a disk is full, a terminal was closed or the reader of a pipe has ended, is lost. It must not
-    // be complained about to standard error, for that cannot be written either, and such a complaint is a panic.
+    // What cannot be written, because a disk is full, a terminal was closed or the reader of a pipe has ended, is lost.
+    // It must not be complained about to standard error, for that cannot be written either, and such a complaint is a
+    // panic.
     let lines = lines.log_internal_errors(false);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),

@@ -63,8 +63,8 @@ fn explain(error: &io::Error, disabled: Option<&str>) -> String {
     format!("io_uring cannot be used: {cause} ({error})")
 }
 
-/// Runs `future` on a ring of the calling thread's own, until it is done. The thread waits as [`park`] says, and before it
-/// waits it looks for completions for `busy_poll`.
+/// Runs `future` on a ring of the calling thread's own, until it is done. The thread waits as [`park`] says, and before
+/// it waits it looks for completions for `busy_poll`.
 ///
 /// # Errors
 ///
@@ -75,9 +75,9 @@ fn explain(error: &io::Error, disabled: Option<&str>) -> String {
 /// If `future` panics.
 pub fn start<F: Future + 'static>(busy_poll: Duration, future: F) -> io::Result<F::Output> {
     let (runtime, ring) = make_ring()?;
-    // Dropping tokio-uring's driver frees the memory of operations in flight before it cancels them, and the kernel goes on
-    // writing there: seen as a crash when a client connected while a server was ending. A ring is made once per thread
-    // and lasts as long as the process does, so it is left alone.
+    // Dropping tokio-uring's driver frees the memory of operations in flight before it cancels them, and the kernel
+    // goes on writing there: seen as a crash when a client connected while a server was ending. A ring is made once per
+    // thread and lasts as long as the process does, so it is left alone.
     let runtime = ManuallyDrop::new(runtime);
     let Some(ring) = ring else {
         return Ok(runtime.block_on(future));
@@ -90,8 +90,8 @@ pub fn start<F: Future + 'static>(busy_poll: Duration, future: F) -> io::Result<
 /// Held while a ring is made, so that a new one can be told from the others.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A runtime, and its ring if that can be told from all others and looked into; if not, the thread has to wait as tokio-uring
-/// does.
+/// A runtime, and its ring if that can be told from all others and looked into; if not, the thread has to wait as
+/// tokio-uring does.
 fn make_ring() -> io::Result<(tokio_uring::Runtime, Option<RingHandle>)> {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // tokio-uring does not give out the descriptor of its ring: it is the one ring that was not there before.

@@ -4,8 +4,8 @@ mod harness;
 
 use harness::{Cluster, Spec, workload::Workload};
 
-/// After a change to durability `memory`, the others' log began above the checkpoint in force, and a backup between the two waited
-/// for the next checkpoint, which a cluster without load never makes.
+/// After a change to durability `memory`, the others' log began above the checkpoint in force, and a backup between the
+/// two waited for the next checkpoint, which a cluster without load never makes.
 #[test]
 fn a_backup_below_a_log_in_memory_is_sent_a_checkpoint_at_once() {
     let mut cluster = Cluster::start(Spec::of(3));

@@ -22,12 +22,12 @@ const MIB: f64 = (1 << 20) as f64;
 /// How many ask for too much.
 const GREEDY: usize = 60;
 
-/// Reads of a value of one MiB that each of them asks for: fewer than a client alone is answered, and more than the kernel's buffers
-/// take.
+/// Reads of a value of one MiB that each of them asks for: fewer than a client alone is answered, and more than the
+/// kernel's buffers take.
 const READS: u64 = 15;
 
-/// Each of them stays within its own bound; together they would take most of a GiB. Those that hold most are closed, and the
-/// others do not feel it.
+/// Each of them stays within its own bound; together they would take most of a GiB. Those that hold most are closed,
+/// and the others do not feel it.
 #[test]
 fn clients_that_never_read_are_closed_when_all_together_hold_too_much() {
     let mut cluster = Cluster::start(Spec::of(1).with(&["--clients-memory=64MiB"]));

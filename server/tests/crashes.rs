@@ -1,5 +1,5 @@
-//! Servers are killed under load, again and again: nothing acknowledged is lost, nothing is carried out twice, and in the
-//! end all servers hold the same.
+//! Servers are killed under load, again and again: nothing acknowledged is lost, nothing is carried out twice, and in
+//! the end all servers hold the same.
 
 mod harness;
 
@@ -73,7 +73,8 @@ fn a_server_that_is_alone_keeps_what_it_acknowledged() {
 
 #[test]
 fn checkpoints_and_restarts_do_not_disturb_each_other() {
-    // So small a distance between checkpoints that several are begun and completed, and servers die in the middle of some.
+    // So small a distance between checkpoints that several are begun and completed, and servers die in the middle of
+    // some.
     let mut cluster = Cluster::start(Spec::of(2).with(&["--checkpoint-every", "1MiB"]));
     let workload = Workload::start(&cluster.addresses(), 16);
     for round in 0..kills() {

@@ -29,8 +29,8 @@ fn temporary_folder() -> tempfile::TempDir {
 impl Dev {
     /// Starts `dev`. Its temporary folders are made in one of the test's own.
     ///
-    /// It looks for free ports below those that the system gives to outgoing connections, since one of another test could
-    /// take a port in the moment before a server does; and every time in another place, for the same reason.
+    /// It looks for free ports below those that the system gives to outgoing connections, since one of another test
+    /// could take a port in the moment before a server does; and every time in another place, for the same reason.
     fn start(options: &[&str]) -> Dev {
         let folder = temporary_folder();
         let stderr = File::create(folder.path().join("stderr")).unwrap();
@@ -180,7 +180,8 @@ fn a_given_folder_is_kept_and_used_again() {
     assert!(other.read("stderr").contains("servers"), "{}", other.read("stderr"));
 }
 
-/// The kernel sends the signal to what runs in the foreground, and the shell to all its jobs: twice is not twice as urgent.
+/// The kernel sends the signal to what runs in the foreground, and the shell to all its jobs: twice is not twice as
+/// urgent.
 #[test]
 fn a_closed_terminal_left_servers_and_a_folder_behind() {
     let mut dev = Dev::start(&["--servers=2"]);

@@ -1,5 +1,5 @@
-//! The primary dies, hands over or stops, and the cluster goes on by itself; a server that has lost something gets it back from
-//! the others. Few and short: the long random tests are elsewhere.
+//! The primary dies, hands over or stops, and the cluster goes on by itself; a server that has lost something gets it
+//! back from the others. Few and short: the long random tests are elsewhere.
 
 mod harness;
 

@@ -1,5 +1,5 @@
-//! Real servers suffer what machines and networks do to them, while clients share keys through it all. In each story the
-//! checker of the simulator judges what the clients saw, and in the end all servers hold the same.
+//! Real servers suffer what machines and networks do to them, while clients share keys through it all. In each story
+//! the checker of the simulator judges what the clients saw, and in the end all servers hold the same.
 
 mod harness;
 

@@ -23,12 +23,13 @@ fn a_checkpoint_makes_room_while_writes_wait_for_it() {
     writers.finish().check(&cluster);
 }
 
-/// A primary whose journal is full may have applied what waits for room there, because the backups have committed it; so its
-/// next checkpoint is ahead of its journal. Waiting until the journal has caught up would be waiting for the room that this very
-/// checkpoint makes.
+/// A primary whose journal is full may have applied what waits for room there, because the backups have committed it;
+/// so its next checkpoint is ahead of its journal. Waiting until the journal has caught up would be waiting for the
+/// room that this very checkpoint makes.
 #[test]
 fn a_full_journal_begins_anew_behind_a_checkpoint_that_is_ahead_of_it() {
-    // The journals of the backups have room when that of the primary has none, and it does not give way because of that.
+    // The journals of the backups have room when that of the primary has none, and it does not give way because of
+    // that.
     let tuning =
         ["--batch-max-ops=1", "--pipeline=64", "--checkpoint-every=1", "--stall-timeout=5m", "--view-timeout=5s"];
     let mut cluster = Cluster::format(Spec { journal_size: "128MiB".to_string(), ..Spec::of(3).with(&tuning) });
@@ -46,8 +47,9 @@ fn a_full_journal_begins_anew_behind_a_checkpoint_that_is_ahead_of_it() {
     writers.finish().check(&cluster);
     let is_ahead = || checkpoint_lines(&cluster, 0, "begins anew behind a checkpoint that is ahead of it") > 0;
     let written = loop {
-        // The second of these finds hardly anything in the journal, which is full before all of the state is written. So it makes
-        // room for little of what waits, and when the next one is cut what goes on waiting has been applied.
+        // The second of these finds hardly anything in the journal, which is full before all of the state is written.
+        // So it makes room for little of what waits, and when the next one is cut what goes on waiting has been
+        // applied.
         begin_checkpoint(&cluster);
         begin_checkpoint(&cluster);
         let complete = checkpoint_lines(&cluster, 0, "checkpoint complete");

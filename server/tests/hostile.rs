@@ -1,5 +1,5 @@
-//! Bytes that no client and no server would send, on the port that both use: a precise refusal or a closed connection, and
-//! a server that goes on as if nothing had happened.
+//! Bytes that no client and no server would send, on the port that both use: a precise refusal or a closed connection,
+//! and a server that goes on as if nothing had happened.
 
 mod harness;
 
@@ -231,7 +231,8 @@ fn a_client_that_never_reads_its_answers_does_not_hurt_others() {
     assert!(resident < 512e6, "the server holds {resident} bytes");
 }
 
-/// Fourteen kilobytes of requests, all in one piece, asked for four hundred megabytes of answers, and got them in memory.
+/// Fourteen kilobytes of requests, all in one piece, asked for four hundred megabytes of answers, and got them in
+/// memory.
 #[test]
 fn stale_reads_of_a_large_value_do_not_fill_the_memory() {
     const READS: u64 = 400;

@@ -28,8 +28,8 @@ const VALUE_SIZE: usize = 288 << 10;
 /// Three times as long as a client waits for a word from its server.
 const FULL_TIME: Duration = Duration::from_secs(6);
 
-/// A server with a full journal reads no ping. Its clients took it for dead after two seconds, connected again, and sent all they had
-/// in flight once more: repetitions that filled the journal again as soon as there was room.
+/// A server with a full journal reads no ping. Its clients took it for dead after two seconds, connected again, and
+/// sent all they had in flight once more: repetitions that filled the journal again as soon as there was room.
 #[test]
 fn clients_of_a_server_with_a_full_journal_wait_and_repeat_nothing() {
     // Nothing is committed without the last server, so nothing is applied, and no checkpoint makes room.

@@ -1,5 +1,5 @@
-//! Connections are files. Whoever opens connections without end must not take those that the server itself needs: the next checkpoint
-//! could not be written, which ends a server.
+//! Connections are files. Whoever opens connections without end must not take those that the server itself needs: the
+//! next checkpoint could not be written, which ends a server.
 
 mod harness;
 #[path = "redis/talk.rs"]

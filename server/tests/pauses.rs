@@ -1,4 +1,5 @@
-//! A backup that is stopped for a while, under each ack policy, as the metrics show it; and servers that are asked to stop.
+//! A backup that is stopped for a while, under each ack policy, as the metrics show it; and servers that are asked to
+//! stop.
 
 mod harness;
 

@@ -17,8 +17,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Has every later `io_uring_setup` of this process, and of what it becomes, fail with `errno`, as a container's seccomp
-/// profile does.
+/// Has every later `io_uring_setup` of this process, and of what it becomes, fail with `errno`, as a container's
+/// seccomp profile does.
 fn forbid_io_uring(errno: u32) -> std::io::Result<()> {
     let instruction =
         |code: u32, jump_if_not: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: jump_if_not, k };

@@ -1,5 +1,5 @@
-//! The Redis front door over real sockets: order, transactions, other shards, backups, a dying primary. Clients
-//! that ask for too much are in `resp_bounds`. What each command answers is compared with Redis itself in `tests/redis`.
+//! The Redis front door over real sockets: order, transactions, other shards, backups, a dying primary. Clients that
+//! ask for too much are in `resp_bounds`. What each command answers is compared with Redis itself in `tests/redis`.
 
 mod harness;
 #[path = "redis/talk.rs"]
@@ -21,8 +21,8 @@ use harness::{Spec, wait_for};
 use talk::{ask, client, open, pipeline, primary, sharded, shown, start, words};
 use wire::{Broken, Connection, encode};
 
-/// Reads and writes of one connection, sent without waiting, see each other in the order in which they were sent, whichever shard
-/// they are for.
+/// Reads and writes of one connection, sent without waiting, see each other in the order in which they were sent,
+/// whichever shard they are for.
 #[test]
 fn pipelined_commands_take_effect_and_are_answered_in_order() {
     let (cluster, id) = start(sharded(3));
@@ -188,8 +188,8 @@ fn a_server_that_knows_of_no_primary_does_not_name_itself() {
     assert_eq!(pipeline(&mut connection, &["dbsize", "get a"]), ["-CLUSTERDOWN The cluster is down"; 2]);
 }
 
-/// Everything that was answered before, during and after the primaries' deaths is there afterwards, and no INCR counted twice that
-/// was answered once.
+/// Everything that was answered before, during and after the primaries' deaths is there afterwards, and no INCR counted
+/// twice that was answered once.
 #[test]
 fn no_answered_write_is_lost_when_primaries_are_killed() {
     let (mut cluster, _) = start(Spec::of(3));
@@ -271,8 +271,8 @@ fn handing_over_closes_the_clients_connections() {
     assert_eq!(ask(&mut client(&cluster, next), "get key"), "$\"value\"");
 }
 
-/// Commands that were carried out were not answered, because the connection was closed while their answers were on their way from
-/// another shard or to the client.
+/// Commands that were carried out were not answered, because the connection was closed while their answers were on
+/// their way from another shard or to the client.
 #[test]
 fn handing_over_answers_everything_that_it_carries_out() {
     let (cluster, id) = start(sharded(3).with(&["--view-timeout=2s", "--stall-timeout=10s"]));

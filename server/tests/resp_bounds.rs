@@ -1,5 +1,5 @@
-//! The Redis front door and clients that ask for too much, take too little, or stop halfway: they do not hurt the others, and what is
-//! within the bounds is answered.
+//! The Redis front door and clients that ask for too much, take too little, or stop halfway: they do not hurt the
+//! others, and what is within the bounds is answered.
 
 mod harness;
 #[path = "redis/talk.rs"]
@@ -19,8 +19,8 @@ use harness::{Cluster, Spec, wait_for};
 use talk::{ask, client, open, pipeline, sharded, shown, start, words};
 use wire::{Broken, Connection, encode};
 
-/// More than may come in, one that sends half a command, and one that asks for far more than it takes: the others do not feel it,
-/// and the server's memory stays within bounds.
+/// More than may come in, one that sends half a command, and one that asks for far more than it takes: the others do
+/// not feel it, and the server's memory stays within bounds.
 #[test]
 fn clients_that_mean_no_good_do_not_hurt_the_others() {
     let (cluster, id) = start(Spec::of(1).with(&["--resp-clients-max", "20"]));
@@ -74,8 +74,8 @@ fn a_read_is_answered_however_much_waits_behind_it() {
     }
 }
 
-/// Each of them stays within its own bound; together they would take more than the server has. Those that hold most are closed, and
-/// the others do not feel it.
+/// Each of them stays within its own bound; together they would take more than the server has. Those that hold most are
+/// closed, and the others do not feel it.
 #[test]
 fn slow_readers_are_closed_when_all_together_hold_too_much() {
     let (cluster, id) = start(Spec::of(1).with(&["--resp-clients-memory", "32MiB"]));
@@ -220,7 +220,8 @@ fn a_subscriber_that_waits_is_closed_when_too_much_is_published() {
     assert_eq!(shown(&listener.receive()), "Closed");
 }
 
-/// An EXEC that had to wait was built again, and its messages published again; refused, it left its commands to the next one.
+/// An EXEC that had to wait was built again, and its messages published again; refused, it left its commands to the
+/// next one.
 #[test]
 fn an_exec_that_waits_is_carried_out_once() {
     let (cluster, id) = start(Spec::of(1));
@@ -240,7 +241,8 @@ fn an_exec_that_waits_is_carried_out_once() {
     assert_eq!(ask(&mut listener, "ping"), "*[$\"pong\", $\"\"]", "and no message more");
 }
 
-/// What looks at many keys would hold every replica up: patterns have a bound, and the shard is looked through outside the log.
+/// What looks at many keys would hold every replica up: patterns have a bound, and the shard is looked through outside
+/// the log.
 #[test]
 fn patterns_have_a_bound_and_scans_of_several_shards_are_no_part_of_a_transaction() {
     let (cluster, id) = start(sharded(1));

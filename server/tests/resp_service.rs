@@ -19,7 +19,8 @@ fn client(cluster: &Cluster, id: u8) -> Connection {
     Connection::open(address).expect("the server listens")
 }
 
-/// Three servers of two shards, and the primary of both. They are patient: on a busy machine a primary that is not killed stays.
+/// Three servers of two shards, and the primary of both. They are patient: on a busy machine a primary that is not
+/// killed stays.
 fn start() -> (Cluster, u8) {
     let spec = Spec { shards: 2, ..Spec::of(3) };
     let cluster = Cluster::start(spec.with(&["--view-timeout=2s", "--stall-timeout=10s"]).with_resp());
@@ -59,7 +60,8 @@ fn info_counts_what_clients_have_done_until_it_is_reset() {
     assert!(connection.ask(&["get", "nothing"]).is_ok());
     assert!(connection.ask(&["incr", "one"]).expect("an answer").is_error());
     assert!(connection.ask(&["get"]).expect("an answer").is_error());
-    // Five keys in two shards, four of which expire: each shard's count is that of its last turn, before it has answered.
+    // Five keys in two shards, four of which expire: each shard's count is that of its last turn, before it has
+    // answered.
     assert_eq!(field(&mut connection, "keyspace", "db0"), "keys=5,expires=4,avg_ttl=0");
     assert!(field(&mut connection, "commandstats", "cmdstat_set").starts_with("calls=5,"));
     let get = field(&mut connection, "commandstats", "cmdstat_get");

@@ -1,5 +1,5 @@
-//! WATCH over real sockets: what makes a transaction fail, for how long a server notes what happens to watched keys, and what
-//! becomes of a key that was watched on a backup.
+//! WATCH over real sockets: what makes a transaction fail, for how long a server notes what happens to watched keys,
+//! and what becomes of a key that was watched on a backup.
 
 mod harness;
 #[path = "redis/talk.rs"]
@@ -25,7 +25,8 @@ fn primary_of_both(cluster: &Cluster) -> u8 {
     wait_for("one primary for both shards", || Some(primary(cluster, 0)).filter(|&id| primary(cluster, 1) == id))
 }
 
-/// Version and expiry of such a key do not show that something happened to it; Redis lets the transaction fail all the same.
+/// Version and expiry of such a key do not show that something happened to it; Redis lets the transaction fail all the
+/// same.
 #[test]
 fn a_watched_key_that_is_again_as_it_was_fails_the_transaction() {
     let (cluster, id) = start(sharded(3));
@@ -156,7 +157,8 @@ fn an_exec_that_is_refused_forgets_a_watch_that_is_under_way() {
     }
 }
 
-/// Transactions of one client for each thing that can happen to the key that it watches. Whether it fails is told with it.
+/// Transactions of one client for each thing that can happen to the key that it watches. Whether it fails is told with
+/// it.
 const FATES: [(&str, bool); 5] = [
     ("left alone", false),
     ("cycled", true),

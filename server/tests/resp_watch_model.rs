@@ -1,5 +1,6 @@
-//! WATCH against a model: random clients of both shards, pipelined or not, that watch, write, give up, and go; and clients at the same
-//! time. No change of a watched key is missed, none is imagined, and in the end nobody is counted as watching any more.
+//! WATCH against a model: random clients of both shards, pipelined or not, that watch, write, give up, and go; and
+//! clients at the same time. No change of a watched key is missed, none is imagined, and in the end nobody is counted
+//! as watching any more.
 
 mod harness;
 #[path = "redis/talk.rs"]

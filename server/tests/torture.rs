@@ -1,5 +1,5 @@
-//! Random faults until time is up: `make torture MINUTES=30`. Each story is a cluster of its own and a few faults that follow
-//! from a seed; the seed decides who is hit and what clients ask, but not how processes and network interleave.
+//! Random faults until time is up: `make torture MINUTES=30`. Each story is a cluster of its own and a few faults that
+//! follow from a seed; the seed decides who is hit and what clients ask, but not how processes and network interleave.
 
 mod harness;
 

@@ -9,8 +9,8 @@ use tokio_uring::{OneshotOutputTransform, Runtime, UnsubmittedOneshot};
 /// Submissions that fit the ring before it has to be handed to the kernel within a turn.
 const ENTRIES: u32 = 1024;
 
-/// A ring for the calling thread: with the flags that make completions cheap, or without them where the kernel is too old
-/// for them (before 6.0).
+/// A ring for the calling thread: with the flags that make completions cheap, or without them where the kernel is too
+/// old for them (before 6.0).
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! The admin port: metrics, health and status over HTTP.
 //!
-//! It runs on the main thread, reads what the shards count and publish, and never makes a shard wait: only `/state-hash`
-//! asks a shard to do something.
+//! It runs on the main thread, reads what the shards count and publish, and never makes a shard wait: only
+//! `/state-hash` asks a shard to do something.
 
 mod health;
 mod routes;

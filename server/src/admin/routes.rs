@@ -105,7 +105,8 @@ struct Moved {
 }
 
 async fn move_primary(State(shards): Shards, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
-    // A browser names where a page comes from that has it post something, and any page that its user opens can have it do that.
+    // A browser names where a page comes from that has it post something, and any page that its user opens can have it
+    // do that.
     if headers.contains_key(ORIGIN) {
         return (StatusCode::FORBIDDEN, "web pages cannot move the primary\n").into_response();
     }

@@ -71,8 +71,8 @@ pub fn create_temporary(shard_dir: &Path, op: u64) -> io::Result<DirectFile> {
     DirectFiles.create(&path)
 }
 
-/// Takes the name of the complete checkpoint at `op` away, which another one has replaced: its file has that of one that was
-/// never completed, and is to be written over. Returns false if it has been removed by somebody else.
+/// Takes the name of the complete checkpoint at `op` away, which another one has replaced: its file has that of one
+/// that was never completed, and is to be written over. Returns false if it has been removed by somebody else.
 ///
 /// # Errors
 ///
@@ -84,8 +84,8 @@ pub fn retire(shard_dir: &Path, op: u64) -> io::Result<bool> {
     }
 }
 
-/// Gives the file of the retired or never completed checkpoint at `spare_op` to the one at `op` that is about to be written.
-/// Returns false if it has been removed by somebody else.
+/// Gives the file of the retired or never completed checkpoint at `spare_op` to the one at `op` that is about to be
+/// written. Returns false if it has been removed by somebody else.
 ///
 /// # Errors
 ///
@@ -127,7 +127,8 @@ pub fn remove_leftovers(shard_dir: &Path, keep_op: u64) -> io::Result<usize> {
     remove_where(shard_dir, |path, _| path != keep)
 }
 
-/// Removes every complete checkpoint below the one at `keep_op`. What is being written or received stays. Returns how many.
+/// Removes every complete checkpoint below the one at `keep_op`. What is being written or received stays. Returns how
+/// many.
 ///
 /// # Errors
 ///

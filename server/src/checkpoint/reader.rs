@@ -60,8 +60,8 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Whether the file is not what was once written, so that no build of this program could load it: the disk has lost it.
-    /// False for a file that is whole and cannot be used for another reason, which somebody has to look into.
+    /// Whether the file is not what was once written, so that no build of this program could load it: the disk has lost
+    /// it. False for a file that is whole and cannot be used for another reason, which somebody has to look into.
     pub fn is_damage(&self) -> bool {
         match self {
             CheckpointError::Io { reason, .. } => {
@@ -98,8 +98,8 @@ pub fn expected_by(superblock: &Superblock) -> Option<FinishedCheckpoint> {
     })
 }
 
-/// Reads a checkpoint from front to back and gives the stream of each section to `sink`, in pieces, each verified before it
-/// is given. Only after the return is the whole known to be complete. Memory in use is one chunk.
+/// Reads a checkpoint from front to back and gives the stream of each section to `sink`, in pieces, each verified
+/// before it is given. Only after the return is the whole known to be complete. Memory in use is one chunk.
 ///
 /// # Errors
 ///
@@ -122,8 +122,8 @@ pub fn read_checkpoint(
     Ok(())
 }
 
-/// Reads a checkpoint that another server has sent: of this cluster and shard, at `op`, and nothing more is known of it. As
-/// [`read_checkpoint`] else. Returns what the superblock needs to know of it.
+/// Reads a checkpoint that another server has sent: of this cluster and shard, at `op`, and nothing more is known of
+/// it. As [`read_checkpoint`] else. Returns what the superblock needs to know of it.
 ///
 /// # Errors
 ///

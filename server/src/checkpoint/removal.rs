@@ -1,8 +1,8 @@
 //! The space of a checkpoint that is no longer needed is given back little by little.
 //!
-//! To free hundreds of megabytes at once keeps the file system, and with it every write to the journal, waiting for tens of
-//! milliseconds. So the file loses its name while it is open, which is quick, and is then shortened step by step. After a
-//! crash the file system frees the rest by itself.
+//! To free hundreds of megabytes at once keeps the file system, and with it every write to the journal, waiting for
+//! tens of milliseconds. So the file loses its name while it is open, which is quick, and is then shortened step by
+//! step. After a crash the file system frees the rest by itself.
 
 use std::{cell::Cell, io, thread, time::Duration};
 

@@ -79,8 +79,8 @@ impl FinishedCheckpoint {
 
 /// The making of a checkpoint file, front to back, without I/O.
 ///
-/// Push the stream in pieces of any size, and after each push take the writes that have become ready. Memory in use is one
-/// chunk plus what has been pushed but not taken.
+/// Push the stream in pieces of any size, and after each push take the writes that have become ready. Memory in use is
+/// one chunk plus what has been pushed but not taken.
 #[derive(Debug)]
 pub struct CheckpointWriter {
     meta: CheckpointMeta,

@@ -256,7 +256,8 @@ impl Screen {
     }
 }
 
-/// A line for standard error. A terminal that has been closed, or a full disk, is no reason to end without having cleaned up.
+/// A line for standard error. A terminal that has been closed, or a full disk, is no reason to end without having
+/// cleaned up.
 fn write_line(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }

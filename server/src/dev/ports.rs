@@ -19,7 +19,8 @@ pub struct ServerPorts {
 /// Attempts to be lucky with ports that the system chooses and that have to follow each other.
 const ATTEMPTS_MAX: usize = 200;
 
-/// Finds ports on 127.0.0.1 that are free now, for each of `servers` with `shards`, and for Redis clients if `with_resp`.
+/// Finds ports on 127.0.0.1 that are free now, for each of `servers` with `shards`, and for Redis clients if
+/// `with_resp`.
 ///
 /// They are looked for from `first` upwards, or wherever the system likes if that is 0. They are free again when this
 /// returns: whoever is fast could take one before the server does, which then says so and ends.

@@ -57,8 +57,8 @@ impl FaultyFile {
         state.durable[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
     }
 
-    /// The power goes: of the writes in flight, those atoms survive for which `survives(write, atom)` says so; where the
-    /// others were to go, the disk holds what it held before.
+    /// The power goes: of the writes in flight, those atoms survive for which `survives(write, atom)` says so; where
+    /// the others were to go, the disk holds what it held before.
     pub(crate) fn crash(&self, survives: impl FnMut(u64, usize) -> bool) {
         self.crash_with(survives, |_| {});
     }

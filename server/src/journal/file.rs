@@ -1,8 +1,9 @@
 //! The thin layer between the journal and the disk.
 //!
-//! Everything in [`crate::journal`] and [`crate::checkpoint`] that touches a disk synchronously (format, recovery, repair,
-//! inspection) goes through [`BlockFile`] and [`FileLayer`], so that tests can put a disk underneath that fills up, tears
-//! writes and loses them. The running server writes through its ring instead, to the descriptor of a [`DirectFile`].
+//! Everything in [`crate::journal`] and [`crate::checkpoint`] that touches a disk synchronously (format, recovery,
+//! repair, inspection) goes through [`BlockFile`] and [`FileLayer`], so that tests can put a disk underneath that fills
+//! up, tears writes and loses them. The running server writes through its ring instead, to the descriptor of a
+//! [`DirectFile`].
 
 use std::{
     fs::File,
@@ -40,8 +41,8 @@ pub trait BlockFile {
     /// What the disk says. It must not be retried: the kernel may have dropped what it could not write.
     fn sync(&self) -> io::Result<()>;
 
-    /// Reserves `size` bytes of disk from the start of the file on, so that a disk that is too full says so at once. Only a
-    /// first step: space is not known to be there before it has been written to.
+    /// Reserves `size` bytes of disk from the start of the file on, so that a disk that is too full says so at once.
+    /// Only a first step: space is not known to be there before it has been written to.
     ///
     /// # Errors
     ///

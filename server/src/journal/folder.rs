@@ -102,7 +102,8 @@ pub enum FolderError {
         what: &'static str,
         /// With what.
         path: PathBuf,
-        /// What the system said. It is in the message, and therefore no `source`, which would be shown behind it once more.
+        /// What the system said. It is in the message, and therefore no `source`, which would be shown behind it once
+        /// more.
         reason: io::Error,
     },
     /// There is none.
@@ -198,7 +199,8 @@ impl FolderError {
         matches!(self, FolderError::Io { reason, .. } if reason.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    /// The same, where a folder of another cluster is named by the number that its superblock has, with the name that was asked for.
+    /// The same, where a folder of another cluster is named by the number that its superblock has, with the name that
+    /// was asked for.
     #[must_use]
     pub fn with_cluster_name(mut self, name: &str) -> FolderError {
         if let FolderError::Foreign { field: CLUSTER_FIELD, expected, .. } = &mut self {

@@ -4,8 +4,8 @@
 //! turns each first write into a change of metadata, and a synced write would wait for that too; after this, a
 //! journal write touches nothing but its own sectors.
 //!
-//! The superblock of shard 0 is written last of all, and everything before it is durable by then. So a folder is formatted
-//! if and only if that superblock is there.
+//! The superblock of shard 0 is written last of all, and everything before it is durable by then. So a folder is
+//! formatted if and only if that superblock is there.
 
 use std::{
     fs,
@@ -50,8 +50,8 @@ pub struct FormatProgress {
 ///
 /// # Errors
 ///
-/// If a setting is out of range, the folder has anything in it, or the disk refuses. What was created by then is removed
-/// again, so that the next attempt finds the place as this one did.
+/// If a setting is out of range, the folder has anything in it, or the disk refuses. What was created by then is
+/// removed again, so that the next attempt finds the place as this one did.
 pub fn format_folder(
     dir: &Path,
     identity: &Identity,

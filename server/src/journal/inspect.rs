@@ -1,7 +1,7 @@
 //! A look into a data folder: superblock, journal entries, checkpoint. Changes nothing and takes no lock.
 //!
-//! The server may be running. What is shown may then be a moment old, and the end of the journal may look torn because a write
-//! is under way; the output says that the folder is in use.
+//! The server may be running. What is shown may then be a moment old, and the end of the journal may look torn because
+//! a write is under way; the output says that the folder is in use.
 
 use std::{
     collections::VecDeque,

@@ -1,9 +1,11 @@
 //! A new folder for a server that takes part in its cluster already and has lost the old one.
 //!
-//! Formatting it would be wrong: the other servers would take it for one that has never acknowledged anything, and could forget with
-//! it what it had. A folder made here says that it has lost what it knew, and gets everything from the others.
+//! Formatting it would be wrong: the other servers would take it for one that has never acknowledged anything, and
+//! could forget with it what it had. A folder made here says that it has lost what it knew, and gets everything from
+//! the others.
 //!
-//! What is there is never destroyed. A folder that is whole is refused; one that is damaged beyond use is moved aside first.
+//! What is there is never destroyed. A folder that is whole is refused; one that is damaged beyond use is moved aside
+//! first.
 
 use std::{
     fs,

@@ -10,30 +10,30 @@
 //! # Torn is not rotten
 //!
 //! Where the next prepare, op n, is not found whole, either it was being written when the server stopped (*torn*), or
-//! the disk has damaged what it held (*rotten*). A torn prepare was never acknowledged and the log ends before it. So it
-//! does with a rotten one, but that may have been acknowledged, and so may everything behind it: the server has to remember
-//! durably, before anything is erased, how far its word went (`vouch_op` of the superblock), and fetches what it lost from
-//! the others. A server that is alone has nobody to fetch it from and is not started.
+//! the disk has damaged what it held (*rotten*). A torn prepare was never acknowledged and the log ends before it. So
+//! it does with a rotten one, but that may have been acknowledged, and so may everything behind it: the server has to
+//! remember durably, before anything is erased, how far its word went (`vouch_op` of the superblock), and fetches what
+//! it lost from the others. A server that is alone has nobody to fetch it from and is not started.
 //!
-//! The rest of the ring is searched for whole prepares with a higher op, and n was durable, so it is rotten, in these two
-//! cases:
+//! The rest of the ring is searched for whole prepares with a higher op, and n was durable, so it is rotten, in these
+//! two cases:
 //!
 //! - There is a prepare n + [`IN_FLIGHT_MAX`] or higher. [`JournalRing`] places it only when n is durable.
 //! - The cluster has one server, which acknowledges nothing before it is on its own disk, and a later prepare
 //!   says that n was committed. (In a larger cluster that proves nothing: the other servers may have committed n while
 //!   it was still on its way to this disk. Durability `memory` proves nothing either.)
 //!
-//! What is left is damage to one of the last [`IN_FLIGHT_MAX`] prepares of a server that also crashed just then: it cannot be
-//! told from a torn write by anything on this disk, and counts as torn.
+//! What is left is damage to one of the last [`IN_FLIGHT_MAX`] prepares of a server that also crashed just then: it
+//! cannot be told from a torn write by anything on this disk, and counts as torn.
 //!
 //! # Ghosts
 //!
 //! Several writes are in flight at once, so op n + 1 may have survived where n is torn. Such a *ghost* must never come
 //! back: the log may get another n, or the same n followed by another n + 1 after a change of view, and a later restart
 //! would then take the ghost for part of it. So before the log is used, the first sector of every ghost is overwritten
-//! with zeroes, durably. So is every header without its body, of a ghost that is torn itself: a client's request may come again at
-//! the same op in a later view, and a write of it that is torn in its turn, with its body on disk and its header not, would
-//! make the old one whole.
+//! with zeroes, durably. So is every header without its body, of a ghost that is torn itself: a client's request may
+//! come again at the same op in a later view, and a write of it that is torn in its turn, with its body on disk and its
+//! header not, would make the old one whole.
 
 use std::io;
 
@@ -158,8 +158,8 @@ pub struct RecoveredJournal {
 
 /// A scan of the journal, from the checkpoint to the end of the log.
 ///
-/// Take out all prepares with [`Recovery::next_prepare`], then call [`Recovery::finish`]. Memory in use is one window of 8 MiB and the
-/// prepare handed out.
+/// Take out all prepares with [`Recovery::next_prepare`], then call [`Recovery::finish`]. Memory in use is one window
+/// of 8 MiB and the prepare handed out.
 #[derive(Debug)]
 pub struct Recovery<'a, F> {
     window: Window<'a, F>,
@@ -304,7 +304,8 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
             while offset < piece.end {
                 let prepare = self.window.whole_prepare(offset, &self.origin)?;
                 let Some(header) = prepare.filter(|header| offset + padded_size(header) as u64 <= piece.end) else {
-                    // If it is not one but stands in what a client has sent, nothing is lost: the log does not use this part.
+                    // If it is not one but stands in what a client has sent, nothing is lost: the log does not use this
+                    // part.
                     if self.window.header(offset, &self.origin)?.is_some_and(|header| header.op.get() >= op) {
                         self.torn_headers.push(offset);
                     }
@@ -332,8 +333,8 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
 
     /// Takes the scan to its end if it is not there yet, and makes the dropped tail unrecognisable for the next one.
     ///
-    /// After [`Tail::Rotten`], the superblock must say durably how far this server may have acknowledged the log, *before*
-    /// this is called: it destroys the proof.
+    /// After [`Tail::Rotten`], the superblock must say durably how far this server may have acknowledged the log,
+    /// *before* this is called: it destroys the proof.
     ///
     /// # Errors
     ///

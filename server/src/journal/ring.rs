@@ -3,14 +3,14 @@
 //! # The layout
 //!
 //! Prepares lie end to end, in op order, each at a multiple of the sector size and padded to one. A prepare is never
-//! split: when it does not fit between the end of the one before and the end of the ring, the rest of the ring stays as it
-//! is and the prepare goes to offset 0. So op n+1 is found right behind op n, or at 0 if its size says that it
-//! would not have fitted.
+//! split: when it does not fit between the end of the one before and the end of the ring, the rest of the ring stays as
+//! it is and the prepare goes to offset 0. So op n+1 is found right behind op n, or at 0 if its size says that it would
+//! not have fitted.
 //!
 //! # What may be overwritten
 //!
-//! Only prepares below a durable checkpoint ([`JournalRing::release_below`]). They are overwritten as late as possible, so
-//! that a backup that lags behind can be fed from them for as long as they last.
+//! Only prepares below a durable checkpoint ([`JournalRing::release_below`]). They are overwritten as late as possible,
+//! so that a backup that lags behind can be fed from them for as long as they last.
 //!
 //! # How many writes are in flight
 //!
@@ -284,8 +284,8 @@ impl JournalRing {
 
     /// Where the scan for `op` must begin after a restart: what goes into the superblock for the op after a checkpoint.
     ///
-    /// It is where the prepare before `op` ends, which stays right if `op` is dropped and replaced by a prepare of another
-    /// size, as long as the one before it stays. `op` itself is there, or at 0 if it did not fit there.
+    /// It is where the prepare before `op` ends, which stays right if `op` is dropped and replaced by a prepare of
+    /// another size, as long as the one before it stays. `op` itself is there, or at 0 if it did not fit there.
     ///
     /// # Panics
     ///
@@ -302,9 +302,10 @@ impl JournalRing {
 
     /// Drops every prepare above `op`. Returns the offset of the first sector of each, the last one first.
     ///
-    /// The caller must overwrite each of these sectors with zeroes, durably, *before* it acts on the truncation (persists a
-    /// view, acknowledges or places another prepare). Otherwise a restart could take up the dropped prepares again, as
-    /// part of a log that was declared to be without them. One after the other in this order, or all at once.
+    /// The caller must overwrite each of these sectors with zeroes, durably, *before* it acts on the truncation
+    /// (persists a view, acknowledges or places another prepare). Otherwise a restart could take up the dropped
+    /// prepares again, as part of a log that was declared to be without them. One after the other in this order, or all
+    /// at once.
     ///
     /// # Panics
     ///

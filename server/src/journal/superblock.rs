@@ -2,21 +2,21 @@
 //!
 //! # How a write goes
 //!
-//! The new superblock has the sequence of the old one plus one. It is written to copies 0 and 1, and when that is durable
-//! to copies 2 and 3. Nothing acts on it before both steps are durable. A crash can therefore damage at most the two
-//! copies of one step, and the two others are then whole: both old (first step) or both new (second step).
+//! The new superblock has the sequence of the old one plus one. It is written to copies 0 and 1, and when that is
+//! durable to copies 2 and 3. Nothing acts on it before both steps are durable. A crash can therefore damage at most
+//! the two copies of one step, and the two others are then whole: both old (first step) or both new (second step).
 //!
 //! # How it is read
 //!
 //! The whole copy with the highest sequence counts. It is never older than what was acted on: all four copies had
-//! reached that sequence before anything acted on it, and since then have only been overwritten with higher ones. It may
-//! be newer: a write that was cut off. Acting on that is as good as if the crash had come a moment later, provided
+//! reached that sequence before anything acted on it, and since then have only been overwritten with higher ones. It
+//! may be newer: a write that was cut off. Acting on that is as good as if the crash had come a moment later, provided
 //! that it cannot be lost again; so whoever opens the superblock to go on with it first brings all copies up to the
 //! chosen one ([`repair`]), again in an order in which the only holders of a sequence are never overwritten.
 //!
-//! Fewer than two whole copies are refused. A crash alone leaves at least two, so the disk has done something else, and a
-//! single survivor could be a copy that the disk dropped a write to, long out of date. Two different whole copies with the same
-//! sequence are refused too: no order of writes leads there.
+//! Fewer than two whole copies are refused. A crash alone leaves at least two, so the disk has done something else, and
+//! a single survivor could be a copy that the disk dropped a write to, long out of date. Two different whole copies
+//! with the same sequence are refused too: no order of writes leads there.
 
 use std::io;
 

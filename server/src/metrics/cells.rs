@@ -53,7 +53,8 @@ impl Gauge {
 /// Upper bounds of a histogram's buckets, and how its numbers are shown.
 #[derive(Debug)]
 pub struct Scale {
-    /// Upper bounds, inclusive, ascending, in the unit in which values are recorded. A last bucket without a bound follows.
+    /// Upper bounds, inclusive, ascending, in the unit in which values are recorded. A last bucket without a bound
+    /// follows.
     pub bounds: &'static [u64],
     /// How many recorded units make one shown unit: 1e9 when nanoseconds are recorded and seconds are shown.
     pub divisor: f64,

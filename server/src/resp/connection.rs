@@ -35,12 +35,14 @@ use crate::{
 /// What is said to a client that is one too many.
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 
-/// How long a paused connection waits before it looks again whether it may go on: the longer, the more there may be that do.
+/// How long a paused connection waits before it looks again whether it may go on: the longer, the more there may be
+/// that do.
 fn pause_step(clients: usize) -> Duration {
     Duration::from_millis(5).max(Duration::from_micros(20 * clients as u64))
 }
 
-/// How long a silent connection is left alone before the kernel asks whether the other side is still there, as Redis's `tcp-keepalive`.
+/// How long a silent connection is left alone before the kernel asks whether the other side is still there, as Redis's
+/// `tcp-keepalive`.
 pub const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// Accepts connections until the shard stops.
@@ -117,8 +119,8 @@ fn local_address(stream: &TcpStream) -> Option<SocketAddr> {
     with_socket(stream, |socket| socket.local_addr()).ok()?.as_socket()
 }
 
-/// Whether the other side has reset the connection, or both sides have closed it: nobody is there any more. One that only says that
-/// it will send nothing more may still wait for answers.
+/// Whether the other side has reset the connection, or both sides have closed it: nobody is there any more. One that
+/// only says that it will send nothing more may still wait for answers.
 pub fn is_reset(stream: &TcpStream) -> bool {
     with_socket(stream, |socket| {
         // Errors and the end of both directions are told whether they are asked for or not.

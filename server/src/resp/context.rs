@@ -7,8 +7,8 @@ use super::{arguments::Arguments, client::Client, pubsub::Subscriber, server::Se
 
 /// Carries a command out, or says what has to be done for it. The number of arguments has been checked.
 ///
-/// May be called again with the same arguments when what it asked for had no room: it changes nothing of the client unless
-/// it answers by itself ([`Action::Done`], [`Action::Close`]).
+/// May be called again with the same arguments when what it asked for had no room: it changes nothing of the client
+/// unless it answers by itself ([`Action::Done`], [`Action::Close`]).
 pub type Run = for<'a> fn(&mut Context<'_>, &Arguments<'a>) -> Action<'a>;
 
 /// What a command is given.
@@ -20,8 +20,9 @@ pub struct Context<'c> {
     pub server: &'c Server,
     /// Where an answer given at once goes.
     pub out: Writer<'c>,
-    /// Where the program for the store goes; empty at first (in a transaction: what the commands before it have put there). A
-    /// handler that answers [`Action::Run`], [`Action::Everywhere`] or [`Action::Scan`] has appended one command.
+    /// Where the program for the store goes; empty at first (in a transaction: what the commands before it have put
+    /// there). A handler that answers [`Action::Run`], [`Action::Everywhere`] or [`Action::Scan`] has appended one
+    /// command.
     pub program: &'c mut Builder,
     /// The shard that serves this connection.
     pub shard: u16,
@@ -45,8 +46,8 @@ pub enum Action<'a> {
         /// The key.
         key: &'a [u8],
     },
-    /// Write a key without a time-to-live. The answer is `+OK`. The fast path: key and value are within their bounds and the key is not
-    /// empty.
+    /// Write a key without a time-to-live. The answer is `+OK`. The fast path: key and value are within their bounds
+    /// and the key is not empty.
     Put {
         /// The key.
         key: &'a [u8],
@@ -82,7 +83,8 @@ pub enum Action<'a> {
     Scan {
         /// The slot to go on from.
         slot: u16,
-        /// The cursor to answer instead of 0, when that shard is done: the beginning of the next shard, if there is one.
+        /// The cursor to answer instead of 0, when that shard is done: the beginning of the next shard, if there is
+        /// one.
         next: Option<u64>,
     },
     /// Begin a transaction, end it, watch keys: see [`super::transaction`].
@@ -133,8 +135,9 @@ pub enum AdminRequest {
     },
     /// Stop this server, as SIGTERM does. Not answered: the connection is closed.
     Shutdown,
-    /// Answer the number of other servers that hold this connection's last write durably, once it is at least `copies`, or after
-    /// `timeout_ms` (0: never). With `local`, the answer is that of WAITAOF: an array of 1 (this server's own disk) and that.
+    /// Answer the number of other servers that hold this connection's last write durably, once it is at least `copies`,
+    /// or after `timeout_ms` (0: never). With `local`, the answer is that of WAITAOF: an array of 1 (this server's own
+    /// disk) and that.
     Wait {
         /// Number of other servers to wait for.
         copies: u8,

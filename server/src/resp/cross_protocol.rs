@@ -1,8 +1,9 @@
 //! Browsers that are made to talk to the front door.
 //!
-//! A web page can have the browser of whoever opens it send HTTP requests to ports of that host. Lines of their heads are unknown
-//! commands here and would be answered with errors, and lines of their bodies would be carried out. No HTTP request with a body
-//! comes without `POST` or `Host:`, and no Redis client says either, so that a connection that does is closed, as by Redis.
+//! A web page can have the browser of whoever opens it send HTTP requests to ports of that host. Lines of their heads
+//! are unknown commands here and would be answered with errors, and lines of their bodies would be carried out. No HTTP
+//! request with a body comes without `POST` or `Host:`, and no Redis client says either, so that a connection that does
+//! is closed, as by Redis.
 
 use std::{
     net::SocketAddr,

@@ -45,7 +45,8 @@ pub struct Door {
     pub writes: usize,
     /// WATCHes that are not answered.
     pub watching: usize,
-    /// EXEC's program, while there is no room for it: built once, because commands that do not concern the store were carried out then.
+    /// EXEC's program, while there is no room for it: built once, because commands that do not concern the store were
+    /// carried out then.
     pub built: Option<Box<Built>>,
     /// Writes in other shards: the shard, and an op of its log that is not before the last of them.
     pub elsewhere: Vec<(u16, u64)>,
@@ -115,9 +116,11 @@ impl Door {
         }
     }
 
-    /// Whether the read with this number is not to be answered before some answers are sent, of which `replies` bytes wait.
+    /// Whether the read with this number is not to be answered before some answers are sent, of which `replies` bytes
+    /// wait.
     ///
-    /// The one that all others wait for is put off only behind bytes that are about to be sent: nothing else would bring it back.
+    /// The one that all others wait for is put off only behind bytes that are about to be sent: nothing else would
+    /// bring it back.
     #[inline]
     pub fn is_deferring(&self, sequence: u64, replies: usize) -> bool {
         let is_behind = sequence != self.pending.first();
@@ -142,7 +145,8 @@ impl Door {
         matches!(self.client.reply, ReplyMode::Off | ReplyMode::Skip)
     }
 
-    /// Takes an answer of `shard` in, with the number of its durable copies and its revision; what can be sent now goes into `replies`.
+    /// Takes an answer of `shard` in, with the number of its durable copies and its revision; what can be sent now goes
+    /// into `replies`.
     #[inline]
     pub fn answer(
         &mut self,

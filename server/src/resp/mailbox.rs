@@ -1,7 +1,7 @@
 //! What the shards of a server send each other: commands for keys that another shard owns, and their answers.
 //!
-//! What a turn has for another shard is one parcel, handed over under one lock and with at most one wake-up. The receiving
-//! shard waits for it with a read on its ring.
+//! What a turn has for another shard is one parcel, handed over under one lock and with at most one wake-up. The
+//! receiving shard waits for it with a read on its ring.
 
 use std::{
     io,

@@ -1,8 +1,9 @@
 //! What clients hold of the server's memory, all together: the bound, and who goes when it is passed.
 //!
-//! Every client has bounds of its own, but a thousand clients within theirs can hold more than there is. So what each holds
-//! (answers it has not taken, commands that are not complete, a transaction's queue, names it watches or listens to) is added up
-//! over all shards, and beyond `maxmemory-clients` the clients that hold most are closed, as Redis does it.
+//! Every client has bounds of its own, but a thousand clients within theirs can hold more than there is. So what each
+//! holds (answers it has not taken, commands that are not complete, a transaction's queue, names it watches or listens
+//! to) is added up over all shards, and beyond `maxmemory-clients` the clients that hold most are closed, as Redis does
+//! it.
 
 use std::{
     cell::RefCell,
@@ -65,8 +66,9 @@ impl Server {
         bytes_max > 0 && self.client_bytes() > bytes_max
     }
 
-    /// Closes the clients that hold most, until all together hold clearly less than they may: an eighth less, so that this does not
-    /// have to be done for each answer. `own` are those of the calling shard, whose memory is free at once.
+    /// Closes the clients that hold most, until all together hold clearly less than they may: an eighth less, so that
+    /// this does not have to be done for each answer. `own` are those of the calling shard, whose memory is free at
+    /// once.
     pub fn evict_clients(&self, own: &Holders) {
         let _guard = lock(&self.evicting);
         if !self.clients_hold_too_much() {

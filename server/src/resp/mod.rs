@@ -12,8 +12,8 @@
 //! - `stats`: what is counted. `slow_log`: what took long. `topology`: servers and shards as clients are told of them.
 //! - `client` and `server`: what a command may know.
 //!
-//! What becomes of an action, the way into the log, the read queue or another shard, is in `shard::front` and what stands
-//! beside it.
+//! What becomes of an action, the way into the log, the read queue or another shard, is in `shard::front` and what
+//! stands beside it.
 
 pub mod arguments;
 pub mod client;

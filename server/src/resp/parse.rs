@@ -1,20 +1,22 @@
 //! Commands out of the bytes of a connection, in place.
 //!
-//! Two forms: an array of bulk strings, as every client library sends it, and a line of words, as a person types it. The
-//! texts of the errors are those of Redis; clients show them to people.
+//! Two forms: an array of bulk strings, as every client library sends it, and a line of words, as a person types it.
+//! The texts of the errors are those of Redis; clients show them to people.
 
 use super::{
     arguments::{Arguments, Span},
     numbers::integer,
 };
 
-/// Largest bulk string, in bytes. Keys and values have smaller bounds of their own, with errors that do not cost the connection.
+/// Largest bulk string, in bytes. Keys and values have smaller bounds of their own, with errors that do not cost the
+/// connection.
 pub const BULK_SIZE_MAX: usize = 4 << 20;
 
 /// Largest command, in bytes.
 pub const COMMAND_SIZE_MAX: usize = 16 << 20;
 
-/// Largest number of arguments of a command, as in Redis. [`COMMAND_SIZE_MAX`] is reached long before, and bounds the memory.
+/// Largest number of arguments of a command, as in Redis. [`COMMAND_SIZE_MAX`] is reached long before, and bounds the
+/// memory.
 const ARGUMENTS_MAX: i64 = i32::MAX as i64;
 
 /// Places for arguments that are kept from one command to the next.
@@ -183,7 +185,8 @@ fn unexpected(byte: u8) -> ProtocolError {
     ProtocolError([b"Protocol error: expected '$', got '", &[byte][..], b"'"].concat())
 }
 
-/// The number after the mark at `begin`, and where its line ends: `None` while it is not complete, a number of `None` if it is none.
+/// The number after the mark at `begin`, and where its line ends: `None` while it is not complete, a number of `None`
+/// if it is none.
 #[inline]
 fn head(bytes: &[u8], begin: usize) -> Result<Option<(Option<i64>, usize)>, TooLong> {
     // What nearly every head is: a mark, one to five digits, an end of line.
@@ -376,7 +379,8 @@ mod tests {
         bytes
     }
 
-    /// Something that may stand in what a client sends: commands and pieces of them, heads at their bounds, lines, quotes.
+    /// Something that may stand in what a client sends: commands and pieces of them, heads at their bounds, lines,
+    /// quotes.
     fn piece() -> impl Strategy<Value = Vec<u8>> {
         let command = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..12);
         let sizes = prop_oneof![

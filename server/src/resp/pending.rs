@@ -1,8 +1,8 @@
 //! Answers in the order of the requests, whatever order they are known in.
 //!
-//! Every request that is not answered at once has a place in its connection's queue, under a number that counts up and that
-//! the request carries through the log, the read queue or another shard. An answer that is first in the queue goes straight
-//! into the bytes to be sent; one that is not waits, formatted, in its place.
+//! Every request that is not answered at once has a place in its connection's queue, under a number that counts up and
+//! that the request carries through the log, the read queue or another shard. An answer that is first in the queue goes
+//! straight into the bytes to be sent; one that is not waits, formatted, in its place.
 
 use std::collections::VecDeque;
 
@@ -34,7 +34,8 @@ pub enum Form {
     Value,
     /// What EXEC answers.
     Execute(Box<Execution>),
-    /// The keys of a WATCH: their stamps are remembered, the answer is `+OK`. No more than that if they are to be forgotten already.
+    /// The keys of a WATCH: their stamps are remembered, the answer is `+OK`. No more than that if they are to be
+    /// forgotten already.
     Watch(Option<(Vec<Vec<u8>>, Watching)>),
     /// The results of several shards.
     Join(Box<Joining>),

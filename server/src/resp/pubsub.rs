@@ -1,7 +1,7 @@
 //! Who listens to what, over all shards of the server.
 //!
-//! One table for the server, behind a lock that is held for one look-up or change: publishing is seldom compared with reads
-//! and writes. A message is handed to each shard once, with those of its clients that it is for.
+//! One table for the server, behind a lock that is held for one look-up or change: publishing is seldom compared with
+//! reads and writes. A message is handed to each shard once, with those of its clients that it is for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -88,7 +88,8 @@ impl Server {
         self.resp().map_or(0, |resp| resp.listen.port().saturating_add(shard))
     }
 
-    /// The shards that a client of `shard` takes for the whole: its own in cluster mode, where it is a node, and else all.
+    /// The shards that a client of `shard` takes for the whole: its own in cluster mode, where it is a node, and else
+    /// all.
     pub fn visible_shards(&self, shard: u16) -> Range<u16> {
         if self.is_cluster() { shard..shard + 1 } else { 0..self.identity.shards }
     }
@@ -102,8 +103,8 @@ impl Server {
         self.stats.command(self.visible_stats(shard), number)
     }
 
-    /// Looks after what nobody asks for: remembers how far the numbers have come, and tells subscribers of a new primary. To be
-    /// called about every 100 ms.
+    /// Looks after what nobody asks for: remembers how far the numbers have come, and tells subscribers of a new
+    /// primary. To be called about every 100 ms.
     pub fn look_around(&self, now_ns: u64) {
         let shards = || (0..).zip(self.shards.iter().map(|shard| &shard.stats));
         let commands = (0..registry::count() as u16).map(|number| self.stats.command(shards(), number).calls).sum();
@@ -128,8 +129,8 @@ impl Server {
         self.shards.iter().map(|shard| Some(shard.reported().status?.store_bytes)).sum()
     }
 
-    /// How many times as much memory the process takes as its stores and what it took beside them at the start: what grows
-    /// are buffers and holes. (Redis's ratio is to all that was allocated, which nobody counts here.)
+    /// How many times as much memory the process takes as its stores and what it took beside them at the start: what
+    /// grows are buffers and holes. (Redis's ratio is to all that was allocated, which nobody counts here.)
     pub fn fragmentation_ratio(&self, resident_bytes: u64) -> f64 {
         let expected = self.overhead_bytes.get().copied().unwrap_or(resident_bytes) + self.stored_bytes().unwrap_or(0);
         resident_bytes as f64 / expected.max(1) as f64
@@ -156,7 +157,8 @@ impl Server {
         self.stats.totals(self.visible_stats(shard))
     }
 
-    /// When the oldest of the last checkpoints there was finished, in s since 1970; the server's start before the first.
+    /// When the oldest of the last checkpoints there was finished, in s since 1970; the server's start before the
+    /// first.
     pub fn last_checkpoint_seconds(&self, shard: u16) -> u64 {
         let started_s = self.started_ns / 1_000_000_000;
         let shards = self.visible_shards(shard).map(|shard| &self.shards[shard as usize]);
@@ -168,7 +170,8 @@ impl Server {
         self.settings.needs_password.load(Relaxed)
     }
 
-    /// The shard that a client of `shard` takes for the whole: its own in cluster mode, where it is a node, and else the first.
+    /// The shard that a client of `shard` takes for the whole: its own in cluster mode, where it is a node, and else
+    /// the first.
     pub fn node_shard(&self, shard: u16) -> u16 {
         if self.is_cluster() { shard } else { 0 }
     }

@@ -76,7 +76,8 @@ impl Server {
         self.pubsub.forget((shard, client.shared.id), &mut client.subscriptions);
     }
 
-    /// Where clients of the front door find a shard of a server: host and port. `None` if the port would be beyond all ports.
+    /// Where clients of the front door find a shard of a server: host and port. `None` if the port would be beyond all
+    /// ports.
     pub fn address(&self, server: u8, shard: u16) -> Option<(String, u16)> {
         let resp = self.options.resp.as_ref()?;
         let address = resp.peers.get(server as usize)?;
@@ -130,8 +131,8 @@ impl Client {
         self.shared.watches.store(self.transaction.watches.len() as u32, Relaxed);
     }
 
-    /// Whether it listens to nothing but what this server itself tells, as Sentinel clients do: such a connection is worth
-    /// keeping when this server loses the primary's role.
+    /// Whether it listens to nothing but what this server itself tells, as Sentinel clients do: such a connection is
+    /// worth keeping when this server loses the primary's role.
     pub fn is_listening_for_events(&self) -> bool {
         let is_event = |topic| self.subscriptions.names(topic).iter().all(|name| name.starts_with(b"+"));
         !self.subscriptions.is_empty() && is_event(Topic::Channel) && is_event(Topic::Pattern)

@@ -14,8 +14,8 @@ use super::{arguments::Arguments, stats::lock};
 /// Bytes of a command that are kept until it is answered.
 pub(super) const GLIMPSE_SIZE: usize = 32;
 
-/// What is kept of a command until it is answered, for the case that it takes long: no more than fits in place, because it is
-/// kept of every command.
+/// What is kept of a command until it is answered, for the case that it takes long: no more than fits in place, because
+/// it is kept of every command.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Glimpse {
     /// Arguments, the name included.

@@ -1,7 +1,7 @@
 //! What `INFO` and `LATENCY` tell of the commands that were given.
 //!
-//! A shard counts in cells of its own, which only its thread writes. Time is measured from a command's arrival to its answer,
-//! with everything that it waited for: that is what its client has waited.
+//! A shard counts in cells of its own, which only its thread writes. Time is measured from a command's arrival to its
+//! answer, with everything that it waited for: that is what its client has waited.
 
 use std::{
     cell::Cell,
@@ -379,7 +379,8 @@ impl Meter {
         &self.server.shards[self.shard as usize].stats
     }
 
-    /// Notes how many bytes a client holds. Whether that makes it too much for all together: then some are to be evicted.
+    /// Notes how many bytes a client holds. Whether that makes it too much for all together: then some are to be
+    /// evicted.
     #[inline]
     pub fn hold(&self, client: &ClientShared, bytes: usize) -> bool {
         self.server.hold(client, bytes)

@@ -36,8 +36,8 @@ pub fn way(writes: usize, reads: usize, is_write: bool, is_walk: impl FnOnce() -
     }
 }
 
-/// Whether a request is answered from what this server has, however old: only where the client takes that (it has said READONLY), and
-/// not where the newest is to be had.
+/// Whether a request is answered from what this server has, however old: only where the client takes that (it has said
+/// READONLY), and not where the newest is to be had.
 #[inline]
 pub fn is_stale(is_logged: bool, takes_old: bool, is_primary: bool) -> bool {
     let is_wrong = is_primary && mutant::is(Mutant::QueryWithoutRound);

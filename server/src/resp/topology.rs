@@ -31,7 +31,8 @@ impl Node {
     }
 }
 
-/// Forty hexadecimal digits that name a shard on every server alike: where Redis names a shard or a replication history.
+/// Forty hexadecimal digits that name a shard on every server alike: where Redis names a shard or a replication
+/// history.
 pub fn shard_id(cluster: u128, shard: u16) -> String {
     format!("{cluster:032x}ffff{shard:04x}")
 }
@@ -71,7 +72,8 @@ pub fn nodes_of(server: &Server, shard: u16) -> Vec<Node> {
     nodes
 }
 
-/// The primary as a server that is not primary itself tells of it: none, rather than this server, while there is no other.
+/// The primary as a server that is not primary itself tells of it: none, rather than this server, while there is no
+/// other.
 pub fn known_primary(nodes: &[Node]) -> Option<&Node> {
     nodes.iter().find(|node| node.is_primary && !node.is_self)
 }

@@ -1,11 +1,12 @@
 //! Transactions: MULTI, EXEC, DISCARD, WATCH, UNWATCH.
 //!
-//! Commands between MULTI and EXEC are kept as they arrived. EXEC turns them into one program, which is one entry of the log:
-//! it happens as a whole or not at all, also across a failover. Commands that do not concern the store are carried out when EXEC
-//! builds the program, and their answers stand in their places.
+//! Commands between MULTI and EXEC are kept as they arrived. EXEC turns them into one program, which is one entry of
+//! the log: it happens as a whole or not at all, also across a failover. Commands that do not concern the store are
+//! carried out when EXEC builds the program, and their answers stand in their places.
 //!
-//! WATCH remembers the version and the expiry of keys; in front of EXEC's program stand checks that they are still the same.
-//! That a key was touched and is again as it was is noted by its shard for as long as somebody watches (see `shard::watches`).
+//! WATCH remembers the version and the expiry of keys; in front of EXEC's program stand checks that they are still the
+//! same. That a key was touched and is again as it was is noted by its shard for as long as somebody watches (see
+//! `shard::watches`).
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},

@@ -1,8 +1,9 @@
-//! Who watches keys of a shard: counted over all shards, so that the shard can stop noting what is touched when nobody does.
+//! Who watches keys of a shard: counted over all shards, so that the shard can stop noting what is touched when nobody
+//! does.
 //!
-//! A client may be served by another thread than the shard whose keys it watches, so it holds a share in that shard's count from the
-//! moment when its WATCH is on its way until what it watches is forgotten or its EXEC is answered. However that ends, with the
-//! transaction, the connection or a refusal, the share is given back when it is dropped.
+//! A client may be served by another thread than the shard whose keys it watches, so it holds a share in that shard's
+//! count from the moment when its WATCH is on its way until what it watches is forgotten or its EXEC is answered.
+//! However that ends, with the transaction, the connection or a refusal, the share is given back when it is dropped.
 
 use std::sync::{
     Arc,

@@ -46,7 +46,8 @@ impl<'a> Writer<'a> {
         self.line(b'+', text.as_bytes());
     }
 
-    /// An error. `text` begins with its code (`ERR ...`) and without the minus; line breaks at its end are dropped and others become spaces, as in Redis.
+    /// An error. `text` begins with its code (`ERR ...`) and without the minus; line breaks at its end are dropped and
+    /// others become spaces, as in Redis.
     pub fn error(&mut self, text: &str) {
         self.error_bytes(text.as_bytes());
     }

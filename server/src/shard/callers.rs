@@ -1,5 +1,5 @@
-//! The servers that are connected to this one, and by which of their processes: two processes under one id must not both take
-//! part, since what one of them has promised the other does not know.
+//! The servers that are connected to this one, and by which of their processes: two processes under one id must not
+//! both take part, since what one of them has promised the other does not know.
 
 use std::{
     cell::RefCell,
@@ -13,7 +13,8 @@ use tokio_uring::net::TcpStream;
 
 use crate::socket::with_socket;
 
-/// How long a connection may be idle before the kernel asks whether the other side is still there, and between questions.
+/// How long a connection may be idle before the kernel asks whether the other side is still there, and between
+/// questions.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// By server id: the process that has called last, and its connection for as long as that is open.
@@ -21,7 +22,8 @@ const KEEPALIVE: Duration = Duration::from_secs(1);
 pub struct Callers(RefCell<[(u64, Weak<TcpStream>); SERVERS_MAX as usize]>);
 
 impl Callers {
-    /// Whether another process is connected as this server. A process that does not say its number is not told from others.
+    /// Whether another process is connected as this server. A process that does not say its number is not told from
+    /// others.
     pub fn is_taken(&self, server: u8, instance: u64) -> bool {
         let callers = self.0.borrow();
         callers.get(server as usize).is_some_and(|(present, stream)| {
@@ -38,8 +40,9 @@ impl Callers {
     }
 }
 
-/// Lets the kernel find out that the other side is gone: a host that has lost its power does not close its connections, and
-/// its server could not come back before they are closed. Nothing is said of a failure: the connection then closes later.
+/// Lets the kernel find out that the other side is gone: a host that has lost its power does not close its connections,
+/// and its server could not come back before they are closed. Nothing is said of a failure: the connection then closes
+/// later.
 fn keep_alive(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3);
     let _ = with_socket(stream, |socket| socket.set_tcp_keepalive(&keepalive));

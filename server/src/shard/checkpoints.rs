@@ -1,12 +1,12 @@
 //! Checkpoints: the state at one op, written to a file while the shard goes on working.
 //!
-//! The primary says at which op, by a flag in the prepare, so that all replicas have checkpoints of the same states and can
-//! compare them. A server whose journal fills up before that makes one alone.
+//! The primary says at which op, by a flag in the prepare, so that all replicas have checkpoints of the same states and
+//! can compare them. A server whose journal fills up before that makes one alone.
 //!
-//! The sessions and the store give their state at the cut in small pieces, between turns; what is about to change meanwhile
-//! they keep until it is written. The pieces come no faster than journal and requests can bear: see `Pace`. The steps and
-//! their order, each durable before the next: the file; its name; the superblock that points to it. Then the journal below it
-//! may be used again, and the checkpoint before it goes.
+//! The sessions and the store give their state at the cut in small pieces, between turns; what is about to change
+//! meanwhile they keep until it is written. The pieces come no faster than journal and requests can bear: see `Pace`.
+//! The steps and their order, each durable before the next: the file; its name; the superblock that points to it. Then
+//! the journal below it may be used again, and the checkpoint before it goes.
 
 use std::{
     path::PathBuf,
@@ -66,8 +66,8 @@ pub struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// One for a journal of `journal_bytes` that starts a checkpoint whenever `every_bytes` of it are not covered by the one
-    /// before. `current` is the one in force.
+    /// One for a journal of `journal_bytes` that starts a checkpoint whenever `every_bytes` of it are not covered by
+    /// the one before. `current` is the one in force.
     pub fn new(folder: PathBuf, every_bytes: u64, journal_bytes: u64, current: Option<KeptCheckpoint>) -> Checkpointer {
         Checkpointer {
             folder,
@@ -178,8 +178,8 @@ impl Core {
         }
     }
 
-    /// A backup needs ops from `op` on, which the log does not hold any more. A checkpoint is of use to it if it is at `op` or
-    /// later: if the one in force is not, the next one must not be long in coming.
+    /// A backup needs ops from `op` on, which the log does not hold any more. A checkpoint is of use to it if it is at
+    /// `op` or later: if the one in force is not, the next one must not be long in coming.
     pub(super) fn want_checkpoint_at(&mut self, op: u64) {
         self.checkpointer.wanted_op = self.checkpointer.wanted_op.max(op);
     }
@@ -232,8 +232,8 @@ async fn write_checkpoint(shard: &Rc<Shard>, writer: CheckpointWriter) -> anyhow
     Ok(Some(finished))
 }
 
-/// Writes the whole file; `None` if the checkpoint was given up. When it is done, nothing stands in the way of its coming into
-/// force.
+/// Writes the whole file; `None` if the checkpoint was given up. When it is done, nothing stands in the way of its
+/// coming into force.
 async fn write_state(
     shard: &Rc<Shard>,
     mut writer: CheckpointWriter,
@@ -257,7 +257,8 @@ async fn write_state(
     Ok(Some(finished).filter(|_| !shard.core.borrow().checkpointer.is_given_up))
 }
 
-/// The sessions' part, in pieces, and its hash. They come first, since a session that changes costs more until it is taken.
+/// The sessions' part, in pieces, and its hash. They come first, since a session that changes costs more until it is
+/// taken.
 async fn take_sessions(shard: &Rc<Shard>, pace: &mut Pace) -> Option<(Vec<Vec<u8>>, u128)> {
     let mut pieces = Vec::new();
     loop {
@@ -324,8 +325,8 @@ async fn write_piece(
     Ok(())
 }
 
-/// The primary may apply an op before its own write of it is durable. Then its checkpoint waits, unless that write waits for the
-/// very room in the journal that the checkpoint makes.
+/// The primary may apply an op before its own write of it is durable. Then its checkpoint waits, unless that write
+/// waits for the very room in the journal that the checkpoint makes.
 async fn wait_until_in_journal(shard: &Rc<Shard>, op: u64) {
     while {
         let core = shard.core.borrow();

@@ -7,9 +7,9 @@ const RESYNC_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// A monotonic clock, and a wall clock that never runs backwards.
 ///
-/// Expiry is decided by the timestamps of prepares and, for reads, by this wall clock. A key that a read saw expired must
-/// not be there again for the write that follows, so the wall clock goes on from the monotonic one and is only ever
-/// corrected forwards.
+/// Expiry is decided by the timestamps of prepares and, for reads, by this wall clock. A key that a read saw expired
+/// must not be there again for the write that follows, so the wall clock goes on from the monotonic one and is only
+/// ever corrected forwards.
 pub struct Clock {
     start: Instant,
     wall_start_ns: u64,

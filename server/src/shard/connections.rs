@@ -30,12 +30,13 @@ use crate::{
 /// Replies that wait to be sent on one connection, in bytes, beyond which nothing more is read from it.
 pub const REPLIES_PAUSE_BYTES: usize = 1 << 20;
 
-/// Replies that wait to be sent on one connection, in bytes, beyond which its reads are refused as busy: it asks for more
-/// than it takes.
+/// Replies that wait to be sent on one connection, in bytes, beyond which its reads are refused as busy: it asks for
+/// more than it takes.
 pub const REPLIES_BYTES_MAX: usize = 16 << 20;
 
-/// Least that all clients of a shard together must be allowed to leave untaken, in bytes: what one of them alone may. While so much is
-/// being sent as is answered at once, as much again may wait, and the last answer may come on top of either.
+/// Least that all clients of a shard together must be allowed to leave untaken, in bytes: what one of them alone may.
+/// While so much is being sent as is answered at once, as much again may wait, and the last answer may come on top of
+/// either.
 pub const CLIENTS_MEMORY_MIN: u64 = {
     let answered_bytes_max = REPLIES_BYTES_MAX + ReplyHeader::SIZE + REPLY_BODY_SIZE_MAX;
     (2 * answered_bytes_max as u64).next_power_of_two()
@@ -78,7 +79,8 @@ pub struct Connection {
     pub unanswered: Cell<u64>,
     /// The op that will hold this connection's latest write: its reads wait for it.
     pub last_write_op: Cell<u64>,
-    /// A request that has been read waits until there is room for it; at the front door also one that waits for answers.
+    /// A request that has been read waits until there is room for it; at the front door also one that waits for
+    /// answers.
     pub is_waiting: Cell<bool>,
     /// Native: something was sent since [`Connection::was_silent`] was asked last, ...
     pub has_sent: Cell<bool>,
@@ -143,7 +145,8 @@ impl Connection {
         }
     }
 
-    /// Takes in the answer of a shard to a request of a front door's client. `at` is the number of its durable copies, and its revision.
+    /// Takes in the answer of a shard to a request of a front door's client. `at` is the number of its durable copies,
+    /// and its revision.
     #[inline]
     pub fn door_answer(&self, sequence: u64, shard: u16, status: Status, at: (u8, u64), body: &[u8]) {
         let Kind::Door(door) = &self.kind else { return };
@@ -165,8 +168,8 @@ impl Connection {
         }
     }
 
-    /// Front door: notes what the client holds of the server's memory. If that makes it too much for all clients together, those that
-    /// hold most are closed.
+    /// Front door: notes what the client holds of the server's memory. If that makes it too much for all clients
+    /// together, those that hold most are closed.
     pub fn note_memory(&self) {
         let Kind::Door(door) = &self.kind else { return };
         let door = door.borrow();
@@ -191,8 +194,8 @@ impl Connection {
         }
     }
 
-    /// Front door: takes nothing more in, and closes the connection once everything that is owed is answered and sent. Whether that is
-    /// still to come.
+    /// Front door: takes nothing more in, and closes the connection once everything that is owed is answered and sent.
+    /// Whether that is still to come.
     pub fn leave(&self) -> bool {
         let Kind::Door(door) = &self.kind else { return false };
         let is_owing =
@@ -273,7 +276,8 @@ impl Connection {
         }
     }
 
-    /// Front door: closes the connection of a client that has gone while a command of it waits. Whether it is to be woken for that.
+    /// Front door: closes the connection of a client that has gone while a command of it waits. Whether it is to be
+    /// woken for that.
     pub fn cut_if_gone(&self) -> bool {
         if !self.is_waiting.get() {
             return false;
@@ -330,8 +334,8 @@ impl ConnectionTable {
         self.replies_held
     }
 
-    /// Notes what the replies of a native client take. If that makes it too much for all of them together, those that hold most are
-    /// closed. Returns how many.
+    /// Notes what the replies of a native client take. If that makes it too much for all of them together, those that
+    /// hold most are closed. Returns how many.
     #[inline]
     pub fn note_replies(&mut self, connection: &Connection) -> u64 {
         if connection.is_counted() { self.count_replies(connection) } else { 0 }
@@ -347,7 +351,8 @@ impl ConnectionTable {
         if counted > before && is_too_much { self.evict_most() } else { 0 }
     }
 
-    /// Closes the clients that hold most, until all together hold an eighth less than they may: not for each reply anew.
+    /// Closes the clients that hold most, until all together hold an eighth less than they may: not for each reply
+    /// anew.
     #[cold]
     fn evict_most(&mut self) -> u64 {
         let mut holders: Vec<_> = self.iter().filter(|connection| connection.counted.get() > 0).cloned().collect();
@@ -444,8 +449,8 @@ impl ConnectionTable {
         }
     }
 
-    /// Wakes the writing task of every connection that there is something to send on. Returns how many clients were closed because
-    /// they leave too much untaken.
+    /// Wakes the writing task of every connection that there is something to send on. Returns how many clients were
+    /// closed because they leave too much untaken.
     pub fn flush_dirty(&mut self) -> u64 {
         let mut evicted = 0;
         let mut dirty = std::mem::take(&mut self.dirty);

@@ -1,8 +1,9 @@
-//! The shard's journal and superblock on the ring: what is written, what is read back, and what happens when that fails.
+//! The shard's journal and superblock on the ring: what is written, what is read back, and what happens when that
+//! fails.
 //!
-//! What the replica asks for is carried out in the order in which it asks, as far as order matters: writes go to the disk
-//! side by side, a truncation waits for all of them and holds up all that comes after it. A write that fails
-//! ends the process: nothing that depends on it is acknowledged, and it is never tried again, because after a failed write
+//! What the replica asks for is carried out in the order in which it asks, as far as order matters: writes go to the
+//! disk side by side, a truncation waits for all of them and holds up all that comes after it. A write that fails ends
+//! the process: nothing that depends on it is acknowledged, and it is never tried again, because after a failed write
 //! nobody can say what is on the disk.
 
 use std::{collections::VecDeque, rc::Rc};
@@ -126,8 +127,8 @@ impl Disk {
         }
     }
 
-    /// Whether a write waits for room in the journal, or for a truncation. A change of view that waits for the superblock is
-    /// done in a moment, and is no reason to take nothing in.
+    /// Whether a write waits for room in the journal, or for a truncation. A change of view that waits for the
+    /// superblock is done in a moment, and is no reason to take nothing in.
     pub fn is_full(&self) -> bool {
         matches!(self.commands.front(), Some(DiskCommand::Write { .. } | DiskCommand::Truncate { .. }))
     }
@@ -166,7 +167,8 @@ impl Disk {
         }
     }
 
-    /// Drops what a checkpoint at `op` has made pointless of what waits. Returns op and checksum of each prepare among it.
+    /// Drops what a checkpoint at `op` has made pointless of what waits. Returns op and checksum of each prepare among
+    /// it.
     fn drop_covered(&mut self, op: u64) -> Vec<(u64, u128)> {
         let mut prepares = Vec::new();
         self.commands.retain(|command| match command {
@@ -207,8 +209,9 @@ pub fn repair(shard: &Rc<Shard>, core: &mut Core, op: u64, message: Bytes) {
     pump(shard, core);
 }
 
-/// Changes the superblock: what concerns views behind everything that was asked for before, a checkpoint in front of it. What
-/// waits may wait for the very room in the journal that the checkpoint makes; and it covers nothing that a truncation drops.
+/// Changes the superblock: what concerns views behind everything that was asked for before, a checkpoint in front of
+/// it. What waits may wait for the very room in the journal that the checkpoint makes; and it covers nothing that a
+/// truncation drops.
 pub fn persist(shard: &Rc<Shard>, core: &mut Core, change: SuperblockChange) {
     match change {
         SuperblockChange::View(_) => core.disk.commands.push_back(DiskCommand::Persist(change)),
@@ -360,8 +363,8 @@ fn start_persist(shard: &Rc<Shard>, core: &mut Core, change: SuperblockChange) -
     None
 }
 
-/// Brings a checkpoint into force whose last prepares are not in the log: they wait for room, and the others had them committed.
-/// The log begins anew behind the checkpoint, which holds what they did, durably.
+/// Brings a checkpoint into force whose last prepares are not in the log: they wait for room, and the others had them
+/// committed. The log begins anew behind the checkpoint, which holds what they did, durably.
 fn start_restart(shard: &Rc<Shard>, core: &mut Core, finished: FinishedCheckpoint) -> Option<DiskCommand> {
     if core.disk.has_writes_in_flight() {
         return Some(DiskCommand::Persist(SuperblockChange::Checkpoint(finished)));
@@ -464,8 +467,8 @@ fn finish(shard: &Rc<Shard>, result: anyhow::Result<()>, completed: impl FnOnce(
     shard.turn.notify();
 }
 
-/// Reads a prepare back for another server. The replica gets `None` if it is not there any more, and is told if it is there
-/// and damaged.
+/// Reads a prepare back for another server. The replica gets `None` if it is not there any more, and is told if it is
+/// there and damaged.
 pub fn read_prepare(shard: &Rc<Shard>, core: &mut Core, now: Now, peer: u8, op: u64) {
     let answer = move |message, rotten| Input::JournalRead { peer, op, message, rotten };
     let found = match &core.disk.log {

@@ -1,10 +1,10 @@
 //! Expired keys that nobody comes across: the primary sees to it that they do not stay.
 //!
-//! A batch that enters the log takes some expired keys with it, and a write takes the one that it comes across. Without writes
-//! there are no batches, and expired keys would keep their memory. So the primary puts a program into the log that comes across
-//! them. It must not delete them: a key that is expired now may have been written again by what stands before the program in
-//! the log. It asks for an expiry that is later than the present one and not later than 1970, which changes no key that
-//! exists.
+//! A batch that enters the log takes some expired keys with it, and a write takes the one that it comes across. Without
+//! writes there are no batches, and expired keys would keep their memory. So the primary puts a program into the log
+//! that comes across them. It must not delete them: a key that is expired now may have been written again by what
+//! stands before the program in the log. It asks for an expiry that is later than the present one and not later than
+//! 1970, which changes no key that exists.
 
 use std::{rc::Rc, time::Duration};
 
@@ -44,8 +44,8 @@ pub(super) async fn expire_loop(shard: Rc<Shard>) {
 }
 
 impl Core {
-    /// Puts a program into the log that comes across the keys that expired first, unless an earlier one is on its way. Whether
-    /// there were any.
+    /// Puts a program into the log that comes across the keys that expired first, unless an earlier one is on its way.
+    /// Whether there were any.
     fn come_across_expired(&mut self) -> bool {
         let now = self.clock.now();
         // An earlier one that was on its way when this server ceased to be primary may not be in the log any more.

@@ -1,4 +1,5 @@
-//! Commands of the Redis front door: from received bytes to the log, the read queue, another shard, or an answer at once.
+//! Commands of the Redis front door: from received bytes to the log, the read queue, another shard, or an answer at
+//! once.
 
 use std::{
     rc::Rc,
@@ -166,7 +167,8 @@ impl Asker<'_> {
 }
 
 impl Shard {
-    /// Takes the whole commands at the start of `bytes` in, and sees to it that a turn follows. Says how many bytes that took.
+    /// Takes the whole commands at the start of `bytes` in, and sees to it that a turn follows. Says how many bytes
+    /// that took.
     ///
     /// # Panics
     ///

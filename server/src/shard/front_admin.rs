@@ -109,7 +109,8 @@ impl Core {
         others.map(|peer| (peer.server, peer.durable)).chain([(own, status.durable)]).collect()
     }
 
-    /// Answers the WAITs that have what they wait for, or have waited long enough. When the next of them is to be looked at.
+    /// Answers the WAITs that have what they wait for, or have waited long enough. When the next of them is to be
+    /// looked at.
     pub(super) fn answer_waits(&mut self, now: Now) -> Option<u64> {
         let server = self.desk.as_ref()?.server.clone();
         let waits = std::mem::take(&mut self.waits);
@@ -140,8 +141,8 @@ impl Core {
         self.waits.iter().map(|waiting| waiting.deadline_ns).min().filter(|&deadline_ns| deadline_ns < u64::MAX)
     }
 
-    /// CONFIG SET timeout: closes clients that have asked for nothing for so long. As in Redis, not those that wait for an answer
-    /// or listen to channels.
+    /// CONFIG SET timeout: closes clients that have asked for nothing for so long. As in Redis, not those that wait for
+    /// an answer or listen to channels.
     pub(super) fn cut_idle_clients(&mut self) {
         let Some(desk) = &self.desk else { return };
         let timeout_s = desk.server.settings.idle_timeout_s.load(Relaxed);
@@ -167,7 +168,8 @@ impl Core {
 }
 
 impl Shard {
-    /// Lets what a connection waits for be answered as it is: nothing more will come from it, and perhaps nobody is there.
+    /// Lets what a connection waits for be answered as it is: nothing more will come from it, and perhaps nobody is
+    /// there.
     pub fn end_waits(&self, name: ConnectionRef) {
         let core = &mut *self.core.borrow_mut();
         for waiting in core.waits.iter_mut().filter(|waiting| waiting.connection == name) {

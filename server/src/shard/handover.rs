@@ -1,7 +1,7 @@
 //! Planned handover: another server becomes primary because somebody wants it, not because this one has failed.
 //!
-//! The replica does it: it stops taking requests, lets everything in flight be answered, and tells the others. Here is who asks,
-//! and how they are told how it ended: a client, the admin port, or this server when it is about to stop.
+//! The replica does it: it stops taking requests, lets everything in flight be answered, and tells the others. Here is
+//! who asks, and how they are told how it ended: a client, the admin port, or this server when it is about to stop.
 
 use std::{
     rc::Rc,
@@ -163,8 +163,8 @@ impl Core {
     }
 }
 
-/// Before a primary stops, it lets another server take over: its clients then wait for milliseconds and not for the others to
-/// miss it.
+/// Before a primary stops, it lets another server take over: its clients then wait for milliseconds and not for the
+/// others to miss it.
 pub(super) async fn hand_over_before_stop(shard: &Rc<Shard>) {
     {
         let core = &mut *shard.core.borrow_mut();

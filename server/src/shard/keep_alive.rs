@@ -1,12 +1,12 @@
 //! Clients that wait for an answer are told now and then that this server is there.
 //!
-//! While there is no room in the log, nothing is read from the connections whose requests wait for it, and so no ping is either. A
-//! client that heard nothing for seconds would take the server for dead, connect again and send everything that has no answer once
-//! more; the repetitions are harmless one by one, but they fill the very log that is full.
+//! While there is no room in the log, nothing is read from the connections whose requests wait for it, and so no ping
+//! is either. A client that heard nothing for seconds would take the server for dead, connect again and send everything
+//! that has no answer once more; the repetitions are harmless one by one, but they fill the very log that is full.
 //!
-//! It is also how a connection that its client has given up is found out: what it is sent makes the other side's kernel reset it,
-//! and its request that waits is dropped instead of being carried out for nobody. A Redis client cannot be told anything unasked, so
-//! where a command of it waits the kernel is asked whether the connection was reset.
+//! It is also how a connection that its client has given up is found out: what it is sent makes the other side's kernel
+//! reset it, and its request that waits is dropped instead of being carried out for nobody. A Redis client cannot be
+//! told anything unasked, so where a command of it waits the kernel is asked whether the connection was reset.
 
 use lockstep_proto::reply::encode_keep_alive;
 

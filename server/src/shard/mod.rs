@@ -209,7 +209,8 @@ impl Shard {
         self.turn.notify();
     }
 
-    /// Takes in a checked message of another server. A prepare is copied once, into memory that the journal can write from.
+    /// Takes in a checked message of another server. A prepare is copied once, into memory that the journal can write
+    /// from.
     pub fn take_message(&self, message: &[u8], command: Command) {
         let core = &mut *self.core.borrow_mut();
         let message = if command == Command::Prepare {
@@ -348,7 +349,8 @@ impl Shard {
 
     /// Sees to it that a turn comes when `deadline_ns` has passed.
     ///
-    /// A timer that runs is not cancelled when an earlier one is started; it then causes a turn that finds nothing to do.
+    /// A timer that runs is not cancelled when an earlier one is started; it then causes a turn that finds nothing to
+    /// do.
     pub fn arm_timer(self: &Rc<Self>, now_ns: u64, deadline_ns: u64) {
         if deadline_ns >= self.timer_deadline_ns.get() {
             return;

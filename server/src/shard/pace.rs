@@ -1,6 +1,6 @@
-//! How fast a checkpoint is written: as slowly as it can be for it to be done before the journal has used up three quarters of
-//! the room that it had at the cut. On a disk that also holds the journal, every synced write waits for whatever is written
-//! beside it, and on the shard's thread every request for whatever is taken from the state.
+//! How fast a checkpoint is written: as slowly as it can be for it to be done before the journal has used up three
+//! quarters of the room that it had at the cut. On a disk that also holds the journal, every synced write waits for
+//! whatever is written beside it, and on the shard's thread every request for whatever is taken from the state.
 
 use std::{
     rc::Rc,
@@ -10,18 +10,19 @@ use std::{
 use super::{Core, Shard};
 use crate::ring;
 
-/// How fast the state is taken and written at least, in bytes per second: so slow that neither the disk nor the event loop
-/// notices much of it. Each byte counts twice, when it is taken and when it is written.
+/// How fast the state is taken and written at least, in bytes per second: so slow that neither the disk nor the event
+/// loop notices much of it. Each byte counts twice, when it is taken and when it is written.
 const CALM_BYTES_PER_S: u64 = 32 << 20;
 
-/// How long the journal's growth is watched before much is concluded from it, unless it has grown by a sixteenth of the room.
+/// How long the journal's growth is watched before much is concluded from it, unless it has grown by a sixteenth of the
+/// room.
 const ELAPSED_MIN: Duration = Duration::from_millis(250);
 
 /// Bytes that store and sessions give out between two turns: some tens of microseconds of work.
 pub(super) const STEP_BYTES: usize = 64 << 10;
 
-/// The same for a checkpoint that is late. Under full load a turn takes a millisecond, and with small steps between them the
-/// journal filled up before the checkpoint was done, and writes waited.
+/// The same for a checkpoint that is late. Under full load a turn takes a millisecond, and with small steps between
+/// them the journal filled up before the checkpoint was done, and writes waited.
 const STEP_BYTES_MAX: usize = 512 << 10;
 
 /// The pace of one checkpoint.
@@ -53,7 +54,8 @@ impl Pace {
         2 * self.step_bytes
     }
 
-    /// Lets everything that has arrived meanwhile go first, and the disk rest, after `step_bytes` have been taken or written.
+    /// Lets everything that has arrived meanwhile go first, and the disk rest, after `step_bytes` have been taken or
+    /// written.
     ///
     /// What took longer than it should have is not made up for in a burst.
     pub(super) async fn rest(&mut self, shard: &Rc<Shard>, step_bytes: usize) {
@@ -77,8 +79,8 @@ impl Pace {
     }
 }
 
-/// The rate at which `rest_bytes` are done when the journal, which has grown by `grown` bytes in `elapsed`, has grown by
-/// `room`; `None`, as fast as it goes, if it has already.
+/// The rate at which `rest_bytes` are done when the journal, which has grown by `grown` bytes in `elapsed`, has grown
+/// by `room`; `None`, as fast as it goes, if it has already.
 fn bytes_per_s(room: u64, grown: u64, elapsed: Duration, rest_bytes: u64) -> Option<u64> {
     let left = room.checked_sub(grown).filter(|left| *left > 0)?;
     // The time that is left is `left / grown` of the time that has passed.
@@ -88,8 +90,8 @@ fn bytes_per_s(room: u64, grown: u64, elapsed: Duration, rest_bytes: u64) -> Opt
     Some(u64::try_from(rate).unwrap_or(u64::MAX).max(CALM_BYTES_PER_S))
 }
 
-/// The size of the step after one of `step_bytes` that `took` some time, of the `pause` from one to the next: twice that when
-/// it was late, half of it when there is much time.
+/// The size of the step after one of `step_bytes` that `took` some time, of the `pause` from one to the next: twice
+/// that when it was late, half of it when there is much time.
 fn next_step_bytes(step_bytes: usize, pause: Option<Duration>, took: Duration) -> usize {
     match pause {
         None => STEP_BYTES_MAX,

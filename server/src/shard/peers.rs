@@ -29,8 +29,8 @@ const RECONNECT_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// How long most of the other servers may refuse this one before it gives up: longer than a connection of an earlier process
-/// of this server can be taken for alive.
+/// How long most of the other servers may refuse this one before it gives up: longer than a connection of an earlier
+/// process of this server can be taken for alive.
 const REFUSED_MAX: Duration = Duration::from_secs(6);
 
 /// The way to one other server.

@@ -74,9 +74,9 @@ impl ReadQueue {
         }
     }
 
-    /// Hands confirmed reads whose `op_min` is applied to `answer`: connection, request, time of arrival. It says how many
-    /// bytes it has answered with; when those are `bytes_max` or more, the others keep waiting. Whether none waits for that
-    /// reason. `ahead` is shown the reads that come next, some [`READS_AHEAD`] at a time.
+    /// Hands confirmed reads whose `op_min` is applied to `answer`: connection, request, time of arrival. It says how
+    /// many bytes it has answered with; when those are `bytes_max` or more, the others keep waiting. Whether none waits
+    /// for that reason. `ahead` is shown the reads that come next, some [`READS_AHEAD`] at a time.
     pub fn answer_ready(
         &mut self,
         applied: u64,

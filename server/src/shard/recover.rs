@@ -78,8 +78,8 @@ pub fn replica_config(options: &StartOptions, identity: &Identity, shard: u16, j
     }
 }
 
-/// Loads the checkpoint and replays the journal. What the disk has lost is given up, durably; the replica gets it from the
-/// other servers.
+/// Loads the checkpoint and replays the journal. What the disk has lost is given up, durably; the replica gets it from
+/// the other servers.
 ///
 /// # Errors
 ///

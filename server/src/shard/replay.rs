@@ -105,9 +105,9 @@ pub enum Loss {
 
 /// Loads the checkpoint that the superblock points to, if any, and applies what the journal shows to be committed.
 ///
-/// What the disk has lost is given up: the log ends before it, or there is no state at all. Before anything is erased, the
-/// superblock says durably how far this server may have acknowledged what it no longer holds. A crash at any point leaves
-/// files with which this can be done again.
+/// What the disk has lost is given up: the log ends before it, or there is no state at all. Before anything is erased,
+/// the superblock says durably how far this server may have acknowledged what it no longer holds. A crash at any point
+/// leaves files with which this can be done again.
 ///
 /// # Errors
 ///
@@ -200,7 +200,8 @@ fn load_state<F: BlockFile>(
         return Ok(Err(Loss::Memory));
     }
     let Some(expected) = expected_by(superblock) else {
-        // Whether what is in the journal was still to be erased when the server stopped cannot be told, so it is erased again.
+        // Whether what is in the journal was still to be erased when the server stopped cannot be told, so it is erased
+        // again.
         let has_state = superblock.vouch_op.get() != COUNTER_MAX;
         return Ok(if has_state { Ok(empty_machine(superblock, settings)) } else { Err(Loss::Before) });
     };
@@ -253,8 +254,8 @@ fn rewrite(file: &impl BlockFile, superblock: &mut Superblock) -> anyhow::Result
     superblock::write(file, superblock).context("cannot write the superblock")
 }
 
-/// The state in a checkpoint at `op` that another server has sent, every byte of it verified, and what the superblock needs
-/// to know of it.
+/// The state in a checkpoint at `op` that another server has sent, every byte of it verified, and what the superblock
+/// needs to know of it.
 ///
 /// # Errors
 ///

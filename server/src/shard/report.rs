@@ -21,7 +21,8 @@ use crate::{
 /// How often the status is published and the gauges are set.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How many of these intervals a client waits for a word at most, once it has been owed one for an interval of this length.
+/// How many of these intervals a client waits for a word at most, once it has been owed one for an interval of this
+/// length.
 const KEEP_ALIVE_INTERVALS: u64 = 2;
 
 /// How long a shard waits before it tries again to have its primary where the first shard's is.
@@ -90,8 +91,8 @@ impl Core {
         }
     }
 
-    /// How far a server that holds the log up to `durable` is behind this one's `op`. Only a primary is told what the others
-    /// hold, so elsewhere nothing is known and nobody is said to lag.
+    /// How far a server that holds the log up to `durable` is behind this one's `op`. Only a primary is told what the
+    /// others hold, so elsewhere nothing is known and nobody is said to lag.
     fn lag_ops(&self, op: u64, durable: u64) -> u64 {
         if self.replica_role == Role::Primary { op.saturating_sub(durable) } else { 0 }
     }
@@ -154,8 +155,8 @@ impl Core {
 
     /// Lets the server that is primary of the first shard become primary of this one, too. Whether that was begun.
     ///
-    /// A plain Redis client talks to one server: where the shards have their primaries on different ones, none of them could
-    /// carry out all that it asks for. (Cluster clients go to each shard's own.)
+    /// A plain Redis client talks to one server: where the shards have their primaries on different ones, none of them
+    /// could carry out all that it asks for. (Cluster clients go to each shard's own.)
     fn follow_first_shard(&mut self) -> bool {
         let Some(desk) = self.desk.as_ref().filter(|desk| self.shard > 0 && !desk.server.is_cluster()) else {
             return false;

@@ -53,8 +53,8 @@ impl Shard {
         progress
     }
 
-    /// Refuses the request that begins `bytes` because there is no memory to take the rest of it in. What it is part of cannot be
-    /// skipped, so nothing more is read from its connection.
+    /// Refuses the request that begins `bytes` because there is no memory to take the rest of it in. What it is part of
+    /// cannot be skipped, so nothing more is read from its connection.
     pub fn refuse_frame(&self, connection: &Rc<Connection>, bytes: &[u8]) {
         let Ok((header, _)) = RequestHeader::ref_from_prefix(bytes) else { return };
         let operation = Operation::from_wire(header.operation).unwrap_or(Operation::Ping);
@@ -102,7 +102,8 @@ impl Core {
         connection.unanswered.set(connection.unanswered.get() + accepted);
         if !connection.replies.borrow().is_empty() {
             self.connections.mark_dirty(connection);
-            // Reads that may be stale are answered here, before a turn: thousands of clients could ask for megabytes in between.
+            // Reads that may be stale are answered here, before a turn: thousands of clients could ask for megabytes in
+            // between.
             self.metrics.evicted_connections.add(self.connections.note_replies(connection));
         }
         progress
@@ -223,7 +224,8 @@ impl Core {
         }
     }
 
-    /// Answers the reads that nothing keeps waiting any more, up to [`ANSWER_BYTES_MAX`] bytes. Whether that was all of them.
+    /// Answers the reads that nothing keeps waiting any more, up to [`ANSWER_BYTES_MAX`] bytes. Whether that was all of
+    /// them.
     pub(super) fn answer_reads(&mut self, now: Now) -> bool {
         let wall_ns = self.replica.read_time_ns(now.wall_ns).max(self.machine.timestamp_ns);
         let (machine, connections, metrics) = (&self.machine, &mut self.connections, &self.metrics);
@@ -287,8 +289,8 @@ impl Core {
     }
 }
 
-/// Bytes of answers to reads in one turn, beyond which the rest waits until these are on their way: the shard has other things to do,
-/// and what clients take in the meantime does not have to be kept.
+/// Bytes of answers to reads in one turn, beyond which the rest waits until these are on their way: the shard has other
+/// things to do, and what clients take in the meantime does not have to be kept.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Takes the reply to a read, which is all that is in `reply`, apart.

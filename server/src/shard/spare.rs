@@ -1,11 +1,11 @@
 //! The file of the checkpoint before the one in force, which the next one is written over.
 //!
-//! Two files take turns, so that a checkpoint neither takes space from the file system nor gives any back, as long as the
-//! state is about as large as before. To free hundreds of megabytes keeps a file system busy for tens of milliseconds, and
-//! every synced write to the journal waits for it.
+//! Two files take turns, so that a checkpoint neither takes space from the file system nor gives any back, as long as
+//! the state is about as large as before. To free hundreds of megabytes keeps a file system busy for tens of
+//! milliseconds, and every synced write to the journal waits for it.
 //!
-//! The spare file has the name of a checkpoint that was never completed, which no superblock points to, and which the next
-//! start removes.
+//! The spare file has the name of a checkpoint that was never completed, which no superblock points to, and which the
+//! next start removes.
 
 use std::rc::Rc;
 
@@ -18,7 +18,8 @@ use crate::{
     journal::file::{BlockFile, DirectFile},
 };
 
-/// What a spare file may be larger than the state, at least: what it has too much is given back before the checkpoint is in force.
+/// What a spare file may be larger than the state, at least: what it has too much is given back before the checkpoint
+/// is in force.
 const EXCESS_BYTES_MAX: u64 = 64 << 20;
 
 /// A file to be written over, called as one of a checkpoint at `op` that was never completed.
@@ -49,8 +50,8 @@ pub(super) async fn begin_file(shard: &Rc<Shard>, op: u64) -> anyhow::Result<Dir
     .await
 }
 
-/// The checkpoint before the one at `op`, which is in force, is not needed any more: its file becomes the spare one, unless it
-/// is being read or there is one already. Then it goes, and all that are older.
+/// The checkpoint before the one at `op`, which is in force, is not needed any more: its file becomes the spare one,
+/// unless it is being read or there is one already. Then it goes, and all that are older.
 ///
 /// # Errors
 ///

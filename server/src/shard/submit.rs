@@ -1,7 +1,8 @@
 //! Requests of the front door on their way into the log, the read queue, or another shard.
 //!
 //! Requests of one connection take effect in the order in which they were given. A read that comes while writes of its
-//! connection are unanswered goes through the log behind them; a write that comes while reads are unanswered waits for them.
+//! connection are unanswered goes through the log behind them; a write that comes while reads are unanswered waits for
+//! them.
 
 use lockstep_proto::{
     Status,

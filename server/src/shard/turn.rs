@@ -43,7 +43,8 @@ pub fn turn(shard: &Rc<Shard>) {
     core.replica.step(now.monotonic_ns, now.wall_ns, Input::TurnEnd);
     let mut has_room = false;
     while let Some(output) = core.replica.next_output() {
-        // Whoever waits for room also waits to be told that this is the wrong server by now, or that a handover has failed.
+        // Whoever waits for room also waits to be told that this is the wrong server by now, or that a handover has
+        // failed.
         has_room |= matches!(
             output,
             Output::WriteJournal { .. }

@@ -1,6 +1,7 @@
 //! Mail between the shards of a server: commands of other shards' clients, and answers for our own.
 //!
-//! The clients of another shard are one visitor here: a connection without a socket, whose requests go the way of all others.
+//! The clients of another shard are one visitor here: a connection without a socket, whose requests go the way of all
+//! others.
 
 use std::{
     collections::VecDeque,
@@ -35,7 +36,8 @@ use crate::{
 /// Bytes of answers for the clients of another shard in one turn, beyond which answers with a body are refused.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes of answers from a backup for the clients of another shard in one turn, beyond which the rest waits for the next one.
+/// Bytes of answers from a backup for the clients of another shard in one turn, beyond which the rest waits for the
+/// next one.
 const STALE_BYTES_MAX: usize = 16 << 20;
 
 /// How long clients may take to take what they have been answered, when this server has lost the primary's role.
@@ -404,8 +406,8 @@ impl Core {
         }
     }
 
-    /// This server is no longer the primary of the shard: whoever waits for a write here cannot be told how it ends, and the
-    /// clients have to look for the new primary.
+    /// This server is no longer the primary of the shard: whoever waits for a write here cannot be told how it ends,
+    /// and the clients have to look for the new primary.
     pub(super) fn leave_front_door(&mut self) {
         let Some(desk) = &mut self.desk else { return };
         for (shard, (_, connection)) in self.visitors.iter().enumerate() {

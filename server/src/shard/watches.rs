@@ -1,11 +1,12 @@
 //! WATCH where the log is made: what is watched, and whether a transaction may still go into the log.
 //!
-//! Every replica compares version and expiry of watched keys when it applies a transaction. That a key has come back to what
-//! it was does not show there, so the shard looks at it before the transaction gets its place. What it finds is only ever a
-//! reason not to put the transaction into the log, so replicas need not know of it.
+//! Every replica compares version and expiry of watched keys when it applies a transaction. That a key has come back to
+//! what it was does not show there, so the shard looks at it before the transaction gets its place. What it finds is
+//! only ever a reason not to put the transaction into the log, so replicas need not know of it.
 //!
-//! A backup notes what it applies as a primary does: what a client watched there still counts when the backup becomes the primary.
-//! A server whose state was replaced by another's checkpoint knows nothing any more, and says of every key that it was touched.
+//! A backup notes what it applies as a primary does: what a client watched there still counts when the backup becomes
+//! the primary. A server whose state was replaced by another's checkpoint knows nothing any more, and says of every key
+//! that it was touched.
 
 use lockstep_proto::{
     limits::REPLY_BODY_SIZE_MAX,
@@ -17,8 +18,8 @@ use lockstep_replica::Role;
 use super::Core;
 
 impl Core {
-    /// What a program means for what is watched. Returns false for a transaction that must not be carried out: a key that it
-    /// watches was touched. `revisions` are those at which its keys were looked at, in the order of its checks.
+    /// What a program means for what is watched. Returns false for a transaction that must not be carried out: a key
+    /// that it watches was touched. `revisions` are those at which its keys were looked at, in the order of its checks.
     #[inline]
     pub(super) fn look_after_watches(&mut self, program: &[u8], revisions: &[u64]) -> bool {
         match Commands::new(program).next().map(|command| command.opcode) {

@@ -59,8 +59,8 @@ fn own_host() -> String {
 
 /// Ports that are free on `host`: `count` of them in a row.
 ///
-/// They are below those that the system gives to outgoing connections. A client that tries again and again to reach a server
-/// which is down would otherwise be given the server's own port one day, connect to itself, and hold the port.
+/// They are below those that the system gives to outgoing connections. A client that tries again and again to reach a
+/// server which is down would otherwise be given the server's own port one day, connect to itself, and hold the port.
 pub(crate) fn free_ports(host: &str, count: u16) -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     wait_for("free ports in a row", || {

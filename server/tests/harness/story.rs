@@ -287,8 +287,8 @@ impl Story {
         }
     }
 
-    /// Waits until every server serves and vouches for all that was committed when this began: only then may the next fault take
-    /// another one away.
+    /// Waits until every server serves and vouches for all that was committed when this began: only then may the next
+    /// fault take another one away.
     pub fn wait_until_whole(&mut self) {
         self.cluster.wait_until_healthy();
         for shard in 0..usize::from(self.cluster.spec.shards) {

@@ -12,7 +12,8 @@ pub struct Agreement {
     queued: [Vec<Vec<Vec<u8>>>; 2],
     /// Whether a key has expired that nobody may have looked at since.
     has_expired: bool,
-    /// Whether a connection was given a name in a HELLO that was refused: Redis 7.0 has taken it by then, 7.2 reads all options first.
+    /// Whether a connection was given a name in a HELLO that was refused: Redis 7.0 has taken it by then, 7.2 reads all
+    /// options first.
     is_name_unclear: [bool; 2],
     /// Whether ours has refused a transaction on purpose: what comes after it is not comparable.
     is_apart: bool,

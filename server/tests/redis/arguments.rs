@@ -199,8 +199,8 @@ pub fn offset(random: &mut impl Rng) -> Vec<u8> {
     }
 }
 
-/// A time to live that does not run out during a test; `unit` is a second's length in what is asked for. No two are alike, so
-/// that which of two is later does not depend on how fast the test runs.
+/// A time to live that does not run out during a test; `unit` is a second's length in what is asked for. No two are
+/// alike, so that which of two is later does not depend on how fast the test runs.
 pub fn time_to_live(random: &mut impl Rng, unit: i64) -> Vec<u8> {
     match random.random_range(0..3) {
         0 => EXPIRIES.choose(random).unwrap().as_bytes().to_vec(),

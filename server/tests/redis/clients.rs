@@ -332,8 +332,8 @@ fn redis_benchmark_on_a_cluster() {
     benchmark(&program, &address, "--cluster -t set,get -n 5000 -c 20 -P 4 -r 1000 -d 100");
 }
 
-/// Its cluster mode looks for the slots again when it is redirected, but it ends as soon as a node's connection does. So it is started
-/// again, on a node that is left; whatever other cluster clients were told in the meantime is there.
+/// Its cluster mode looks for the slots again when it is redirected, but it ends as soon as a node's connection does.
+/// So it is started again, on a node that is left; whatever other cluster clients were told in the meantime is there.
 #[test]
 fn redis_benchmark_on_a_cluster_through_a_kill() {
     const TEST: &str = "redis_benchmark_on_a_cluster_through_a_kill";

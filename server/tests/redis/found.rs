@@ -10,7 +10,8 @@ use crate::{
     tools::find_or_skip,
 };
 
-/// What was wrong, and the commands that showed it: words as one would type them, in quotes where they hold blanks or escapes.
+/// What was wrong, and the commands that showed it: words as one would type them, in quotes where they hold blanks or
+/// escapes.
 const FOUND: &[(&str, &[&str])] = &[
     ("line ends in the text of an error", &[r#"EXPIRE c 1 "\r""#, r#"PEXPIREAT c 1 "a\r\nb""#, r#"EXPIRE c 1 "\r\n""#]),
     (

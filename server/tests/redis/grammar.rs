@@ -47,8 +47,8 @@ pub enum Keys {
     Spread,
 }
 
-/// Commands, how often each is drawn, and what their arguments are: a word that begins with `$` stands for something random
-/// (see [`Generator::expand`]), with `*` none to four times, with `+` one to four times.
+/// Commands, how often each is drawn, and what their arguments are: a word that begins with `$` stands for something
+/// random (see [`Generator::expand`]), with `*` none to four times, with `+` one to four times.
 const COMMANDS: &[(u32, &str)] = &[
     (20, "GET $key"),
     (25, "SET $key $value"),

@@ -1,5 +1,5 @@
-//! Redis as the yardstick: what a real `redis-server` answers is what ours has to answer, and stock clients must not see a
-//! difference.
+//! Redis as the yardstick: what a real `redis-server` answers is what ours has to answer, and stock clients must not
+//! see a difference.
 //!
 //! Needs what `scripts/redis-tools.sh` installs. A test that misses a tool says so on the terminal and passes.
 //!

@@ -65,7 +65,8 @@ impl Runner {
         };
         match &steps[0].action {
             Action::Pause(time) => {
-                // What has a time to live of some milliseconds is gone after some more: there is no condition to wait for.
+                // What has a time to live of some milliseconds is gone after some more: there is no condition to wait
+                // for.
                 std::thread::sleep(*time);
                 let nothing = Reply { kind: b'_', body: Body::Line(Vec::new()) };
                 return answers.push(Ok(nothing));

@@ -23,8 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Attempts to find fewer bytes that show the same.
 const SHRINKS_MAX: usize = 200;
 
-/// Bytes that are at odds with the protocol, or nearly so. Some close the connection, some are ignored, some are commands.
-/// None holds a zero byte in a line: Redis looks for the line's end as for that of a C string, and waits for ever.
+/// Bytes that are at odds with the protocol, or nearly so. Some close the connection, some are ignored, some are
+/// commands. None holds a zero byte in a line: Redis looks for the line's end as for that of a C string, and waits for
+/// ever.
 const PIECES: &[&[u8]] = &[
     b"PING\r\n",
     b"PING\n",
@@ -226,8 +227,8 @@ const LISTENING: &[&str] = &[
 /// More often: what makes messages.
 const SPEAKING: &[&str] = &["PUBLISH $c hello", "PUBLISH $c \r\n", "PUBLISH $c x", "SUBSCRIBE $c", "PSUBSCRIBE $p"];
 
-/// Commands with which a client asks not to be answered. Without those that show what Redis does not mean to do: CLIENT REPLY in
-/// a transaction leaves out a part of EXEC's answer, and RESET behind SKIP is not answered.
+/// Commands with which a client asks not to be answered. Without those that show what Redis does not mean to do: CLIENT
+/// REPLY in a transaction leaves out a part of EXEC's answer, and RESET behind SKIP is not answered.
 const SILENCING: &[&str] = &[
     "CLIENT REPLY OFF",
     "CLIENT REPLY SKIP",
@@ -258,8 +259,8 @@ fn command(random: &mut impl Rng, template: &str) -> Vec<Vec<u8>> {
     template.split(' ').map(expand).collect()
 }
 
-/// Everything that three connections of a server are sent while they do what a seed says. Between two commands nothing is in
-/// flight; each command is followed by one whose answer shows that it is over.
+/// Everything that three connections of a server are sent while they do what a seed says. Between two commands nothing
+/// is in flight; each command is followed by one whose answer shows that it is over.
 fn listen(address: SocketAddr, seed: u64) -> Vec<Vec<Reply>> {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut connections: Vec<_> = (0..3).map(|_| Connection::open(address).expect("the server is reachable")).collect();
@@ -278,7 +279,8 @@ fn listen(address: SocketAddr, seed: u64) -> Vec<Vec<Reply>> {
         for left in heard.chunk_by_mut(|left, right| leaves(left).is_some() && leaves(left) == leaves(right)) {
             put_channels_in_order(left);
         }
-        // A message to oneself may come before or behind the answer to its PUBLISH: messages are compared by themselves.
+        // A message to oneself may come before or behind the answer to its PUBLISH: messages are compared by
+        // themselves.
         heard.sort_by_key(|reply| !is_message(reply));
         // Whoever listens by two patterns is told twice, in the order of the table of patterns.
         for told in heard.chunk_by_mut(|left, right| is_by_pattern(left) && is_by_pattern(right)) {

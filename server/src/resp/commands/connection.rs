@@ -55,8 +55,8 @@ pub fn hello<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Action
     Action::Done
 }
 
-/// Carries out the options of HELLO in their order, but for the name, which comes back; `None` if one is wrong, which has been
-/// answered.
+/// Carries out the options of HELLO in their order, but for the name, which comes back; `None` if one is wrong, which
+/// has been answered.
 fn hello_options<'a>(context: &mut Context<'_>, arguments: &Arguments<'a>) -> Option<Option<&'a [u8]>> {
     let mut name = None;
     let mut index = 2;
@@ -158,7 +158,8 @@ fn log_in(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> bool {
     is_right
 }
 
-/// Whether two passwords are the same. The time this takes tells nothing of where they differ, nor of the size of `due`.
+/// Whether two passwords are the same. The time this takes tells nothing of where they differ, nor of the size of
+/// `due`.
 fn is_equal_in_constant_time(due: &[u8], given: &[u8]) -> bool {
     fn padded(text: &[u8]) -> [u8; PASSWORD_SIZE_MAX] {
         let mut padded = [0; PASSWORD_SIZE_MAX];

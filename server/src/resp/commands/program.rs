@@ -7,8 +7,8 @@ use super::super::{
     context::{Action, Context, Join},
 };
 
-/// Whether an argument is this option, in whatever case. `word` is in lower case. Like Redis, for which it is a C string, this does
-/// not look beyond a zero byte.
+/// Whether an argument is this option, in whatever case. `word` is in lower case. Like Redis, for which it is a C
+/// string, this does not look beyond a zero byte.
 pub(super) fn is_option(argument: &[u8], word: &str) -> bool {
     let end = argument.iter().position(|&byte| byte == 0).unwrap_or(argument.len());
     argument[..end].eq_ignore_ascii_case(word.as_bytes())

@@ -45,8 +45,8 @@ struct Expiry<'a> {
 }
 
 impl Expiry<'_> {
-    /// Flag and number for a program. The time counts from the batch's timestamp, but whether it can be said at all is looked at
-    /// here and now.
+    /// Flag and number for a program. The time counts from the batch's timestamp, but whether it can be said at all is
+    /// looked at here and now.
     fn resolve(&self, wall_ns: u64) -> Result<(u8, i64), ExpiryError> {
         let time = integer(self.text).ok_or(ExpiryError::NotAnInteger)?;
         let factor = if self.unit == Unit::Seconds { 1000 } else { 1 };
@@ -77,8 +77,8 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    /// Reads the options from index `first` on; `None` if they make no sense. An option that contradicts one before it makes
-    /// none; one that is given twice does.
+    /// Reads the options from index `first` on; `None` if they make no sense. An option that contradicts one before it
+    /// makes none; one that is given twice does.
     fn read(arguments: &Arguments<'a>, first: usize, is_set: bool) -> Option<Options<'a>> {
         let mut options = Options::default();
         let mut index = first;
