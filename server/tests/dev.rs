@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use harness::{get_from, scratch_folder, server_binary, wait_for};
+use harness::{Hangup, get_from, scratch_folder, server_binary, set_hangup, wait_for};
 use rustix::{
     fs::FlockOperation,
     process::{Pid, Signal, kill_process},
@@ -46,7 +46,7 @@ impl Dev {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = std::process::id().wrapping_mul(8) + COUNTER.fetch_add(1, Ordering::Relaxed);
         let port = format!("--port={}", 10_000 + number % 1000 * 20);
-        let process = Command::new(server_binary())
+        let process = set_hangup(&mut Command::new(server_binary()), Hangup::Ends)
             .args(["dev", &port, "--journal-size=16MiB"])
             .args(options)
             .env("TMPDIR", folder.path())

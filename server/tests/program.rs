@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use harness::{Cluster, Spec, get, scratch_folder, server_binary};
+use harness::{Cluster, Hangup, Spec, get, scratch_folder, server_binary, set_hangup};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(server_binary()).args(arguments).output().unwrap()
@@ -134,19 +134,17 @@ fn log_lines_are_json_where_that_was_asked_for() {
 
 #[test]
 fn a_closed_terminal_ends_a_server_in_order_unless_that_is_ignored() {
-    let mut cluster = Cluster::start(Spec::of(1));
+    let mut cluster = Cluster::format(Spec::of(1));
+    let mut command = cluster.start_command(0);
+    set_hangup(&mut command, Hangup::Ends);
+    cluster.start_by(0, command);
+    cluster.wait_until_healthy();
     cluster.signal(0, "HUP");
     assert_eq!(cluster.wait_for_exit(0).code(), Some(0), "{}", cluster.log(0));
     assert!(cluster.log(0).contains("SIGHUP: accepting no more") && cluster.log(0).contains("stopped"));
 
     let mut command = cluster.start_command(0);
-    // SAFETY: between fork and exec only a system call is made, and no memory is allocated.
-    unsafe {
-        command.pre_exec(|| {
-            libc::signal(libc::SIGHUP, libc::SIG_IGN);
-            Ok(())
-        });
-    }
+    set_hangup(&mut command, Hangup::IsIgnored);
     cluster.start_by(0, command);
     cluster.wait_until_healthy();
     cluster.signal(0, "HUP");

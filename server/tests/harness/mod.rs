@@ -15,6 +15,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -47,6 +48,29 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 /// The server binary that was built with the tests.
 pub fn server_binary() -> &'static str {
     env!("CARGO_BIN_EXE_lockstep-server")
+}
+
+/// What a process does at SIGHUP unless it asks for another thing. It has this from who starts it, so with tests that run
+/// under `nohup` it would ignore the signal.
+#[derive(Clone, Copy)]
+pub enum Hangup {
+    Ends,
+    IsIgnored,
+}
+
+/// Settles what the process does at SIGHUP, whatever the tests themselves do.
+pub fn set_hangup(command: &mut Command, hangup: Hangup) -> &mut Command {
+    let action = match hangup {
+        Hangup::Ends => libc::SIG_DFL,
+        Hangup::IsIgnored => libc::SIG_IGN,
+    };
+    // SAFETY: between fork and exec only a system call is made, and no memory is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(libc::SIGHUP, action);
+            Ok(())
+        })
+    }
 }
 
 /// A loopback address of a cluster's own, so that nobody else listens there.
