@@ -31,7 +31,7 @@ struct Machine {
 impl Machine {
     /// With keys 0 to `keys - 1` in it.
     fn filled(keys: u64) -> Machine {
-        let store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 });
+        let store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1, bytes_max: u64::MAX });
         let mut machine = Machine { store, revision: 1, results: Vec::new() };
         let frames = puts_in_order(keys);
         let mut requests: Vec<_> = view(&frames).into_iter().map(|request| (0, request)).collect();

@@ -84,6 +84,8 @@ mutants! {
     SuperblockHalfWritten,
     /// Whole prepares beyond a torn one stay in the journal.
     GhostsNotErased,
+    /// A header without its body stays in the journal behind the end of the log.
+    TornHeadersNotErased,
     /// The sectors of a truncated log are not overwritten.
     TruncationNotErased,
     /// A prepare whose body is damaged counts as whole when the journal is read back.
@@ -128,6 +130,8 @@ mutants! {
     SumTruncated,
     /// A primary puts times-to-live into its log rounded up to whole seconds, and everybody keeps to the log.
     WholeSeconds,
+    /// A store has less room while a checkpoint of it is written.
+    CheckpointTakesRoom,
 }
 
 #[cfg(feature = "mutants")]

@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn machine() -> Machine {
-        let store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 });
+        let store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1, bytes_max: u64::MAX });
         Machine::new(store, Sessions::new(4), 0, 0, 0, 1)
     }
 

@@ -5,9 +5,14 @@
 
 use std::ops::RangeInclusive;
 
+use lockstep_proto::limits::VALUE_SIZE_MAX;
 use lockstep_replica::{AckPolicy, FanOut, Quorums};
 
-use crate::{dice::Dice, disk::Tearing, redis::RedisPlan};
+use crate::{
+    dice::Dice,
+    disk::{Survivors, Tearing},
+    redis::RedisPlan,
+};
 
 /// A millisecond, in ns.
 pub const MS: u64 = 1_000_000;
@@ -154,8 +159,8 @@ pub struct WorkloadPlan {
     pub attempts_max: u32,
     /// Number of keys.
     pub keys: u32,
-    /// Largest value, in bytes.
-    pub value_max: u32,
+    /// Size of a value, in bytes. If it may be 0, there are also shorter ones, and numbers.
+    pub value_size: RangeInclusive<u64>,
     /// Weights of the operations: get, put, delete, compare-and-set, increment, exists, put with a time-to-live, expire,
     /// time-to-live.
     pub weights: [u8; 9],
@@ -163,6 +168,8 @@ pub struct WorkloadPlan {
     pub ttl_ms: RangeInclusive<u64>,
     /// How often a client goes on with a walk through all keys, per mille.
     pub walk: u32,
+    /// Bound on the size of all keys and values together, as the store counts them, in bytes.
+    pub store_bytes_max: u64,
     /// Bound on the number of sessions in the table.
     pub sessions_max: usize,
     /// Clients of the Redis front door.
@@ -260,6 +267,7 @@ impl Plan {
         plan.healed = draw_healed(dice, &plan, quorums);
         draw_redis(&mut Dice::new(seed, "redis"), &mut plan.workload);
         draw_clocks(dice, &mut plan);
+        draw_room(&mut Dice::new(seed, "room"), &mut plan);
         plan.faults = draw_faults(&mut Dice::new(seed, "faults"), &plan);
         plan
     }
@@ -292,12 +300,23 @@ fn network_plan(dice: &mut Dice) -> NetworkPlan {
     }
 }
 
+/// What of writes in flight reaches a disk at a crash.
+const SURVIVORS: &[Survivors] = &[
+    Survivors::Pieces(0),
+    Survivors::Pieces(500),
+    Survivors::Pieces(900),
+    Survivors::Pieces(1000),
+    Survivors::Any,
+    Survivors::Any,
+    Survivors::Any,
+];
+
 fn disk_plan(dice: &mut Dice, pipeline_max: u32) -> DiskPlan {
     let least_us = dice.pick(&[10, 50, 300, 1000]);
     let journal_size = dice.pick(&[256u64 << 10, 512 << 10, 1 << 20]);
     DiskPlan {
         latency_ns: least_us * 1000..=least_us * 1000 * dice.pick(&[2, 20]),
-        tearing: Tearing { survive: dice.pick(&[0, 500, 900, 1000]), damages: dice.chance(300) },
+        tearing: Tearing { survivors: dice.pick(SURVIVORS), damages: dice.chance(300) },
         journal_size,
         in_flight_max: u64::from(pipeline_max) * 2 + dice.within(0..=16),
         checkpoint_every: journal_size / dice.pick(&[8, 4, 2]),
@@ -320,10 +339,11 @@ fn workload_plan(dice: &mut Dice, heal_at_ns: u64) -> WorkloadPlan {
         timeout_ns: dice.pick(&[100, 300, 1000]) * MS,
         attempts_max: dice.pick(&[3, 30, 1000, 1000]),
         keys: dice.pick(&[1, 3, 8, 30]),
-        value_max: dice.pick(&[8, 100, 100, 5000]),
+        value_size: 0..=dice.pick(&[8, 100, 100, 5000]),
         weights: std::array::from_fn(|_| dice.pick(&[0, 1, 1, 4])),
         ttl_ms: 1..=dice.pick(&[50, 1000, 100_000]),
         walk: dice.pick(&[0, 0, 50, 300]),
+        store_bytes_max: u64::MAX,
         sessions_max: dice.pick(&[2, 5, 100, 100, 100]),
         redis: RedisPlan::none(),
     }
@@ -368,6 +388,14 @@ fn draw_clocks(dice: &mut Dice, plan: &mut Plan) {
         plan.workload.weights[FIRST_EXPIRING..].fill(0);
         plan.workload.redis.without_expiry();
         plan.clock_offsets_ns = std::array::from_fn(|_| dice.below(CLOCK_OFFSET_MAX_NS));
+    }
+}
+
+/// A store may have little room: for a few keys, for the sum of floating-point numbers, or for a value that is moved. Not where
+/// keys expire: when they are removed, and so when there is room again, is what the model does not know.
+fn draw_room(dice: &mut Dice, plan: &mut Plan) {
+    if plan.has_wrong_clocks && dice.chance(300) {
+        plan.workload.store_bytes_max = dice.pick(&[150, 500, 2000, 5500, 20_000, VALUE_SIZE_MAX as u64 + 1000]);
     }
 }
 
@@ -435,6 +463,17 @@ mod tests {
             assert!(plan.faults.is_sorted_by_key(|event| event.at_ns));
             assert!(plan.faults.iter().all(|event| event.at_ns < plan.heal_at_ns));
         }
+    }
+
+    #[test]
+    fn some_seeds_have_little_room_and_keys_that_expire_have_enough() {
+        let plans: Vec<Plan> = (0..500).map(Plan::of).collect();
+        let (little, enough): (Vec<&Plan>, Vec<&Plan>) =
+            plans.iter().partition(|plan| plan.workload.store_bytes_max < u64::MAX);
+        assert!(little.len() > 50 && enough.len() > 250);
+        let expires =
+            |plan: &&&Plan| plan.workload.redis.has_expiry() || plan.workload.weights[FIRST_EXPIRING..] != [0; 3];
+        assert_eq!(little.iter().filter(expires).count(), 0);
     }
 
     #[test]

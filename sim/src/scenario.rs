@@ -7,7 +7,7 @@ use lockstep_proto::message::MessageHeader;
 use lockstep_replica::{AckPolicy, ReplicaStatus, Role};
 
 use crate::{
-    disk::Tearing,
+    disk::{Survivors, Tearing},
     facts::Failure,
     network::{Arriving, Blocked, ClientCut},
     plan::{MS, Plan},
@@ -303,17 +303,26 @@ impl ReplicaHandle<'_> {
 
     /// The prepare of this op does not get onto its disk, until [`ReplicaHandle::hold_nothing`].
     pub fn hold_write(&mut self, op: u64) {
-        self.world.servers[self.server as usize].disk.held_op = Some(op);
+        self.world.servers[self.server as usize].disk.held_ops.push(op);
     }
 
     /// Every prepare gets onto its disk.
     pub fn hold_nothing(&mut self) {
-        self.world.servers[self.server as usize].disk.held_op = None;
+        self.world.servers[self.server as usize].disk.held_ops.clear();
     }
 
     /// Ends the process without warning; what was being written is damaged.
     pub fn stop_with_torn_writes(&mut self) {
-        self.world.shared.plan.disk.tearing = Tearing { survive: 0, damages: true };
+        self.stop_so(Tearing { survivors: Survivors::Pieces(0), damages: true });
+    }
+
+    /// Ends the process without warning; of what was being written, this is on the disk.
+    pub fn stop_leaving(&mut self, survivors: Survivors) {
+        self.stop_so(Tearing { survivors, damages: false });
+    }
+
+    fn stop_so(&mut self, tearing: Tearing) {
+        self.world.shared.plan.disk.tearing = tearing;
         self.stop();
         self.world.shared.plan.disk.tearing = CLEAN_CRASH;
     }
@@ -376,7 +385,7 @@ impl ReplicaHandle<'_> {
 }
 
 /// What was being written when a server of a [`Cluster`] ends is lost, and leaves what was there before.
-const CLEAN_CRASH: Tearing = Tearing { survive: 0, damages: false };
+const CLEAN_CRASH: Tearing = Tearing { survivors: Survivors::Pieces(0), damages: false };
 
 const ONLY_PUT: [u8; 9] = [0, 1, 0, 0, 0, 0, 0, 0, 0];
 const ONLY_GET: [u8; 9] = [1, 0, 0, 0, 0, 0, 0, 0, 0];

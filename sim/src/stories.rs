@@ -2,6 +2,7 @@
 //! chains of events that chance alone brings about too rarely. Each is a test, and kills the variant of the code that breaks
 //! its rule.
 
+use bytes::Bytes;
 use lockstep_proto::{
     message::{Command, MessageHeader},
     mutant::Mutant,
@@ -9,7 +10,7 @@ use lockstep_proto::{
 use lockstep_replica::Role;
 use lockstep_server::journal::superblock;
 
-use crate::{scenario::Cluster, world::World};
+use crate::{disk::Survivors, facts::header_of, scenario::Cluster, world::World};
 
 /// A scenario, and the variant that it is about.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,7 @@ stories! {
     ParentUnchecked => a_stray_prepare_is_not_taken_for_the_log,
     ApplyUnverified => a_stray_prepare_is_not_taken_for_the_log,
     GhostsNotErased => what_lies_beyond_a_torn_prepare_does_not_come_back,
+    TornHeadersNotErased => a_header_left_behind_the_end_is_not_completed_by_another_body,
     TruncationNotErased => what_was_given_up_does_not_come_back,
     SuperblockNotRepaired => a_superblock_that_was_cut_off_is_completed_before_it_is_acted_on,
 }
@@ -185,6 +187,48 @@ pub fn what_lies_beyond_a_torn_prepare_does_not_come_back() {
     cluster.replica(torn).start();
     cluster.pass_ms(20);
     cluster.delay_no_more(|_| false);
+    cluster.expect_answers(3);
+    cluster.expect_converged();
+}
+
+/// A prepare is lost, and of the one behind it only the header is left. Both come again, the second one in another view; of that one
+/// only the body is left, which the old header fits.
+pub fn a_header_left_behind_the_end_is_not_completed_by_another_body() {
+    let (mut cluster, [first, second, torn]) = three();
+    cluster.world.shared.plan.workload.value_size = 3000..=3000;
+    let op = cluster.replica(first).status().op + 1;
+    cluster.replica(torn).hold_write(op);
+    cluster.replica(torn).hold_write(op + 1);
+    cluster.replica(first).hold_write(op + 1);
+    cluster.delay(first, second, move |header| is(Command::Prepare)(header) && header.op.get() > op);
+    cluster.expect_writes(1);
+    cluster.ask_to_write(1);
+    cluster.wait_until("both are on their way to the disk", move |world| {
+        world.servers[torn as usize].disk.journal_writes().count() == 2
+    });
+    let is_long = |message: &Bytes| header_of(message).size.get() > 2048;
+    assert!(cluster.world.servers[torn as usize].disk.journal_writes().all(is_long), "else nothing can be torn");
+    cluster.replica(torn).stop_leaving(Survivors::Head);
+    cluster.replica(first).stop();
+    cluster.delay_no_more(|_| false);
+    cluster.replica(torn).hold_nothing();
+    cluster.replica(first).hold_nothing();
+    cluster.cut_between(second, torn);
+    cluster.replica(first).start();
+    cluster.wait_for("the second primary has ordered the same again", |world| {
+        world.primary() == Some(second) && world.clients[0].is_done()
+    });
+    cluster.replica(torn).start();
+    cluster.replica(torn).hold_write(op + 1);
+    cluster.join();
+    cluster.wait_until("the second one is on its way again", move |world| {
+        let process = world.servers[torn as usize].process.as_deref();
+        process.is_some_and(|process| process.status().durable == op)
+            && world.servers[torn as usize].disk.journal_writes().count() == 1
+    });
+    cluster.replica(torn).stop_leaving(Survivors::Body);
+    cluster.replica(torn).hold_nothing();
+    cluster.replica(torn).start();
     cluster.expect_answers(3);
     cluster.expect_converged();
 }

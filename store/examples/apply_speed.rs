@@ -23,7 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 500;
 const NOW_NS: u64 = 1_000_000_000;
-const CONFIG: StoreConfig = StoreConfig { hash_seed: [11, 22, 33, 44], shard: 0, shards: 1 };
+const CONFIG: StoreConfig = StoreConfig { hash_seed: [11, 22, 33, 44], shard: 0, shards: 1, bytes_max: u64::MAX };
 
 struct Stopwatch(u64);
 

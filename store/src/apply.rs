@@ -300,8 +300,7 @@ mod tests {
 
     #[test]
     fn a_full_store_is_busy_until_something_is_removed() {
-        let mut store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 });
-        store.bytes_max = 1000;
+        let mut store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1, bytes_max: 1000 });
         let put = |store: &mut Store, key: &[u8], size| apply(store, Operation::Put, key, &vec![0; size]);
         assert_eq!(put(&mut store, b"a", 1000 - 33).status, Status::Ok);
         assert_eq!(put(&mut store, b"b", 0), WriteResult { status: Status::Busy, version: 0, value: 0 });

@@ -22,8 +22,7 @@ use crate::{
     write_times::WriteTimes,
 };
 
-/// Largest size of all entries of a store together (32 bytes, key and value each), in bytes. A write beyond it is
-/// answered `Busy`, on every replica alike, because it depends on nothing but the content.
+/// What [`StoreConfig::bytes_max`] is on every server.
 pub const STORE_BYTES_MAX: u64 = 64 << 30;
 
 /// How many entries ahead a walk through a list asks for memory.
@@ -42,6 +41,9 @@ pub struct StoreConfig {
     pub shard: u16,
     /// Number of shards in the cluster.
     pub shards: u16,
+    /// Largest size of all entries together (32 bytes, key and value each), in bytes. A write beyond it is answered `Busy`, on
+    /// every replica alike, because it depends on nothing but the content: so this must be the same for all of them.
+    pub bytes_max: u64,
 }
 
 /// Memory of a store, in bytes.
@@ -113,7 +115,7 @@ impl Store {
             expiry: BTreeMap::new(),
             creation_next: 1,
             bytes: 0,
-            bytes_max: STORE_BYTES_MAX,
+            bytes_max: config.bytes_max,
             checkpoint: None,
             mark_last: 0,
             has_stale_marks: false,
@@ -210,7 +212,9 @@ impl Store {
     /// Whether entries of `size` bytes in all have room besides what is there.
     #[inline]
     pub(crate) fn has_room(&self, size: usize) -> bool {
-        self.bytes + size as u64 <= self.bytes_max
+        // A store that counts what only it itself holds at the moment decides other than the rest.
+        let own = if mutant::is(Mutant::CheckpointTakesRoom) && self.checkpoint.is_some() { self.bytes / 2 } else { 0 };
+        self.bytes + own + size as u64 <= self.bytes_max
     }
 
     /// The entries of `slot` that were created at `creation` or later, in the order of their creation, with memory

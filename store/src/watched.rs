@@ -191,7 +191,7 @@ mod tests {
     const TIME_NS: u64 = 1_700_000_000_000_000_000;
 
     fn store() -> Store {
-        Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 })
+        Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1, bytes_max: u64::MAX })
     }
 
     fn frame(commands: &[(Opcode, u8, &[&[u8]])]) -> Vec<u8> {

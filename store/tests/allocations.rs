@@ -46,7 +46,7 @@ fn allocations_of(act: impl FnOnce()) -> u64 {
 }
 
 fn store() -> Store {
-    Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 })
+    Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1, bytes_max: u64::MAX })
 }
 
 /// A batch of requests for keys 0 to [`BATCH`], whose arguments and values `body` makes.

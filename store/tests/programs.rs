@@ -18,7 +18,7 @@ const EPOCH_MS: i64 = 1_700_000_000_000;
 const NS_PER_MS: u64 = 1_000_000;
 
 fn store(seed: u64) -> Store {
-    Store::new(StoreConfig { hash_seed: [seed, 1, 2, 3], shard: 0, shards: 1 })
+    Store::new(StoreConfig { hash_seed: [seed, 1, 2, 3], shard: 0, shards: 1, bytes_max: u64::MAX })
 }
 
 fn ns(ms: i64) -> u64 {
@@ -98,7 +98,7 @@ proptest! {
             is_done = matches!(store_.checkpoint_step(300, &mut stream), CheckpointProgress::Done { .. });
         }
         store_.check().expect("a consistent store");
-        let mut loader = Loader::new(StoreConfig { hash_seed: [9, 8, 7, 6], shard: 0, shards: 1 });
+        let mut loader = Loader::new(StoreConfig { hash_seed: [9, 8, 7, 6], shard: 0, shards: 1, bytes_max: u64::MAX });
         stream.chunks(777).try_for_each(|piece| loader.push(piece)).expect("a good stream");
         let (mut restored, state_hash) = loader.finish().expect("a whole stream");
         prop_assert_eq!(state_hash, hash_at_cut);
@@ -151,7 +151,7 @@ proptest! {
 
 #[test]
 fn a_program_with_a_key_of_another_shard_changes_nothing() {
-    let mut store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 2 });
+    let mut store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 2, bytes_max: u64::MAX });
     // bar is in slot 5061 and foo in slot 12182.
     let program = build(&[call(Opcode::Set, &[b"bar", b"1"]), call(Opcode::Set, &[b"foo", b"1"])]);
     let answers = transact(&mut store, ns(EPOCH_MS), &[(1, program)]);

@@ -342,7 +342,7 @@ impl<'a, F: BlockFile> Recovery<'a, F> {
     pub fn finish(mut self) -> Result<RecoveredJournal, RecoveryError> {
         while self.next_prepare()?.is_some() {}
         let tail = self.tail.expect("the scan has ended");
-        let mut sectors = self.torn_headers;
+        let mut sectors = if mutant::is(Mutant::TornHeadersNotErased) { Vec::new() } else { self.torn_headers };
         if let Tail::Torn { op, offset, ghosts } | Tail::Rotten { op, offset, ghosts, .. } = &tail {
             sectors.extend(ghosts.iter().map(|ghost| ghost.offset));
             // What does not continue the log where the next prepare should be: a whole one, with another parent.

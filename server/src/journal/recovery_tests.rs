@@ -487,8 +487,8 @@ fn a_crash_while_truncated_prepares_are_erased_leaves_a_log() {
 }
 
 /// Random lives of a journal: appends, completions, checkpoints, truncations and crashes in which any part of what was
-/// in flight is lost. After each crash the log must hold everything that had completed in order, nothing that was not
-/// its own, and nothing that had been dropped.
+/// in flight is lost or damaged, and now and then something that was durable, too. After each crash the log must hold everything
+/// that had completed in order, up to what has rotted, nothing that was not its own, and nothing that had been dropped.
 fn live(seed: u64, ring_sectors: u64, steps: usize) {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut journal = Journal::new(ring_sectors, 3);
@@ -535,19 +535,44 @@ fn live(seed: u64, ring_sectors: u64, steps: usize) {
     }
 }
 
+/// What a crash leaves of a write: any pieces, the header without the body, or the body without the header.
+fn reaches_the_disk(rng: &mut Xoshiro256PlusPlus, shape: u32, kept: f64, atom: usize) -> bool {
+    match shape {
+        0 => rng.random_bool(kept),
+        1 => atom == 0,
+        _ => atom > 0,
+    }
+}
+
+/// A bit of a prepare that had been durable flips. Returns its op.
+fn rot(journal: &Journal, rng: &mut Xoshiro256PlusPlus) -> Option<u64> {
+    let live = journal.superblock.checkpoint.get() + 1..=journal.ring.durable_op();
+    let op = (!live.is_empty()).then(|| rng.random_range(live))?;
+    let at = journal.ring.locate(op).expect("it is there");
+    journal.file.rot(at.offset + rng.random_range(0..at.padded_size as u64));
+    Some(op)
+}
+
 fn crash_and_recover(journal: &mut Journal, log: &mut Vec<u128>, rng: &mut Xoshiro256PlusPlus) {
+    let rotten = if rng.random_bool(0.1) { rot(journal, rng) } else { None };
     let kept = rng.random_range(0..=10) as f64 / 10.0;
-    let is_torn = rng.random_bool(0.5);
-    let mut whole = BTreeMap::new();
-    journal.file.crash(|write, _| {
-        let is_kept = *whole.entry(write).or_insert_with(|| rng.random_bool(kept));
-        if is_torn { rng.random_bool(kept) } else { is_kept }
-    });
+    let (is_torn, is_damaged) = (rng.random_bool(0.5), rng.random_bool(0.2));
+    let mut drawn = BTreeMap::new();
+    let survives = |write: u64, atom: usize| {
+        let (is_kept, shape) = *drawn.entry(write).or_insert_with(|| (rng.random_bool(kept), rng.random_range(0..3)));
+        if is_torn { reaches_the_disk(rng, shape, kept, atom) } else { is_kept }
+    };
+    if is_damaged {
+        journal.file.crash_with_damage(survives)
+    } else {
+        journal.file.crash(survives)
+    }
     journal.in_flight.clear();
     let durable_op = journal.ring.durable_op();
-    let (ops, found) = journal.recover().expect("nothing has rotted");
+    let (ops, found) = journal.recover().expect("the disk works");
     let end = found.end;
-    assert!(end.op >= durable_op, "op {durable_op} was durable, the log ends at {}", end.op);
+    let least = rotten.map_or(durable_op, |op| op - 1);
+    assert!(end.op >= least, "op {least} was durable and whole, the log ends at {}", end.op);
     assert!(end.op < log.len() as u64, "op {} was not placed or had been dropped", end.op);
     assert_eq!(ops, (journal.superblock.checkpoint.get() + 1..=end.op).collect::<Vec<_>>());
     for op in ops {
@@ -557,7 +582,7 @@ fn crash_and_recover(journal: &mut Journal, log: &mut Vec<u128>, rng: &mut Xoshi
     log.truncate(end.op as usize + 1);
     (journal.parent, journal.ring) = (end.checksum, found.ring);
     // Starting a second time at once changes nothing.
-    let (_, again) = journal.recover().expect("nothing has rotted");
+    let (_, again) = journal.recover().expect("the disk works");
     assert_eq!((again.end, again.tail), (end, Tail::Clean));
 }
 

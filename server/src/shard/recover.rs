@@ -4,7 +4,7 @@ use std::io;
 
 use anyhow::{Context, ensure};
 use lockstep_replica::{AckPolicy, Config, Recovered};
-use lockstep_store::StoreConfig;
+use lockstep_store::{STORE_BYTES_MAX, StoreConfig};
 use tracing::{info, warn};
 
 use super::{
@@ -177,5 +177,5 @@ fn store_config(shards: u16, shard: u16) -> anyhow::Result<StoreConfig> {
     for (number, bytes) in hash_seed.iter_mut().zip(seed.chunks_exact(8)) {
         *number = u64::from_le_bytes(bytes.try_into()?);
     }
-    Ok(StoreConfig { hash_seed, shard, shards })
+    Ok(StoreConfig { hash_seed, shard, shards, bytes_max: STORE_BYTES_MAX })
 }

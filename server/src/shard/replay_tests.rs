@@ -26,7 +26,7 @@ const IN_FLIGHT_MAX: u64 = 4;
 
 fn settings() -> ReplaySettings {
     ReplaySettings {
-        store: StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 },
+        store: StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1, bytes_max: u64::MAX },
         sessions_max: 8,
         pipeline_max: 4,
         in_flight_max: IN_FLIGHT_MAX,

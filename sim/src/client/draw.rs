@@ -1,5 +1,7 @@
 //! What a client asks for, as chance has it, and what the answer to it is to the history.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use lockstep_proto::{
     Operation, Status,
@@ -120,7 +122,9 @@ impl Client {
         let key = self.dice.below(self.groups[group].len() as u64) as usize;
         let operation = self.dice.pick(&OPERATIONS);
         let value = match operation {
-            Operation::Put | Operation::CompareAndSet => self.value(shared.plan.workload.value_max.min(100)),
+            Operation::Put | Operation::CompareAndSet => {
+                self.value(0..=100.min(*shared.plan.workload.value_size.end()))
+            }
             Operation::Query => self.query(group, key),
             _ => Vec::new(),
         };
@@ -202,7 +206,7 @@ impl Client {
             _ => 0,
         };
         let value = if matches!(operation, Operation::Put | Operation::CompareAndSet) {
-            self.value(plan.workload.value_max)
+            self.value(plan.workload.value_size.clone())
         } else {
             Vec::new()
         };
@@ -210,13 +214,13 @@ impl Client {
     }
 
     /// A value that nobody else writes, or a number.
-    fn value(&mut self, value_max: u32) -> Vec<u8> {
-        if self.dice.chance(200) {
+    fn value(&mut self, size: RangeInclusive<u64>) -> Vec<u8> {
+        if *size.start() == 0 && self.dice.chance(200) {
             return self.dice.below(100).to_string().into_bytes();
         }
         self.values += 1;
         let mut value = format!("{}:{}", self.id, self.values).into_bytes();
-        let len = self.dice.below(u64::from(value_max) + 1) as usize;
+        let len = self.dice.within(size) as usize;
         if value.len() < len {
             value.resize(len, b'.');
         }
@@ -268,6 +272,7 @@ pub(super) fn answer<'a>(operation: Operation, reply: &Reply<'a>) -> Option<Answ
         (Operation::Increment, Status::NotANumber) => Some(Answer::NotANumber { version }),
         (Operation::Put | Operation::CompareAndSet | Operation::Increment, Status::NotFound) => None,
         (_, Status::NotFound) => Some(Answer::NotFound),
+        (Operation::Put | Operation::CompareAndSet | Operation::Increment, Status::Busy) => Some(Answer::Refused),
         _ => None,
     }
 }

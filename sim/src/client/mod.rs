@@ -274,7 +274,7 @@ impl Client {
         };
         match reply.status() {
             Status::NotPrimary => self.follow(shared, reply.body()),
-            Status::Unavailable | Status::Busy => self.move_on(shared, PAUSE_NS),
+            Status::Unavailable => self.move_on(shared, PAUSE_NS),
             _ => self.settle(shared, history, &reply),
         }
         self.arm(shared);
@@ -344,6 +344,9 @@ impl Client {
                 if version != 0 {
                     self.group_versions[group][key] = version;
                 }
+                if reply.status() == Status::Busy {
+                    return shared.groups.refuse(id);
+                }
                 shared.groups.complete(id, shared.now_ns, (operation, reply.status(), version), reply.body());
             }
             Recorded::Key(id, sent, key) => {
@@ -355,6 +358,10 @@ impl Client {
                     self.versions[key] = version;
                 }
                 history.complete(id, shared.now_ns, answer);
+                // What the log refuses stays refused, however often it is asked for under this sequence.
+                if reply.status() == Status::Busy {
+                    return shared.singles.refuse(sent);
+                }
                 shared.singles.complete(sent, shared.now_ns, (operation, reply.status(), version), reply.body());
             }
         }

@@ -34,11 +34,54 @@ struct State {
 /// What a crash does to writes in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Tearing {
-    /// Of the pieces of a write, how many reach the disk, per mille.
-    pub survive: u32,
+    /// Which pieces of a write reach the disk.
+    pub survivors: Survivors,
     /// Whether there is garbage where the others were to go, and not what was there before.
     pub damages: bool,
 }
+
+/// Which pieces of a write reach the disk at a crash. A piece holds a prepare's header and the beginning of its body.
+#[derive(Clone, Copy, Debug)]
+pub enum Survivors {
+    /// Each by itself, so many per mille.
+    Pieces(u32),
+    /// The first one: a header without its body.
+    Head,
+    /// All but the first one: a body without its header.
+    Body,
+    /// Those before a place that chance picks.
+    Front,
+    /// Of each write others.
+    Any,
+}
+
+impl Survivors {
+    /// Which of `count` pieces.
+    fn draw(self, count: usize, dice: &mut Dice) -> Vec<bool> {
+        let how = match self {
+            Survivors::Any => dice.pick(&EACH),
+            how => how,
+        };
+        let front = dice.below(count as u64) as usize;
+        let survives = |piece: usize| match how {
+            Survivors::Pieces(per_mille) => dice.chance(per_mille),
+            Survivors::Head => piece == 0,
+            Survivors::Body => piece > 0,
+            Survivors::Front | Survivors::Any => piece < front,
+        };
+        (0..count).map(survives).collect()
+    }
+}
+
+/// What [`Survivors::Any`] takes for a write.
+const EACH: [Survivors; 6] = [
+    Survivors::Pieces(0),
+    Survivors::Pieces(500),
+    Survivors::Pieces(1000),
+    Survivors::Head,
+    Survivors::Body,
+    Survivors::Front,
+];
 
 /// What a crash did to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +166,7 @@ impl State {
 
     fn tear(&mut self, first: u64, bytes: &Bytes, how: Tearing, dice: &mut Dice) -> Survival {
         let atoms = bytes.len() / ATOM_SIZE;
-        let survivors: Vec<bool> = (0..atoms).map(|_| dice.chance(how.survive)).collect();
+        let survivors = how.survivors.draw(atoms, dice);
         let count = survivors.iter().filter(|&&survives| survives).count();
         if count == atoms {
             self.put(first, bytes);
@@ -221,6 +264,8 @@ impl State {
 mod tests {
     use super::*;
 
+    const LOSE_ALL: Tearing = Tearing { survivors: Survivors::Pieces(0), damages: false };
+
     fn sector(byte: u8) -> Vec<u8> {
         vec![byte; SECTOR_SIZE]
     }
@@ -230,15 +275,11 @@ mod tests {
         let file = SimFile::new(2 * SECTOR);
         file.write_at(&sector(1), SECTOR).unwrap();
         assert_eq!(file.read(SECTOR, SECTOR_SIZE), sector(1));
-        file.crash(Tearing { survive: 0, damages: false }, &mut Dice::new(1, "test"), |survival| {
-            assert_eq!(survival, Survival::Lost)
-        });
+        file.crash(LOSE_ALL, &mut Dice::new(1, "test"), |survival| assert_eq!(survival, Survival::Lost));
         assert_eq!(file.read(SECTOR, SECTOR_SIZE), sector(0));
         file.write_at(&sector(2), SECTOR).unwrap();
         file.sync().unwrap();
-        file.crash(Tearing { survive: 0, damages: false }, &mut Dice::new(1, "test"), |_| {
-            panic!("there is nothing to lose")
-        });
+        file.crash(LOSE_ALL, &mut Dice::new(1, "test"), |_| panic!("there is nothing to lose"));
         assert_eq!(file.read(SECTOR, SECTOR_SIZE), sector(2));
     }
 
@@ -246,12 +287,25 @@ mod tests {
     fn a_torn_write_leaves_pieces_of_old_and_new() {
         let file = SimFile::new(SECTOR);
         file.put(0, &Bytes::from(sector(1)));
-        let survival =
-            file.tear(0, &Bytes::from(sector(2)), Tearing { survive: 500, damages: false }, &mut Dice::new(1, "test"));
+        let how = Tearing { survivors: Survivors::Pieces(500), damages: false };
+        let survival = file.tear(0, &Bytes::from(sector(2)), how, &mut Dice::new(1, "test"));
         assert_eq!(survival, Survival::Torn);
         let found = file.read(0, SECTOR_SIZE);
         assert!(found.contains(&1) && found.contains(&2));
         assert!(found.chunks(ATOM_SIZE).all(|atom| atom.iter().all(|byte| *byte == atom[0])));
+    }
+
+    #[test]
+    fn a_header_may_be_left_without_its_body_and_a_body_without_its_header() {
+        for (survivors, expected) in [(Survivors::Head, [2, 1]), (Survivors::Body, [1, 2])] {
+            let file = SimFile::new(SECTOR);
+            file.put(0, &Bytes::from(sector(1)));
+            let how = Tearing { survivors, damages: false };
+            assert_eq!(file.tear(0, &Bytes::from(sector(2)), how, &mut Dice::new(1, "test")), Survival::Torn);
+            let found = file.read(0, SECTOR_SIZE);
+            assert_eq!([found[ATOM_SIZE - 1], found[ATOM_SIZE]], expected);
+            assert!(found[ATOM_SIZE..].iter().all(|byte| *byte == expected[1]));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use lockstep_proto::limits::SECTOR_SIZE;
 use lockstep_server::journal::file::BlockFile;
 
-pub use self::file::{SimFile, Survival, Tearing};
+pub use self::file::{SimFile, Survival, Survivors, Tearing};
 use crate::{
     dice::Dice,
     facts::header_of,
@@ -119,8 +119,8 @@ pub struct SimDisk {
     pub slow_until_ns: u64,
     /// Checkpoints find no room until then.
     pub full_until_ns: u64,
-    /// A prepare of this op does not get onto the disk.
-    pub held_op: Option<u64>,
+    /// Prepares of these ops do not get onto the disk.
+    pub held_ops: Vec<u64>,
     /// The next write fails.
     pub fails_next_write: bool,
     /// The next journal write goes elsewhere: so many bytes away.
@@ -142,7 +142,7 @@ impl SimDisk {
             stalled_until_ns: 0,
             slow_until_ns: 0,
             full_until_ns: 0,
-            held_op: None,
+            held_ops: Vec::new(),
             fails_next_write: false,
             misdirects_write_by: None,
             misdirects_read_by: None,
@@ -174,11 +174,20 @@ impl SimDisk {
 
     /// Whether work that was asked for is a prepare that does not get onto the disk.
     pub fn is_held(&self, id: u64) -> bool {
-        let Some(op) = self.held_op else { return false };
         match self.in_flight.get(&id) {
-            Some(Work::Write { place: Place::Journal, bytes, .. }) => header_of(bytes).op.get() == op,
+            Some(Work::Write { place: Place::Journal, bytes, .. }) if !self.held_ops.is_empty() => {
+                self.held_ops.contains(&header_of(bytes).op.get())
+            }
             _ => false,
         }
+    }
+
+    /// The writes to the journal that are on their way.
+    pub fn journal_writes(&self) -> impl Iterator<Item = &Bytes> {
+        self.in_flight.values().filter_map(|work| match work {
+            Work::Write { place: Place::Journal, bytes, .. } => Some(bytes),
+            _ => None,
+        })
     }
 
     /// Where in the superblock file something is being written, in bytes.
@@ -289,7 +298,7 @@ impl SimDisk {
 
     /// Nothing goes wrong any more.
     pub fn heal(&mut self) {
-        self.held_op = None;
+        self.held_ops.clear();
         self.stalled_until_ns = 0;
         self.slow_until_ns = 0;
         self.full_until_ns = 0;

@@ -1,6 +1,6 @@
 //! What one server's disk holds, and what the server has said about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_proto::superblock::Superblock;
 
@@ -13,6 +13,8 @@ pub(super) struct DiskFacts {
     base: u64,
     /// The prepares that are on the disk.
     durable: BTreeMap<u64, u128>,
+    /// The prepares that a start may find: placed, and not given up since.
+    findable: BTreeSet<(u64, u128)>,
     view: u64,
     log_view: u64,
     /// The highest log_view that has ever been durable, on this disk or one before.
@@ -72,14 +74,26 @@ impl DiskFacts {
 
     pub(super) fn truncate(&mut self, op: u64) {
         self.log.split_off(&(op + 1));
-        self.erase(op);
+        self.durable.split_off(&(op + 1));
         if self.said.0 > op {
             self.said = (op, self.log.get(&op).copied().unwrap_or(0));
         }
     }
 
+    /// What lies above `op` is gone.
     pub(super) fn erase(&mut self, op: u64) {
         self.durable.split_off(&(op + 1));
+        self.findable.split_off(&(op + 1, 0));
+    }
+
+    /// A prepare is on its way to the disk.
+    pub(super) fn place(&mut self, op: u64, checksum: u128) {
+        self.findable.insert((op, checksum));
+    }
+
+    /// The lowest op of a log that was read back of which the disk should not have this prepare any more, or never had it.
+    pub(super) fn stray(&self, log: &BTreeMap<u64, u128>) -> Option<u64> {
+        log.iter().map(|(&op, &checksum)| (op, checksum)).find(|it| !self.findable.contains(it)).map(|(op, _)| op)
     }
 
     pub(super) fn make_durable(&mut self, op: u64, checksum: u128) {
@@ -121,6 +135,7 @@ impl DiskFacts {
         self.set_superblock(superblock);
         self.base = base;
         self.durable = log.clone();
+        self.findable = log.iter().map(|(&op, &checksum)| (op, checksum)).collect();
         self.log = log;
         let end = self.log.last_key_value().map_or(base, |(op, _)| (*op).max(base));
         if self.said.0 > end {
@@ -131,6 +146,7 @@ impl DiskFacts {
     pub(super) fn install(&mut self, op: u64, checksum: u128) {
         self.log = BTreeMap::new();
         self.durable = BTreeMap::new();
+        self.findable = BTreeSet::new();
         self.base = op;
         self.said = (op, checksum);
     }

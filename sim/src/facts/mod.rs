@@ -49,6 +49,8 @@ pub enum Check {
     ViewBeforeSaid,
     /// After a restart, a server has forgotten what it had said.
     Forgotten,
+    /// A start takes something into its log that had been dropped from it, or was never in it.
+    Returned,
     /// An answer differs from what the committed log says.
     Answer,
     /// A read was answered from a state older than what had been answered before it.
@@ -129,7 +131,7 @@ impl Facts {
             committed: Vec::new(),
             committed_views: Vec::new(),
             verdicts: Vec::new(),
-            model: Model::new(plan.workload.sessions_max),
+            model: Model::new(&plan.workload),
             answered: 0,
             stamped: BTreeMap::new(),
             longest_wait_ns: 0,
@@ -235,6 +237,11 @@ impl Facts {
     /// The sectors of a truncation have been overwritten.
     pub fn erased(&mut self, server: u8, op: u64) {
         self.disks[server as usize].erase(op);
+    }
+
+    /// A prepare is on its way to a disk: from now on a crash may leave it there.
+    pub fn is_placed(&mut self, server: u8, op: u64, checksum: u128) {
+        self.disks[server as usize].place(op, checksum);
     }
 
     /// A prepare is on a disk.
@@ -399,6 +406,7 @@ impl Facts {
         let (said_op, said_checksum) = disk.said();
         let holds = said_op <= recovered.commit || log.get(&said_op) == Some(&said_checksum);
         let is_vouched = record.vouch_op >= said_op;
+        let stray = disk.stray(&log);
         // A write that was in flight at a crash may have reached the disk all the same.
         for (&op, &checksum) in &log {
             *self.holders.entry((op, checksum)).or_default() |= 1 << server;
@@ -410,6 +418,12 @@ impl Facts {
         self.ensure(record.log_view >= said_log_view, Check::Forgotten, || {
             format!("{server} starts with log_view {}, but had said {said_log_view}", record.log_view)
         });
+        if let Some(op) = stray {
+            self.fail(
+                Check::Returned,
+                format!("{server} finds another op {op} than it had placed last, or one it had dropped"),
+            );
+        }
         self.ensure(holds || is_vouched, Check::Forgotten, || {
             format!("{server} starts without op {said_op}, which it had acknowledged, and does not know it")
         });

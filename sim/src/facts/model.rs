@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, rc::Rc};
 use lockstep_proto::{Operation, Status, limits::SESSION_WINDOW, message::MessageHeader, request::Request};
 
 use super::presence::Presence;
-use crate::keyspace::{Expected, Keyspace, Moment, Time, Version, keys_of};
+use crate::{
+    keyspace::{Expected, Keyspace, Moment, Time, Version, keys_of},
+    plan::WorkloadPlan,
+};
 
 /// The answer to a request of the log.
 pub type Verdict = Rc<Expected>;
@@ -40,19 +43,21 @@ pub struct Model {
     revisions: Vec<u64>,
     sessions: BTreeMap<u64, ModelSession>,
     sessions_max: usize,
+    store_bytes_max: u64,
     now_ns: u64,
 }
 
 impl Model {
     /// The state before the first op.
-    pub fn new(sessions_max: usize) -> Model {
+    pub fn new(workload: &WorkloadPlan) -> Model {
         Model {
             effects: Vec::new(),
             keyspace: Keyspace::default(),
             presence: Presence::default(),
             revisions: Vec::new(),
             sessions: BTreeMap::new(),
-            sessions_max,
+            sessions_max: workload.sessions_max,
+            store_bytes_max: workload.store_bytes_max,
             now_ns: 0,
         }
     }
@@ -132,6 +137,9 @@ impl Model {
     }
 
     fn carry_out(&mut self, (op, index): (u64, usize), revision: u64, request: &Request<'_>) -> Verdict {
+        if let Some(refusal) = self.keyspace.refusal(request, self.store_bytes_max) {
+            return Rc::new(refusal);
+        }
         self.effects.push(Effect { op, index, revision, time_ns: self.now_ns });
         let moment = Moment { time: Time::exact(self.now_ns), version: Version::Exact(revision) };
         let expected = self.keyspace.carry_out(&moment, request, false);

@@ -82,7 +82,22 @@ pub struct Server {
     /// Whether its disk has lost something that it had held, or has never held anything, and it has not been a whole member
     /// since.
     pub is_damaged: bool,
+    /// When its process will end without warning, if it will.
+    pub doom: Option<Doom>,
     held: Vec<Event>,
+}
+
+/// A crash that waits until something can be torn by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Doom {
+    /// It comes when so many writes are on their way to the journal,
+    pub writes: usize,
+    /// or at this time.
+    pub latest_ns: u64,
+    /// How long the server is down.
+    pub down_ns: u64,
+    /// How many crashes follow.
+    pub again: u8,
 }
 
 /// A process.
@@ -131,6 +146,7 @@ impl Server {
             is_paused: false,
             // A server that has never been in a view cannot be told from one that was formatted again by mistake.
             is_damaged: true,
+            doom: None,
             held: Vec::new(),
         }
     }
@@ -199,9 +215,16 @@ impl Server {
         )
     }
 
+    /// The crash that it is doomed to, if that has to come now.
+    pub fn take_doom(&mut self, now_ns: u64) -> Option<Doom> {
+        let disk = &self.disk;
+        self.doom.take_if(|doom| now_ns >= doom.latest_ns || disk.journal_writes().count() >= doom.writes)
+    }
+
     /// The process ends without warning.
     pub fn crash(&mut self, shared: &mut Shared) {
         self.process = None;
+        self.doom = None;
         self.is_paused = false;
         self.held.clear();
         let report = self.disk.crash(shared.plan.disk.tearing, &mut shared.disk_dice);

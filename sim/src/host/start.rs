@@ -48,7 +48,7 @@ pub(super) fn replay_settings(shared: &mut Shared) -> ReplaySettings {
     // The seed of the hashes must not be visible in anything, so it may as well be another one each time.
     let hash_seed = std::array::from_fn(|_| shared.host_dice.any());
     ReplaySettings {
-        store: StoreConfig { hash_seed, shard: SHARD, shards: SHARDS },
+        store: StoreConfig { hash_seed, shard: SHARD, shards: SHARDS, bytes_max: shared.plan.workload.store_bytes_max },
         sessions_max: shared.plan.workload.sessions_max,
         pipeline_max: shared.plan.pipeline_max,
         in_flight_max: shared.plan.disk.in_flight_max,

@@ -236,6 +236,9 @@ impl Server {
         let (server, boot) = (self.id, self.boot);
         let Some(process) = self.process.as_deref_mut() else { return };
         for (work, purpose) in work {
+            if let Purpose::Prepare { op, checksum } = purpose {
+                shared.facts.is_placed(server, op, checksum);
+            }
             let id = self.disk.ask(work);
             process.purposes.insert(id, purpose);
             let latency_ns = self.disk.latency_ns(shared.now_ns, &shared.plan.disk, &mut shared.disk_dice);

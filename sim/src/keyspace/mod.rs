@@ -9,6 +9,7 @@ mod expected;
 mod extended;
 mod native;
 mod program;
+mod room;
 
 use std::{collections::BTreeMap, rc::Rc};
 

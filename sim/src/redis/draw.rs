@@ -114,7 +114,7 @@ impl RedisClient {
             _ => {
                 self.values += 1;
                 let mut value = format!("{}:{}", self.id, self.values).into_bytes();
-                let len = self.dice.below(u64::from(shared.plan.workload.value_max.min(100)) + 1) as usize;
+                let len = self.dice.within(0..=100.min(*shared.plan.workload.value_size.end())) as usize;
                 value.resize(value.len().max(len), b'.');
                 value
             }

@@ -283,6 +283,13 @@ impl RedisClient {
                     self.move_on(shared);
                 }
             }
+            // The store has no room for it. Asking again would not change that.
+            Status::Busy => match answered {
+                Unanswered::Operation { id, .. } => shared.groups.refuse(id),
+                Unanswered::Step => {
+                    shared.facts.fail(Check::Answer, format!("a step of client {} is refused", self.id))
+                }
+            },
             _ => self.settle(shared, &answered, &reply),
         }
         self.arm(shared);

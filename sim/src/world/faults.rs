@@ -6,6 +6,7 @@ use lockstep_server::journal::{file::BlockFile, superblock};
 
 use super::{DAMAGING, World};
 use crate::{
+    host::Doom,
     network::{Arriving, Blocked, ClientCut},
     plan::{Fault, FaultEvent, MS},
     schedule::Event,
@@ -39,7 +40,7 @@ impl World {
         }
         self.shared.line(|| format!("fault: {} {server} for {} ms", event.fault.name(), event.duration_ns / MS));
         // These count when they have an effect.
-        if !matches!(event.fault, Fault::WriteError | Fault::DiskFull) {
+        if !matches!(event.fault, Fault::Crash | Fault::WriteError | Fault::DiskFull) {
             self.shared.counters.count(event.fault);
         }
         if DAMAGING.contains(&event.fault) {
@@ -126,26 +127,40 @@ impl World {
         if !self.servers[server as usize].is_up() || (is_amnesia && !self.may_damage(server, true)) {
             return false;
         }
-        self.crash(server);
-        self.shared.after(duration_ns, Event::Start { server });
-        if choice >> 40 & 3 == 0 && !is_amnesia {
-            let delay_ns = duration_ns + self.shared.host_dice.below(AGAIN_NS);
-            self.shared.after(delay_ns, Event::CrashAgain { server, times: 3 });
-        }
+        let again = if choice >> 40 & 3 == 0 && !is_amnesia { 3 } else { 0 };
+        // A crash without a disk is damage, which must come when it is looked at whether there may be any.
+        let writes = if is_amnesia { 0 } else { choice >> 42 & 3 };
+        self.doom(server, writes, duration_ns, again);
         true
+    }
+
+    /// A process will end without warning once so many of its journal's writes are on their way.
+    fn doom(&mut self, server: u8, writes: u64, down_ns: u64, again: u8) {
+        let latest_ns = self.shared.now_ns + 2 * self.shared.plan.view_timeout_ns();
+        let writes = writes.min(u64::from(self.shared.plan.pipeline_max)) as usize;
+        self.servers[server as usize].doom = Some(Doom { writes, latest_ns, down_ns, again });
+        self.end_doomed(server);
+    }
+
+    /// Ends a process whose time has come.
+    pub(super) fn end_doomed(&mut self, server: u8) {
+        let node = &mut self.servers[server as usize];
+        let Some(Doom { down_ns, again, .. }) = node.take_doom(self.shared.now_ns) else { return };
+        self.shared.counters.count(Fault::Crash);
+        self.crash(server);
+        self.shared.after(down_ns, Event::Start { server });
+        if again > 0 {
+            let delay_ns = down_ns + self.shared.host_dice.below(AGAIN_NS);
+            self.shared.after(delay_ns, Event::CrashAgain { server, times: again });
+        }
     }
 
     /// Crashes come in rows: a server that starts is likely to meet what has ended it before.
     pub(super) fn crash_again(&mut self, server: u8, times: u8) {
-        if self.shared.is_healed || times == 0 || !self.servers[server as usize].is_running() {
-            return;
+        if !self.shared.is_healed && self.servers[server as usize].is_running() {
+            let writes = self.shared.host_dice.below(4);
+            self.doom(server, writes, 2 * MS, times - 1);
         }
-        self.shared.counters.count(Fault::Crash);
-        self.crash(server);
-        let pause_ns = 2 * MS;
-        self.shared.after(pause_ns, Event::Start { server });
-        let delay_ns = pause_ns + self.shared.host_dice.below(AGAIN_NS);
-        self.shared.after(delay_ns, Event::CrashAgain { server, times: times - 1 });
     }
 
     fn cut_power(&mut self, duration_ns: u64) -> bool {

@@ -44,6 +44,7 @@ impl World {
         for server in 0..self.servers.len() as u8 {
             let node = &mut self.servers[server as usize];
             node.disk.heal();
+            node.doom = None;
             let boot = node.boot;
             if self.shared.plan.is_healed(server) {
                 self.shared.after(0, Event::Resume { server, boot });

@@ -142,6 +142,9 @@ impl World {
         self.shared.now_ns = at_ns.max(self.shared.now_ns);
         self.shared.facts.set_now(self.shared.now_ns);
         self.happen(event);
+        for server in 0..self.servers.len() as u8 {
+            self.end_doomed(server);
+        }
         true
     }
 

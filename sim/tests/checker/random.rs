@@ -58,16 +58,48 @@ pub fn generate(shape: &Shape) -> (History, usize) {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(shape.seed);
     let mut planned = plan(shape, &mut random);
     planned.sort_by_key(|planned| planned.effect);
-    let (mut history, mut store, mut revision, mut lies) = (History::new(), BTreeMap::<u32, Entry>::new(), 0, 0);
-    // What a key held before its latest change, and since when it holds what it holds.
-    let mut earlier = BTreeMap::<u32, (Entry, u64)>::new();
+    let mut history = History::new();
+    let mut store = Store {
+        random,
+        entries: BTreeMap::new(),
+        earlier: BTreeMap::new(),
+        revision: 0,
+        lie: shape.lie,
+        may_lie: false,
+        lies: 0,
+    };
     let middle = planned.len() / 2;
-    for (index, Planned { client, key, invoke, effect, end, ask }) in planned.into_iter().enumerate() {
+    for (index, planned) in planned.iter().enumerate() {
+        store.may_lie = index > middle && planned.end.is_some();
+        store.take(&mut history, planned);
+    }
+    store.is_read_in_the_end(&mut history);
+    (history, store.lies)
+}
+
+/// The store that answers, and that errs once.
+struct Store {
+    random: Xoshiro256PlusPlus,
+    entries: BTreeMap<u32, Entry>,
+    /// What a key held before its latest change, and since when it holds what it holds.
+    earlier: BTreeMap<u32, (Entry, u64)>,
+    revision: u64,
+    lie: Lie,
+    may_lie: bool,
+    lies: usize,
+}
+
+impl Store {
+    /// An operation takes effect, and is answered if it is to be.
+    fn take(&mut self, history: &mut History, planned: &Planned) {
+        let Planned { client, key, invoke, effect, end, ref ask } = *planned;
+        assert!(invoke <= effect);
+        let before = self.entries.entry(key).or_default().clone();
         // A compare-and-set expects what the key holds, or not quite.
-        let entry = store.entry(key).or_default();
-        let version = entry.as_ref().map_or(0, |entry| entry.1);
-        let expected = if random.random_ratio(1, 2) { version } else { random.random_range(0..revision + 1) };
-        let call = match &ask {
+        let version = version_of(&before);
+        let is_right = self.random.random_ratio(1, 2);
+        let expected = if is_right { version } else { self.random.random_range(0..self.revision + 1) };
+        let call = match ask {
             Ask::Put(value) => Call::Put { value, ttl_ms: None },
             Ask::Delete => Call::Delete,
             Ask::Cas(value) => Call::CompareAndSet { expected, value, ttl_ms: None },
@@ -76,70 +108,89 @@ pub fn generate(shape: &Shape) -> (History, usize) {
             Ask::Exists => Call::Exists,
         };
         let id = history.invoke(client, invoke, format!("key-{key}").as_bytes(), call);
-        if end.is_none() && random.random_ratio(1, 3) {
-            continue;
+        if end.is_none() && self.random.random_ratio(1, 3) {
+            return;
         }
-        let may_lie = |lie| shape.lie == lie && lies == 0 && index > middle && end.is_some();
-        let before = entry.clone();
-        let mut write = |value: Option<Vec<u8>>| {
-            revision += random.random_range(1..4);
-            *entry = value.map(|value| (value, revision));
-            revision
-        };
-        let shown: Entry;
+        let shown;
         let answer = match ask {
-            Ask::Put(_) if may_lie(Lie::LosesPut) => {
-                lies += 1;
-                Answer::Written { version: revision + 1 }
-            }
-            Ask::Put(value) => Answer::Written { version: write(Some(value)) },
-            Ask::Delete if before.is_none() => Answer::NotFound,
-            Ask::Delete => Answer::Written { version: write(None) },
-            Ask::Cas(value) if expected != version && version != 0 && may_lie(Lie::IgnoresVersion) => {
-                lies += 1;
-                Answer::Written { version: write(Some(value)) }
-            }
-            Ask::Cas(_) if expected != version => Answer::Mismatch { version },
-            Ask::Cas(value) => Answer::Written { version: write(Some(value)) },
-            Ask::Add(delta) => match sum_of(&before, delta) {
-                None => Answer::NotANumber { version },
-                Some(sum) if may_lie(Lie::DoublesIncrement) => {
-                    lies += 1;
-                    let version = write(Some((sum + delta).to_string().into_bytes()));
-                    Answer::Summed { sum, version }
-                }
-                Some(sum) => Answer::Summed { sum, version: write(Some(sum.to_string().into_bytes())) },
-            },
             Ask::Get => {
-                shown = match earlier.get(&key) {
-                    Some((old, since)) if *since < invoke && *old != before && may_lie(Lie::ReadsStale) => {
-                        lies += 1;
-                        old.clone()
-                    }
-                    _ => before.clone(),
-                };
-                shown.as_ref().map_or(Answer::NotFound, |(value, version)| Answer::Found { value, version: *version })
+                shown = self.show(key, invoke);
+                found(&shown)
             }
             Ask::Exists if before.is_none() => Answer::NotFound,
             Ask::Exists => Answer::Exists { version },
+            write => self.write(key, write, expected),
         };
-        if *entry != before {
+        if self.entries[&key] != before {
             // Only an answered write is known to have been at work before a later read was asked for.
-            earlier.insert(key, (before, end.unwrap_or(u64::MAX)));
+            self.earlier.insert(key, (before, end.unwrap_or(u64::MAX)));
         }
-        debug_assert!(invoke <= effect);
         if let Some(end) = end {
             history.complete(id, end, answer);
         }
     }
-    // In the end every key is read.
-    for (key, entry) in store {
-        let id = history.invoke(0, u64::MAX - 9, format!("key-{key}").as_bytes(), Call::Get);
-        let answer =
-            entry.as_ref().map_or(Answer::NotFound, |(value, version)| Answer::Found { value, version: *version });
-        history.complete(id, u64::MAX - 8, answer);
+
+    fn write(&mut self, key: u32, ask: &Ask, expected: u64) -> Answer<'static> {
+        let before = self.entries[&key].clone();
+        let version = version_of(&before);
+        match ask {
+            Ask::Put(_) if self.lies(Lie::LosesPut) => Answer::Written { version: self.revision + 1 },
+            Ask::Put(value) => Answer::Written { version: self.set(key, Some(value.clone())) },
+            Ask::Delete if before.is_none() => Answer::NotFound,
+            Ask::Delete => Answer::Written { version: self.set(key, None) },
+            Ask::Cas(value) if expected == version || (version != 0 && self.lies(Lie::IgnoresVersion)) => {
+                Answer::Written { version: self.set(key, Some(value.clone())) }
+            }
+            Ask::Cas(_) => Answer::Mismatch { version },
+            Ask::Add(delta) => match sum_of(&before, *delta) {
+                None => Answer::NotANumber { version },
+                Some(sum) => {
+                    let held = if self.lies(Lie::DoublesIncrement) { sum + delta } else { sum };
+                    Answer::Summed { sum, version: self.set(key, Some(held.to_string().into_bytes())) }
+                }
+            },
+            Ask::Get | Ask::Exists => unreachable!("{ask:?} writes nothing"),
+        }
     }
-    (history, lies)
+
+    /// What a read that was asked for at `invoke` is shown.
+    fn show(&mut self, key: u32, invoke: u64) -> Entry {
+        let present = self.entries[&key].clone();
+        let stale = self.earlier.get(&key).filter(|(old, since)| *since < invoke && *old != present);
+        match stale.map(|(old, _)| old.clone()) {
+            Some(old) if self.lies(Lie::ReadsStale) => old,
+            _ => present,
+        }
+    }
+
+    fn set(&mut self, key: u32, value: Option<Vec<u8>>) -> u64 {
+        self.revision += self.random.random_range(1..4);
+        self.entries.insert(key, value.map(|value| (value, self.revision)));
+        self.revision
+    }
+
+    /// Whether it errs now, in this way.
+    fn lies(&mut self, lie: Lie) -> bool {
+        let is_now = self.may_lie && self.lie == lie && self.lies == 0;
+        self.lies += usize::from(is_now);
+        is_now
+    }
+
+    /// In the end every key is read.
+    fn is_read_in_the_end(&self, history: &mut History) {
+        for (key, entry) in &self.entries {
+            let id = history.invoke(0, u64::MAX - 9, format!("key-{key}").as_bytes(), Call::Get);
+            history.complete(id, u64::MAX - 8, found(entry));
+        }
+    }
+}
+
+fn version_of(entry: &Entry) -> u64 {
+    entry.as_ref().map_or(0, |(_, version)| *version)
+}
+
+fn found(entry: &Entry) -> Answer<'_> {
+    entry.as_ref().map_or(Answer::NotFound, |(value, version)| Answer::Found { value, version: *version })
 }
 
 fn sum_of(entry: &Entry, delta: i64) -> Option<i64> {

@@ -304,8 +304,7 @@ mod tests {
 
     #[test]
     fn a_program_for_which_there_is_no_room_changes_nothing_and_one_that_needs_none_is_carried_out() {
-        let mut store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1 });
-        store.bytes_max = 200;
+        let mut store = Store::new(StoreConfig { hash_seed: [1, 2, 3, 4], shard: 0, shards: 1, bytes_max: 200 });
         let (status, _) = transact(&mut store, &[(Opcode::Set, &[b"a", &[b'x'; 100]])]);
         assert_eq!(status, Status::Ok);
         let hash = store.content_hash();

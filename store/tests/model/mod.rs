@@ -297,7 +297,7 @@ pub fn parse(frame: &[u8]) -> Request<'_> {
 }
 
 pub fn config(seed: u64, shard: u16, shards: u16) -> StoreConfig {
-    StoreConfig { hash_seed: [seed, seed ^ 1, seed ^ 2, seed ^ 3], shard, shards }
+    StoreConfig { hash_seed: [seed, seed ^ 1, seed ^ 2, seed ^ 3], shard, shards, bytes_max: u64::MAX }
 }
 
 pub fn apply(store: &mut Store, now_ns: u64, frames: &[(u64, Vec<u8>)]) -> Vec<WriteResult> {
