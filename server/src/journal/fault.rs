@@ -65,7 +65,7 @@ impl FaultyFile {
 
     /// As [`FaultyFile::crash`], but the atoms that do not survive are damaged.
     pub(crate) fn crash_with_damage(&self, survives: impl FnMut(u64, usize) -> bool) {
-        self.crash_with(survives, |atom| atom.iter_mut().for_each(|byte| *byte ^= 0x55));
+        self.crash_with(survives, |atom| atom.iter_mut().for_each(|byte| *byte = byte.wrapping_add(0x55)));
     }
 
     fn crash_with(&self, mut survives: impl FnMut(u64, usize) -> bool, lose: impl Fn(&mut [u8])) {
