@@ -1,7 +1,7 @@
 //! What a seed decides: the cluster, its settings, the workload, and what goes wrong when.
 //!
-//! Each seed draws which kinds of faults it has at all, and how often ("swarm testing"): a run with everything at once hides
-//! what a run with only one kind, but much of it, finds.
+//! Each seed draws which kinds of faults it has at all, and how often ("swarm testing"): a run with everything at once
+//! hides what a run with only one kind, but much of it, finds.
 
 use std::ops::RangeInclusive;
 
@@ -161,8 +161,8 @@ pub struct WorkloadPlan {
     pub keys: u32,
     /// Size of a value, in bytes. If it may be 0, there are also shorter ones, and numbers.
     pub value_size: RangeInclusive<u64>,
-    /// Weights of the operations: get, put, delete, compare-and-set, increment, exists, put with a time-to-live, expire,
-    /// time-to-live.
+    /// Weights of the operations: get, put, delete, compare-and-set, increment, exists, put with a time-to-live,
+    /// expire, time-to-live.
     pub weights: [u8; 9],
     /// Time-to-live that is given.
     pub ttl_ms: RangeInclusive<u64>,
@@ -376,11 +376,13 @@ fn draw_redis(dice: &mut Dice, workload: &mut WorkloadPlan) {
 
 fn draw_clocks(dice: &mut Dice, plan: &mut Plan) {
     if dice.chance(400) {
-        // Far more than clocks differ: no promise may rest on time, and a lease that nobody meant to give shows only so.
+        // Far more than clocks differ: no promise may rest on time, and a lease that nobody meant to give shows only
+        // so.
         plan.clock_rates = std::array::from_fn(|_| dice.within(500..=1500));
     }
-    // When a key expires is as certain as the servers' clocks agree: with clocks that differ, a key that one primary has seen
-    // expire may still be there for the next one. So there are either keys that expire, or clocks that are wrong.
+    // When a key expires is as certain as the servers' clocks agree: with clocks that differ, a key that one primary
+    // has seen expire may still be there for the next one. So there are either keys that expire, or clocks that are
+    // wrong.
     let has_expiry = plan.workload.weights[FIRST_EXPIRING..].iter().any(|weight| *weight > 0);
     let has_expiry = has_expiry || plan.workload.redis.has_expiry();
     plan.has_wrong_clocks = !has_expiry || dice.chance(500);
@@ -391,8 +393,8 @@ fn draw_clocks(dice: &mut Dice, plan: &mut Plan) {
     }
 }
 
-/// A store may have little room: for a few keys, for the sum of floating-point numbers, or for a value that is moved. Not where
-/// keys expire: when they are removed, and so when there is room again, is what the model does not know.
+/// A store may have little room: for a few keys, for the sum of floating-point numbers, or for a value that is moved.
+/// Not where keys expire: when they are removed, and so when there is room again, is what the model does not know.
 fn draw_room(dice: &mut Dice, plan: &mut Plan) {
     if plan.has_wrong_clocks && dice.chance(300) {
         plan.workload.store_bytes_max = dice.pick(&[150, 500, 2000, 5500, 20_000, VALUE_SIZE_MAX as u64 + 1000]);

@@ -1,7 +1,8 @@
-//! The words that tests of one situation are written in: `cluster.replica(1).stop()`, `cluster.replica(1).corrupt(Prepare(2))`.
+//! The words that tests of one situation are written in: `cluster.replica(1).stop()`,
+//! `cluster.replica(1).corrupt(Prepare(2))`.
 //!
-//! A [`Cluster`] is a [`World`] in which nothing goes wrong but what the test does. Time passes only when it says so. When the
-//! test is over, what clients were told is judged, and what the servers that are up have.
+//! A [`Cluster`] is a [`World`] in which nothing goes wrong but what the test does. Time passes only when it says so.
+//! When the test is over, what clients were told is judged, and what the servers that are up have.
 
 use lockstep_proto::message::MessageHeader;
 use lockstep_replica::{AckPolicy, ReplicaStatus, Role};
@@ -94,8 +95,8 @@ impl Cluster {
         self.wait_for("all clients are answered", World::is_answered);
     }
 
-    /// Lets all clients, of the front door, too, ask for this much more. What is refused or lost with its connection they ask
-    /// for again, those of the front door as something new.
+    /// Lets all clients, of the front door, too, ask for this much more. What is refused or lost with its connection
+    /// they ask for again, those of the front door as something new.
     pub fn ask(&mut self, requests: u32) {
         for client in &mut self.world.clients {
             client.ask_for(&mut self.world.shared, requests);
@@ -162,7 +163,8 @@ impl Cluster {
         panic!("never: {what}\n{}\n{}", self.world.describe(), self.world.shared.trace.take_lines().join("\n"));
     }
 
-    /// Waits until there is a primary, and every server that is up is a whole member of its view and has applied everything.
+    /// Waits until there is a primary, and every server that is up is a whole member of its view and has applied
+    /// everything.
     ///
     /// # Panics
     ///
@@ -171,7 +173,8 @@ impl Cluster {
         self.wait_for("all servers that are up are one", World::is_one);
     }
 
-    /// Cuts servers off from all others, both ways, until [`Cluster::join`], or until [`Cluster::free`] is given what this returns.
+    /// Cuts servers off from all others, both ways, until [`Cluster::join`], or until [`Cluster::free`] is given what
+    /// this returns.
     pub fn cut_off(&mut self, servers: &[u8]) -> u32 {
         let set = servers.iter().fold(0, |mask, server| mask | (1 << server));
         let rows = self.world.shared.network.rows_around(set);

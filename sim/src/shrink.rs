@@ -165,7 +165,8 @@ mod tests {
         plan.faults.iter().map(|event| event.fault).collect()
     }
 
-    /// Shrinks what fails if `fails` says so, sooner with fewer faults. Returns the plans that were tried, and the last one.
+    /// Shrinks what fails if `fails` says so, sooner with fewer faults. Returns the plans that were tried, and the last
+    /// one.
     fn shrink_by(fails: impl Fn(&Plan) -> bool) -> (Vec<Plan>, Plan) {
         let mut tried = Vec::new();
         let last = shortest(plan(), &mut |plan| {

@@ -1,6 +1,6 @@
-//! Scenarios in which one rule of the protocol or of the disk formats, and nothing else, keeps something from being lost:
-//! chains of events that chance alone brings about too rarely. Each is a test, and kills the variant of the code that breaks
-//! its rule.
+//! Scenarios in which one rule of the protocol or of the disk formats, and nothing else, keeps something from being
+//! lost: chains of events that chance alone brings about too rarely. Each is a test, and kills the variant of the code
+//! that breaks its rule.
 
 use bytes::Bytes;
 use lockstep_proto::{
@@ -57,7 +57,8 @@ fn is(command: Command) -> impl Fn(&MessageHeader) -> bool {
     move |header| header.command() == Some(command)
 }
 
-/// The old primary sleeps while the others go on without it. When it wakes up it reaches only the one who does not tell it.
+/// The old primary sleeps while the others go on without it. When it wakes up it reaches only the one who does not tell
+/// it.
 pub fn a_primary_that_wakes_up_reads_nothing_stale() {
     let (mut cluster, [old, next, _]) = three();
     cluster.cut_between(old, next);
@@ -72,8 +73,8 @@ pub fn a_primary_that_wakes_up_reads_nothing_stale() {
     cluster.expect_converged();
 }
 
-/// A server has promised to help the next view begin, and is wiped before its promise arrives. It then votes in the view
-/// before.
+/// A server has promised to help the next view begin, and is wiped before its promise arrives. It then votes in the
+/// view before.
 pub fn a_promise_from_before_a_wipe_counts_no_more() {
     let (mut cluster, [primary, candidate, wiped]) = three();
     let view = cluster.replica(primary).status().view;
@@ -129,7 +130,8 @@ pub fn a_wiped_server_does_not_believe_a_single_answer() {
     cluster.expect_converged();
 }
 
-/// An op that its primary had sent to one backup, and then lost, arrives there two views later, when the view is being joined.
+/// An op that its primary had sent to one backup, and then lost, arrives there two views later, when the view is being
+/// joined.
 pub fn a_stray_prepare_is_not_taken_for_the_log() {
     let (mut cluster, [first, second, late]) = three();
     let status = cluster.replica(first).status();
@@ -191,8 +193,8 @@ pub fn what_lies_beyond_a_torn_prepare_does_not_come_back() {
     cluster.expect_converged();
 }
 
-/// A prepare is lost, and of the one behind it only the header is left. Both come again, the second one in another view; of that one
-/// only the body is left, which the old header fits.
+/// A prepare is lost, and of the one behind it only the header is left. Both come again, the second one in another
+/// view; of that one only the body is left, which the old header fits.
 pub fn a_header_left_behind_the_end_is_not_completed_by_another_body() {
     let (mut cluster, [first, second, torn]) = three();
     cluster.world.shared.plan.workload.value_size = 3000..=3000;
@@ -233,8 +235,8 @@ pub fn a_header_left_behind_the_end_is_not_completed_by_another_body() {
     cluster.expect_converged();
 }
 
-/// A primary that was cut off holds more than the others know of. It gives that up when it joins them, and ends before it has got
-/// anything else. Then the one that made it give that up ends, too.
+/// A primary that was cut off holds more than the others know of. It gives that up when it joins them, and ends before
+/// it has got anything else. Then the one that made it give that up ends, too.
 pub fn what_was_given_up_does_not_come_back() {
     let (mut cluster, [first, second, third]) = three();
     let status = cluster.replica(first).status();

@@ -1,9 +1,9 @@
-//! Walks through the keys of a shard, step by step with a cursor, and what they promise: a key that is there during the whole walk is
-//! returned, and a key that is returned was there when its step was answered.
+//! Walks through the keys of a shard, step by step with a cursor, and what they promise: a key that is there during the
+//! whole walk is returned, and a key that is returned was there when its step was answered.
 //!
-//! A walk is no single operation, so no order of effects explains it. It is held against what the committed log says was there between
-//! what had been answered when it was asked for, and what was committed when it was answered. A question about all keys at once is a
-//! walk of one step.
+//! A walk is no single operation, so no order of effects explains it. It is held against what the committed log says
+//! was there between what had been answered when it was asked for, and what was committed when it was answered. A
+//! question about all keys at once is a walk of one step.
 
 use std::collections::BTreeSet;
 
@@ -114,8 +114,8 @@ impl Walk {
         self.step = None;
     }
 
-    /// The step is answered, and its client has been told of `told` as the revision of something that it had to see. Returns whether
-    /// the walk is over.
+    /// The step is answered, and its client has been told of `told` as the revision of something that it had to see.
+    /// Returns whether the walk is over.
     pub fn take(&mut self, shared: &mut Shared, told: u64, page: &Page<'_>) -> bool {
         let Some(step) = self.step.take() else {
             shared.facts.fail(Check::Walk, "a step is answered that was not asked for".to_owned());

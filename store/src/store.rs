@@ -41,8 +41,9 @@ pub struct StoreConfig {
     pub shard: u16,
     /// Number of shards in the cluster.
     pub shards: u16,
-    /// Largest size of all entries together (32 bytes, key and value each), in bytes. A write beyond it is answered `Busy`, on
-    /// every replica alike, because it depends on nothing but the content: so this must be the same for all of them.
+    /// Largest size of all entries together (32 bytes, key and value each), in bytes. A write beyond it is answered
+    /// `Busy`, on every replica alike, because it depends on nothing but the content: so this must be the same for all
+    /// of them.
     pub bytes_max: u64,
 }
 

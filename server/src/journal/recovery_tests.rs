@@ -487,8 +487,9 @@ fn a_crash_while_truncated_prepares_are_erased_leaves_a_log() {
 }
 
 /// Random lives of a journal: appends, completions, checkpoints, truncations and crashes in which any part of what was
-/// in flight is lost or damaged, and now and then something that was durable, too. After each crash the log must hold everything
-/// that had completed in order, up to what has rotted, nothing that was not its own, and nothing that had been dropped.
+/// in flight is lost or damaged, and now and then something that was durable, too. After each crash the log must hold
+/// everything that had completed in order, up to what has rotted, nothing that was not its own, and nothing that had
+/// been dropped.
 fn live(seed: u64, ring_sectors: u64, steps: usize) {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut journal = Journal::new(ring_sectors, 3);

@@ -50,8 +50,8 @@ pub fn server_binary() -> &'static str {
     env!("CARGO_BIN_EXE_lockstep-server")
 }
 
-/// What a process does at SIGHUP unless it asks for another thing. It has this from who starts it, so with tests that run
-/// under `nohup` it would ignore the signal.
+/// What a process does at SIGHUP unless it asks for another thing. It has this from who starts it, so with tests that
+/// run under `nohup` it would ignore the signal.
 #[derive(Clone, Copy)]
 pub enum Hangup {
     Ends,

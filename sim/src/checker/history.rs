@@ -243,8 +243,8 @@ impl History {
         self.operations.is_empty()
     }
 
-    /// A client asks for something. Until [`complete`](Self::complete) is called for it, its outcome is unknown: it may take
-    /// effect at any later time, or never.
+    /// A client asks for something. Until [`complete`](Self::complete) is called for it, its outcome is unknown: it may
+    /// take effect at any later time, or never.
     pub fn invoke(&mut self, client: u32, now_ns: u64, key: &[u8], call: Call<'_>) -> OperationId {
         let key = intern(&mut self.keys, &mut self.key_ids, key);
         let asked = match call {

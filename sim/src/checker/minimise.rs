@@ -1,7 +1,7 @@
 //! Makes a violation small enough to read.
 //!
-//! Every step weakens the history: what is left would be explained if the whole were. So a violation that remains is one of the
-//! whole. Answered writes are kept, since with their versions they are what makes the search quick.
+//! Every step weakens the history: what is left would be explained if the whole were. So a violation that remains is
+//! one of the whole. Answered writes are kept, since with their versions they are what makes the search quick.
 
 use super::{
     history::{NEVER, Operation, Told},
@@ -9,7 +9,8 @@ use super::{
     search::{Found, Search, Stuck, has_effect},
 };
 
-/// Searches that may be made in all, and positions that each may look at. Beyond them the explanation just stays longer.
+/// Searches that may be made in all, and positions that each may look at. Beyond them the explanation just stays
+/// longer.
 const SEARCHES_MAX: usize = 600;
 const STEPS_MAX: u64 = 100_000;
 

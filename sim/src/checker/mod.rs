@@ -3,26 +3,26 @@
 //! # What it is
 //!
 //! A pure function over a [`History`]: what each client asked, when, what it was told, and when. The history is
-//! *linearizable* if every operation that was answered can be given one moment between its question and its answer, and every
-//! operation that was not any later moment or none, so that a single copy of the store which carries the operations out at
-//! those moments would have given all the answers. [`History::check`] decides that, and explains a violation with the few
-//! operations that show it.
+//! *linearizable* if every operation that was answered can be given one moment between its question and its answer, and
+//! every operation that was not any later moment or none, so that a single copy of the store which carries the
+//! operations out at those moments would have given all the answers. [`History::check`] decides that, and explains a
+//! violation with the few operations that show it.
 //!
-//! It also holds that an operation takes effect *at most once*: an increment, answered or not, is counted once or not at all,
-//! and a value that comes back after it was overwritten is not explained by its first write.
+//! It also holds that an operation takes effect *at most once*: an increment, answered or not, is counted once or not
+//! at all, and a value that comes back after it was overwritten is not explained by its first write.
 //!
 //! # How
 //!
-//! Keys are judged one by one, since a history is linearizable if and only if that of every key is. Versions are positions in
-//! the log of a shard, so they are first compared with time across all keys (`order`). Then `search` looks for an
-//! order for each key. The order of the answered writes is given by their versions, which makes the time nearly proportional
-//! to the number of operations; only what writes with unknown outcome may have done is tried out. A violation is
-//! reduced (`minimise`) until nothing more can be left out.
+//! Keys are judged one by one, since a history is linearizable if and only if that of every key is. Versions are
+//! positions in the log of a shard, so they are first compared with time across all keys (`order`). Then `search` looks
+//! for an order for each key. The order of the answered writes is given by their versions, which makes the time nearly
+//! proportional to the number of operations; only what writes with unknown outcome may have done is tried out. A
+//! violation is reduced (`minimise`) until nothing more can be left out.
 //!
 //! # What it is not
 //!
-//! Operations on several keys, scans, and reads that may be stale are not judged. Time-to-live is judged within the given
-//! slack between the clocks, not to the nanosecond.
+//! Operations on several keys, scans, and reads that may be stale are not judged. Time-to-live is judged within the
+//! given slack between the clocks, not to the nanosecond.
 
 mod history;
 mod minimise;

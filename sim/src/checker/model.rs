@@ -8,7 +8,8 @@ const NS_PER_MS: u64 = 1_000_000;
 /// What is known about the key at one point of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct State {
-    /// The version, or the lowest that it can be. A key that does not exist: at least what the next version must exceed.
+    /// The version, or the lowest that it can be. A key that does not exist: at least what the next version must
+    /// exceed.
     pub(super) version: u64,
     /// Whether `version` is the version itself.
     pub(super) is_exact: bool,

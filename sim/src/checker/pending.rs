@@ -4,8 +4,8 @@ use super::history::Operation;
 
 const NONE: u32 = u32::MAX;
 
-/// A doubly linked list of calls and returns. An operation may be placed next if its call comes before every return in the
-/// list. Taking operations out and putting them back in the reverse order costs a few writes each.
+/// A doubly linked list of calls and returns. An operation may be placed next if its call comes before every return in
+/// the list. Taking operations out and putting them back in the reverse order costs a few writes each.
 #[derive(Debug)]
 pub(super) struct Pending {
     /// Twice the operation's place for a call, and one more for a return; the list's head is the last.

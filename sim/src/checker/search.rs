@@ -1,10 +1,10 @@
 //! The search for an order of effects that explains every answer about one key.
 //!
-//! Just-in-time linearization after G. Lowe, "Testing for linearizability" (2017), with a memory of the configurations that
-//! were tried, as in J. Wing and C. Gong's algorithm. Three things make it fast here:
+//! Just-in-time linearization after G. Lowe, "Testing for linearizability" (2017), with a memory of the configurations
+//! that were tried, as in J. Wing and C. Gong's algorithm. Three things make it fast here:
 //!
-//! - Versions are positions in the log, so the order of all writes that were answered is given. Only writes with unknown
-//!   outcome have to be placed, and only where somebody saw something that no answered write explains.
+//! - Versions are positions in the log, so the order of all writes that were answered is given. Only writes with
+//!   unknown outcome have to be placed, and only where somebody saw something that no answered write explains.
 //! - An operation that changes nothing is placed as soon as it fits: if it can be placed later, it can be placed now.
 //! - Writes with unknown outcome that ask for the same are counted, not told apart.
 
@@ -300,7 +300,8 @@ impl<'a> Search<'a> {
         Arrival { node, placed_before, used }
     }
 
-    /// What the next write of a class would make of a position; `None` if it has no effect or no version is left for it.
+    /// What the next write of a class would make of a position; `None` if it has no effect or no version is left for
+    /// it.
     fn after_unknown(&self, node: &Node, class: u32) -> Option<State> {
         let used = self.used[class as usize];
         let class = &self.problem.classes[class as usize];
@@ -390,8 +391,8 @@ impl<'a> Search<'a> {
         members.get(self.used[class] as usize).is_some_and(|member| member.invoke_ns <= now_ns)
     }
 
-    /// What there is that goes only from a state which another unknown write may make. For a version that nobody else saw, that
-    /// may be any.
+    /// What there is that goes only from a state which another unknown write may make. For a version that nobody else
+    /// saw, that may be any.
     fn means(&self, node: &Node, goals: &Goals, now_ns: u64) -> Means {
         let classes = &self.problem.classes;
         let has = |is_meant: &dyn Fn(&Asked) -> bool| {

@@ -107,8 +107,8 @@ impl Client {
         self.add(shared, Pending { id, operation: Operation::Scan, sequence, frame, attempts: 1 });
     }
 
-    /// Asks for something that concerns the keys that clients of the front door work on: reads of several keys at once, and
-    /// writes of one.
+    /// Asks for something that concerns the keys that clients of the front door work on: reads of several keys at once,
+    /// and writes of one.
     fn issue_on_group(&mut self, shared: &mut Shared) {
         const OPERATIONS: [Operation; 6] = [
             Operation::Query,

@@ -1,5 +1,5 @@
-//! A simulated client: a session with a window of requests in flight, which asks again under the same session and sequence,
-//! at any server, until it is answered or gives up.
+//! A simulated client: a session with a window of requests in flight, which asks again under the same session and
+//! sequence, at any server, until it is answered or gives up.
 
 mod draw;
 
@@ -315,7 +315,8 @@ impl Client {
                 self.unknown += self.pending.iter().filter(|other| other.operation.is_logged()).count() as u32;
                 self.pending.retain(|other| !other.operation.is_logged());
                 self.session = 0;
-                // Sequences begin anew: what is still said of the old ones must not be taken for answers to the new ones.
+                // Sequences begin anew: what is still said of the old ones must not be taken for answers to the new
+                // ones.
                 self.reconnect(shared, 0);
             }
             _ => self.complete(shared, history, id, pending.operation, reply),

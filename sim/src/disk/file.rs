@@ -309,7 +309,8 @@ mod tests {
         }
     }
 
-    /// A simulated disk that damaged the same place in two crashes brought back what had been there before the first (seed 6946).
+    /// A simulated disk that damaged the same place in two crashes brought back what had been there before the first
+    /// (seed 6946).
     #[test]
     fn what_is_damaged_twice_is_not_as_it_was() {
         let file = SimFile::new(SECTOR);

@@ -1,7 +1,7 @@
 //! The disk of one server: its files, what is on its way to them, and what goes wrong with them.
 //!
-//! It outlives the processes that use it. Timing is the world's: a disk is asked ([`SimDisk::ask`]) and told when the time
-//! has come ([`SimDisk::complete`]); a crash decides over what had been asked and was not complete.
+//! It outlives the processes that use it. Timing is the world's: a disk is asked ([`SimDisk::ask`]) and told when the
+//! time has come ([`SimDisk::complete`]); a crash decides over what had been asked and was not complete.
 
 mod file;
 

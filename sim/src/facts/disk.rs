@@ -91,7 +91,8 @@ impl DiskFacts {
         self.findable.insert((op, checksum));
     }
 
-    /// The lowest op of a log that was read back of which the disk should not have this prepare any more, or never had it.
+    /// The lowest op of a log that was read back of which the disk should not have this prepare any more, or never had
+    /// it.
     pub(super) fn stray(&self, log: &BTreeMap<u64, u128>) -> Option<u64> {
         log.iter().map(|(&op, &checksum)| (op, checksum)).find(|it| !self.findable.contains(it)).map(|(op, _)| op)
     }
@@ -113,8 +114,8 @@ impl DiskFacts {
         self.said_log_view = self.said_log_view.max(log_view);
     }
 
-    /// The server says that it holds everything up to `op`, whose header has this checksum. Returns the first op that it
-    /// does not hold.
+    /// The server says that it holds everything up to `op`, whose header has this checksum. Returns the first op that
+    /// it does not hold.
     pub(super) fn says_op(&mut self, op: u64, checksum: u128) -> Option<u64> {
         let holds = |at: u64| at <= self.base || self.durable.contains_key(&at);
         let missing = (self.said.0.max(self.base) + 1..=op).find(|at| !holds(*at));

@@ -6,8 +6,8 @@ use super::{Facts, header_of};
 use crate::groups::Carried;
 
 impl Facts {
-    /// Everything that the committed log has carried out, in its order: what was asked for again and not carried out again is not
-    /// among it.
+    /// Everything that the committed log has carried out, in its order: what was asked for again and not carried out
+    /// again is not among it.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! What must be true of the whole cluster, whatever happens: checked at every message, every durable write, every commit.
+//! What must be true of the whole cluster, whatever happens: checked at every message, every durable write, every
+//! commit.
 //!
 //! The facts are kept from the disks' side: what a server says is compared with what its simulated disk really holds.
 //! `docs/replication.md` numbers the invariants that these checks hold.
@@ -199,7 +200,8 @@ impl Facts {
         self.disks[server as usize].said_op()
     }
 
-    /// A replica hands a prepare to its journal. `asked` tells which operations its requests are, if they were offered there.
+    /// A replica hands a prepare to its journal. `asked` tells which operations its requests are, if they were offered
+    /// there.
     pub fn handed_over(&mut self, server: u8, message: &Bytes, asked: Option<Vec<Option<GroupOperation>>>) {
         let header = header_of(message);
         let (op, checksum) = (header.op.get(), header.checksum.get());
@@ -311,7 +313,8 @@ impl Facts {
         for (op, checksum, message) in chain.into_iter().rev() {
             let holders = self.holders.get(&(op, checksum)).copied().unwrap_or(0);
             let view = header_of(&message).view.get();
-            // A copy counts only once its server could not forget that it belongs to the log of the view it was ordered in.
+            // A copy counts only once its server could not forget that it belongs to the log of the view it was ordered
+            // in.
             let members = (0..self.disks.len()).filter(|&server| self.disks[server].log_view_max() >= view);
             let voters = members.filter(|&server| holders & (1 << server) != 0).count();
             let quorum = self.quorums.commit as usize;
@@ -332,8 +335,9 @@ impl Facts {
         self.longest_wait_ns = self.longest_wait_ns.max(waited);
     }
 
-    /// How far the time as of which something has been answered may be from that of the histories, in ns. Times of day are equal
-    /// wherever a key can expire, but a read is answered as of the time of the first write that is not applied yet.
+    /// How far the time as of which something has been answered may be from that of the histories, in ns. Times of day
+    /// are equal wherever a key can expire, but a read is answered as of the time of the first write that is not
+    /// applied yet.
     pub fn slack_ns(&self) -> u64 {
         let waiting = self.stamped.values().map(|stamped_ns| self.since(*stamped_ns)).max();
         SLACK_NS.max(self.longest_wait_ns).max(waiting.unwrap_or(0))
@@ -444,8 +448,8 @@ impl Facts {
 
     /// A data folder is gone, and with it all that its server had said.
     ///
-    /// What it has held still counts for commits: it says that it has lost it, and until it has got it back that is the same
-    /// as if the disk had been lost a moment after the commit.
+    /// What it has held still counts for commits: it says that it has lost it, and until it has got it back that is the
+    /// same as if the disk had been lost a moment after the commit.
     pub fn is_wiped(&mut self, server: u8) {
         self.has_damage = true;
         self.disks[server as usize].wipe();

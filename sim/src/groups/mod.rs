@@ -1,23 +1,25 @@
-//! Judges what clients were told about small groups of keys that programs couple: is there an order of effects that explains
-//! every answer?
+//! Judges what clients were told about small groups of keys that programs couple: is there an order of effects that
+//! explains every answer?
 //!
-//! The [`checker`](crate::checker) judges single keys and knows a handful of operations, which lets it cope with thousands of
-//! writes of unknown outcome. A program may touch several keys and do anything, so here a whole group is one state, a
-//! [`Keyspace`](crate::keyspace::Keyspace), on which requests are carried out as they were sent. What keeps the search short:
+//! The [`checker`](crate::checker) judges single keys and knows a handful of operations, which lets it cope with
+//! thousands of writes of unknown outcome. A program may touch several keys and do anything, so here a whole group is
+//! one state, a [`Keyspace`](crate::keyspace::Keyspace), on which requests are carried out as they were sent. What
+//! keeps the search short:
 //!
-//! - An answered write tells its place in the log, so the order of all of these is given. Only what has no answer has to be
-//!   placed, and only what changes something.
+//! - An answered write tells its place in the log, so the order of all of these is given. Only what has no answer has
+//!   to be placed, and only what changes something.
 //! - What changes nothing is placed as soon as it fits.
-//! - Requests of one connection of the front door take effect in the order in which they were sent, answered or not. So of
-//!   each connection that was lost only one place has to be remembered, and an order that breaks this rule is wrong, too.
+//! - Requests of one connection of the front door take effect in the order in which they were sent, answered or not. So
+//!   of each connection that was lost only one place has to be remembered, and an order that breaks this rule is wrong,
+//!   too.
 //! - A write without an answer is placed no earlier than right before something that concerns its keys.
 //! - Where nothing fits any more, only what concerns the same keys can help, so all else before it is left as it is.
 //!
 //! Each write takes effect once at most: a sum or a length that is explained only by a second time has no order.
 //!
-//! Where much has no answer the search takes too long all the same. A simulated cluster knows more than its clients: the order
-//! that its log has made. That is a witness: an order that only has to be followed once to see whether it is one. Single keys have
-//! it, too: as groups of one key each, which are followed and not searched.
+//! Where much has no answer the search takes too long all the same. A simulated cluster knows more than its clients:
+//! the order that its log has made. That is a witness: an order that only has to be followed once to see whether it is
+//! one. Single keys have it, too: as groups of one key each, which are followed and not searched.
 
 mod describe;
 mod precedence;
@@ -126,8 +128,8 @@ impl GroupHistory {
         self.operations.is_empty()
     }
 
-    /// A client asks for something. Until there is an answer, its outcome is unknown: it may take effect at any later time, or
-    /// never. `request` is a whole frame, `connection` one that keeps the order of its requests.
+    /// A client asks for something. Until there is an answer, its outcome is unknown: it may take effect at any later
+    /// time, or never. `request` is a whole frame, `connection` one that keeps the order of its requests.
     pub fn invoke(
         &mut self,
         group: u16,
@@ -178,7 +180,8 @@ impl GroupHistory {
     ///
     /// # Errors
     ///
-    /// The first group that is not right, or that cannot be decided within the bound on steps where there is no witness.
+    /// The first group that is not right, or that cannot be decided within the bound on steps where there is no
+    /// witness.
     pub fn check(&self, options: &GroupOptions, witness: Option<&[Effect]>) -> Result<u32, GroupFailure> {
         let groups = self.groups();
         let (mut by_witness, mut undecided) = (0, None);

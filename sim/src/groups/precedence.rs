@@ -1,5 +1,5 @@
-//! What must have taken effect before what: an operation that was answered before another was asked for, and an earlier one of
-//! the same connection.
+//! What must have taken effect before what: an operation that was answered before another was asked for, and an earlier
+//! one of the same connection.
 
 use std::collections::HashMap;
 
@@ -36,8 +36,8 @@ impl<'a> Precedence<'a> {
         self.by_return.iter().copied().find(|&place| !is_placed(place))
     }
 
-    /// Whether an operation may be next, where `overdue` was answered first of those that are not placed: nothing that is not
-    /// placed was answered before it was asked for, or asked for before it on its connection.
+    /// Whether an operation may be next, where `overdue` was answered first of those that are not placed: nothing that
+    /// is not placed was answered before it was asked for, or asked for before it on its connection.
     pub(super) fn may_be_next(&self, place: u32, overdue: u32, is_placed: impl Fn(u32) -> bool) -> bool {
         let bound_ns = self.operations[overdue as usize].return_ns;
         self.operations[place as usize].invoke_ns <= bound_ns && self.before[place as usize].is_none_or(is_placed)

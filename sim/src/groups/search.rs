@@ -42,8 +42,8 @@ enum Choice {
     Logged(u32),
     /// Of what changes nothing, one that tells which version a write without an answer has made.
     Pure(u32),
-    /// A write without an answer, or the expiry of a key: where that leads to, and the keys that it concerns, with those of
-    /// what is passed over by it.
+    /// A write without an answer, or the expiry of a key: where that leads to, and the keys that it concerns, with
+    /// those of what is passed over by it.
     Leap { node: Box<Node>, keys: u64, is_unknown: bool },
 }
 
@@ -69,8 +69,8 @@ struct Arrival {
     via: u64,
 }
 
-/// These keys are why nothing came of the last choice, which concerned the keys `via`: what it made of one of them may have come
-/// from any other.
+/// These keys are why nothing came of the last choice, which concerned the keys `via`: what it made of one of them may
+/// have come from any other.
 fn blame(stack: &mut [Frame], keys: u64, via: u64) {
     if let Some(frame) = stack.last_mut() {
         frame.blamed |= keys;
@@ -83,7 +83,8 @@ fn blame(stack: &mut [Frame], keys: u64, via: u64) {
 /// What a position is besides what was passed: the keys, and what is placed.
 type Placed = (Keyspace, u32, Vec<u64>);
 
-/// Positions from which nothing came: by what is placed, what of the lists was passed, and the keys that this was about.
+/// Positions from which nothing came: by what is placed, what of the lists was passed, and the keys that this was
+/// about.
 #[derive(Default)]
 struct Tried(HashMap<Placed, Vec<(Vec<u32>, u64)>>);
 
@@ -114,7 +115,8 @@ pub(super) struct Search<'a> {
     /// The keys that each operation concerns, a bit each, and their names.
     keys: Vec<u64>,
     names: Vec<Vec<u8>>,
-    /// The keys, by their place in `names`, of which an answer says that they were at a version when the operation began.
+    /// The keys, by their place in `names`, of which an answer says that they were at a version when the operation
+    /// began.
     seen: Vec<Vec<(usize, u64)>>,
     /// The highest place in the log that was known before each operation was asked for.
     floors: Vec<u64>,
@@ -231,8 +233,8 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Tries the next choice of the last position: `None` if it leads nowhere. If there is none that may help, all that can
-    /// follow is listed, and when that is used up, too, the position is given up.
+    /// Tries the next choice of the last position: `None` if it leads nowhere. If there is none that may help, all that
+    /// can follow is listed, and when that is used up, too, the position is given up.
     fn go_on(&mut self, stack: &mut Vec<Frame>) -> Option<Arrival> {
         let frame = stack.last_mut()?;
         let blamed = frame.blamed;
@@ -362,8 +364,8 @@ impl<'a> Search<'a> {
         Some(node)
     }
 
-    /// Writes without an answer, and expiries, that have to do with what is blocked, the most promising last; and the keys of
-    /// what does nothing here.
+    /// Writes without an answer, and expiries, that have to do with what is blocked, the most promising last; and the
+    /// keys of what does nothing here.
     fn leaps(&self, node: &Node, before: Option<&Keyspace>) -> (Vec<Choice>, u64) {
         let overdue = self.overdue(node).expect("something is to be placed");
         let mut concerned = self.keys[overdue as usize];
@@ -417,8 +419,8 @@ impl<'a> Search<'a> {
         bit.is_some_and(|bit| self.keys[place as usize] >> bit & 1 == 1)
     }
 
-    /// What a write without an answer makes of the keys. `None` if that is nothing, or all that the one before it has made is
-    /// gone unseen: then it is as if that one had never come.
+    /// What a write without an answer makes of the keys. `None` if that is nothing, or all that the one before it has
+    /// made is gone unseen: then it is as if that one had never come.
     fn leap(&self, node: &Node, place: u32, before: Option<&Keyspace>) -> Option<Node> {
         let operated = &self.operations[place as usize];
         let versions =
@@ -441,8 +443,8 @@ impl<'a> Search<'a> {
         Some(after)
     }
 
-    /// Writes without an answer that may be next and have to do with these keys, through others of their kind if need be: list,
-    /// place in it, and keys.
+    /// Writes without an answer that may be next and have to do with these keys, through others of their kind if need
+    /// be: list, place in it, and keys.
     fn list_unknown(&self, node: &Node, overdue: u32, mut concerned: u64) -> Vec<(usize, u32, u64)> {
         let available: Vec<Vec<u32>> = (self.unknown.iter().zip(&node.passed))
             .map(|(places, &passed)| {
@@ -476,8 +478,8 @@ impl<'a> Search<'a> {
         listed
     }
 
-    /// The keys of something that has seen one of them at an earlier version than it has now, and is not placed: versions only
-    /// grow.
+    /// The keys of something that has seen one of them at an earlier version than it has now, and is not placed:
+    /// versions only grow.
     fn too_late(&self, node: &Node) -> Option<u64> {
         let least: Vec<u64> =
             self.names.iter().map(|name| node.state.get(name).map_or(0, |entry| entry.version.least())).collect();

@@ -258,7 +258,8 @@ fn any_program(dice: &mut Dice, versions: &BTreeMap<&[u8], u64>) -> (bool, Bytes
     (true, frame(true, &commands[usize::from(dice.chance(600))..]))
 }
 
-/// Clients ask one thing after another of one copy of the keys, and lose many answers. Also returns the order of its writes.
+/// Clients ask one thing after another of one copy of the keys, and lose many answers. Also returns the order of its
+/// writes.
 fn right_history(dice: &mut Dice) -> (GroupHistory, Vec<Effect>) {
     struct Doing {
         id: GroupOperation,

@@ -1,15 +1,16 @@
-//! Judges by a witness: the committed log says in which order what changed something has taken effect. If that order explains
-//! every answer, the history is right, however many others would have to be tried without it.
+//! Judges by a witness: the committed log says in which order what changed something has taken effect. If that order
+//! explains every answer, the history is right, however many others would have to be tried without it.
 //!
 //! Nothing that the log says is believed. Operations are carried out as they were *asked*, and an order is refused
 //!
 //! - that has an operation twice, one that was refused, or not one that was answered,
-//! - that has an operation before one that was answered before it was asked for, or before an earlier one of its connection,
+//! - that has an operation before one that was answered before it was asked for, or before an earlier one of its
+//!   connection,
 //! - in which an answer is not the one that was given, or a revision not the one that was told,
 //! - in which time goes back, or differs by more than the slack from that of the history once a key may expire.
 //!
-//! Reads that are not in the log take effect as soon as they fit, between two of its operations or after a key has expired. They
-//! change nothing, so that none has to wait for another's sake.
+//! Reads that are not in the log take effect as soon as they fit, between two of its operations or after a key has
+//! expired. They change nothing, so that none has to wait for another's sake.
 
 use std::collections::HashMap;
 
@@ -67,8 +68,8 @@ impl GroupHistory {
         Ok(effects)
     }
 
-    /// The same of a history in which every operation of the log has a session. What belongs to no group, or came through the
-    /// front door, is left out.
+    /// The same of a history in which every operation of the log has a session. What belongs to no group, or came
+    /// through the front door, is left out.
     pub fn witness_of_sessions(&self, log: &[Carried<'_>]) -> Vec<Effect> {
         let by_sequence = self.by_sequence();
         let effect = |carried: &Carried<'_>| {

@@ -1,5 +1,5 @@
-//! Checkpoints at a simulated server: cut where the primary says, given out in pieces between turns, brought into force in
-//! the server's order.
+//! Checkpoints at a simulated server: cut where the primary says, given out in pieces between turns, brought into force
+//! in the server's order.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,8 @@
-//! The Redis front door of a simulated server: what it asks of the log and of the queue of reads, and in which order it answers.
+//! The Redis front door of a simulated server: what it asks of the log and of the queue of reads, and in which order it
+//! answers.
 //!
-//! Which way a request takes, its frame, and the queue of answers are the server's own code. Not in it are the Redis protocol, the
-//! making of programs from commands, and other shards.
+//! Which way a request takes, its frame, and the queue of answers are the server's own code. Not in it are the Redis
+//! protocol, the making of programs from commands, and other shards.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,8 +1,8 @@
-//! The server's disk side, as `lockstep-server`'s shard has it: what the replica asks for is carried out in the order in which
-//! it asks, as far as order matters. Writes go side by side, a truncation waits for all of them and holds up all that comes
-//! after it, the superblock is written one change at a time. Where prepares go, what may be overwritten and how a
-//! superblock is written is decided by the server's own code. What is left for this module to get wrong is the order of things,
-//! and what is waited for; so one of the wrong variants is here.
+//! The server's disk side, as `lockstep-server`'s shard has it: what the replica asks for is carried out in the order
+//! in which it asks, as far as order matters. Writes go side by side, a truncation waits for all of them and holds up
+//! all that comes after it, the superblock is written one change at a time. Where prepares go, what may be overwritten
+//! and how a superblock is written is decided by the server's own code. What is left for this module to get wrong is
+//! the order of things, and what is waited for; so one of the wrong variants is here.
 
 use std::collections::VecDeque;
 

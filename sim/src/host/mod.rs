@@ -1,9 +1,9 @@
-//! One simulated server: the production replica, state machine, journal and checkpoint code, hosted as `lockstep-server`'s
-//! shard hosts them, on a simulated disk, clock and network.
+//! One simulated server: the production replica, state machine, journal and checkpoint code, hosted as
+//! `lockstep-server`'s shard hosts them, on a simulated disk, clock and network.
 //!
-//! What is here mirrors `server/src/shard/`, which cannot run on virtual time because it is written against io_uring. It
-//! decides nothing: where a prepare goes, when space may be reused, what a superblock or checkpoint looks like and what is
-//! found after a crash is the server's own code.
+//! What is here mirrors `server/src/shard/`, which cannot run on virtual time because it is written against io_uring.
+//! It decides nothing: where a prepare goes, when space may be reused, what a superblock or checkpoint looks like and
+//! what is found after a crash is the server's own code.
 
 mod checkpoints;
 mod clock;
@@ -79,8 +79,8 @@ pub struct Server {
     pub process: Option<Box<Process>>,
     /// Whether the process is stopped and everything waits for it.
     pub is_paused: bool,
-    /// Whether its disk has lost something that it had held, or has never held anything, and it has not been a whole member
-    /// since.
+    /// Whether its disk has lost something that it had held, or has never held anything, and it has not been a whole
+    /// member since.
     pub is_damaged: bool,
     /// When its process will end without warning, if it will.
     pub doom: Option<Doom>,

@@ -65,7 +65,8 @@ impl Expected {
         Expected { status, version, body: Body::Empty }
     }
 
-    /// The answer to the same, carried out as `operation`: a read of the front door may go through the log as a transact.
+    /// The answer to the same, carried out as `operation`: a read of the front door may go through the log as a
+    /// transact.
     pub fn as_operation(self, operation: Operation, version: Version) -> Expected {
         if operation != Operation::Transact {
             return self;

@@ -1,8 +1,9 @@
 //! The sums of INCRBYFLOAT: decimal texts, added as numbers with 64 bits of significand.
 //!
-//! Everything is computed exactly, as fractions of whole numbers of any size, and rounded where the processor would round: when a
-//! text is read, when two numbers are added, and when the sum is written with 17 digits behind the point. Slow, and as unlike the
-//! store's way as can be. Only what is drawn is known here: decimal texts, with an exponent or without, and infinity.
+//! Everything is computed exactly, as fractions of whole numbers of any size, and rounded where the processor would
+//! round: when a text is read, when two numbers are added, and when the sum is written with 17 digits behind the point.
+//! Slow, and as unlike the store's way as can be. Only what is drawn is known here: decimal texts, with an exponent or
+//! without, and infinity.
 
 use std::cmp::Ordering;
 
@@ -14,8 +15,8 @@ const PRECISION: u64 = 64;
 /// Digits behind the point that are written.
 const FRACTION_DIGITS: usize = 17;
 
-/// The largest exponent of ten that a text may have here. Values of the simulator have no more digits than that, either, and so
-/// keep far away from what is too large or too small for such a number.
+/// The largest exponent of ten that a text may have here. Values of the simulator have no more digits than that,
+/// either, and so keep far away from what is too large or too small for such a number.
 const EXPONENT_MAX: i64 = 2000;
 
 /// A whole number of any size: digits to the base 2^32, the lowest first, none of them a leading zero.
@@ -134,7 +135,8 @@ impl Whole {
     }
 }
 
-/// A number that the processor can have: `significand * 2^exponent`, with no more bits of significand than [`PRECISION`].
+/// A number that the processor can have: `significand * 2^exponent`, with no more bits of significand than
+/// [`PRECISION`].
 #[derive(Clone, Debug)]
 struct Number {
     is_negative: bool,

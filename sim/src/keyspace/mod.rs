@@ -1,9 +1,9 @@
 //! What operations and programs make of keys: a second implementation, naive and independent of the store's.
 //!
-//! It is used in two ways. The facts carry the committed log out on it, where time and place of everything are known. The
-//! checker of groups of keys carries out what clients asked for, where they are known within bounds only: when a program
-//! ran, and so when a key expires, and which version a write of unknown outcome made. So times are intervals here, and
-//! versions may be open. With exact times and versions, every answer is exact, too.
+//! It is used in two ways. The facts carry the committed log out on it, where time and place of everything are known.
+//! The checker of groups of keys carries out what clients asked for, where they are known within bounds only: when a
+//! program ran, and so when a key expires, and which version a write of unknown outcome made. So times are intervals
+//! here, and versions may be open. With exact times and versions, every answer is exact, too.
 
 mod expected;
 mod extended;
@@ -181,8 +181,8 @@ impl Keyspace {
         }
     }
 
-    /// Carries out a request, a read or one of the log. `is_otherwise` is followed where it cannot be known whether a key is as
-    /// the request asks it to be: by the checks of a program, or by a compare-and-set.
+    /// Carries out a request, a read or one of the log. `is_otherwise` is followed where it cannot be known whether a
+    /// key is as the request asks it to be: by the checks of a program, or by a compare-and-set.
     pub fn carry_out(&mut self, moment: &Moment, request: &Request<'_>, is_otherwise: bool) -> Expected {
         self.entries.retain(|_, entry| entry.expiry.is_none_or(|expiry| expiry.latest_ns > moment.time.earliest_ns));
         match request.operation() {

@@ -262,7 +262,8 @@ impl Keyspace {
         let [key, ms] = command.first();
         let Some(present) = self.get(key).map(|entry| entry.expiry) else { return boolean(false) };
         let given = expiry_of(moment, command, ms).expect("an expiry is given");
-        // Redis compares whole ms. So do we: every expiry that a command gives is one, and no other client gives any here.
+        // Redis compares whole ms. So do we: every expiry that a command gives is one, and no other client gives any
+        // here.
         let is_later = present.map_or(Is::No, |present| present.is_before(&given));
         let is_earlier = present.map_or(Is::So, |present| given.is_before(&present));
         let is = |is_so: bool| if is_so { Is::So } else { Is::No };
@@ -320,8 +321,8 @@ mod tests {
 
     use super::*;
 
-    /// A key that expires at `present`, if it does, and what EXPIRE with these flags makes of that at `now`: the answer, and the
-    /// expiry, all in ms.
+    /// A key that expires at `present`, if it does, and what EXPIRE with these flags makes of that at `now`: the
+    /// answer, and the expiry, all in ms.
     fn expire(present: Option<(u64, u64)>, now: (u64, u64), flags: u8, ms: i64) -> (Expect, Option<(u64, u64)>) {
         let time = |(earliest, latest): (u64, u64)| Time { earliest_ns: earliest * MS, latest_ns: latest * MS };
         let moment = Moment { time: time(now), version: Version::Exact(1) };

@@ -18,8 +18,8 @@ pub(super) struct ClientLink {
     replies: (u32, u64),
     /// What was sent on this connection, or an earlier one, and is not there at this time, never arrives.
     reset: (u32, u64),
-    /// Something that was sent on this connection, or an earlier one, is lost, and so nothing arrives that is sent on it later:
-    /// by the client, and to it.
+    /// Something that was sent on this connection, or an earlier one, is lost, and so nothing arrives that is sent on
+    /// it later: by the client, and to it.
     broken: (u32, u32),
 }
 
@@ -89,8 +89,8 @@ impl Network {
 }
 
 impl Shared {
-    /// A client sends something to a server, which takes so long: `event` happens when it is there. Nothing overtakes what was
-    /// sent before on the same connection.
+    /// A client sends something to a server, which takes so long: `event` happens when it is there. Nothing overtakes
+    /// what was sent before on the same connection.
     pub fn request(&mut self, (client, connection): (u8, u32), server: u8, delay_ns: u64, event: Event) {
         let is_cut = self.network.is_cut(client, server, |cut| cut.there);
         let at_ns = self.now_ns + delay_ns;

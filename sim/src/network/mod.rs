@@ -52,8 +52,8 @@ struct Link {
     boot: u32,
     /// What was sent on this connection or an earlier one is lost.
     lost_to: u32,
-    /// Something that was sent on this connection is lost, and so nothing that is sent on it later arrives: over TCP there are
-    /// no gaps.
+    /// Something that was sent on this connection is lost, and so nothing that is sent on it later arrives: over TCP
+    /// there are no gaps.
     broken: u32,
     last_arrival_ns: u64,
 }
@@ -119,8 +119,8 @@ impl Network {
         self.blocks.iter().any(|block| block.covers(from, to))
     }
 
-    /// What blocks messages from one server to another. If several do, it is the one that began first: so what is held of a link
-    /// is held in one place, and stays in order.
+    /// What blocks messages from one server to another. If several do, it is the one that began first: so what is held
+    /// of a link is held in one place, and stays in order.
     fn block_of(&mut self, from: u8, to: u8) -> Option<&mut Block> {
         self.blocks.iter_mut().find(|block| block.covers(from, to))
     }
@@ -279,8 +279,8 @@ impl Shared {
         true
     }
 
-    /// Ends a block. On links that no other one covers, what was held goes on its way, and connections that have lost something
-    /// are noticed to be gone.
+    /// Ends a block. On links that no other one covers, what was held goes on its way, and connections that have lost
+    /// something are noticed to be gone.
     pub fn unblock(&mut self, number: u32) {
         self.network.client_cuts.retain(|(cut, _)| *cut != number);
         let Some(at) = self.network.blocks.iter().position(|block| block.number == number) else { return };

@@ -123,8 +123,9 @@ impl RedisClient {
         value
     }
 
-    /// An expiry: its flag, and the number that goes with it. A time that may have come when it is given, or not, is given by
-    /// single commands only: the checker of groups does not know which of the two the commands after it would see.
+    /// An expiry: its flag, and the number that goes with it. A time that may have come when it is given, or not, is
+    /// given by single commands only: the checker of groups does not know which of the two the commands after it would
+    /// see.
     fn expiry(&mut self, shared: &Shared, is_single: bool) -> (u8, [u8; 8]) {
         let ttl_ms = self.dice.within(shared.plan.workload.ttl_ms.clone()) as i64;
         let now_ms = ((WALL_START_NS + shared.now_ns) / MS) as i64;

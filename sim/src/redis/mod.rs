@@ -1,5 +1,6 @@
-//! A simulated client of the Redis front door: a connection on which requests are sent without waiting for answers, which come
-//! in order. It never sends a request again: when its connection is lost, how what was unanswered ends is not known.
+//! A simulated client of the Redis front door: a connection on which requests are sent without waiting for answers,
+//! which come in order. It never sends a request again: when its connection is lost, how what was unanswered ends is
+//! not known.
 
 mod draw;
 mod plan;

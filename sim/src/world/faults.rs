@@ -175,8 +175,8 @@ impl World {
         true
     }
 
-    /// Sometimes it is the primary that sleeps, and that hears nothing for a while when it wakes up: it then takes itself for
-    /// the primary longer than anything else could make it.
+    /// Sometimes it is the primary that sleeps, and that hears nothing for a while when it wakes up: it then takes
+    /// itself for the primary longer than anything else could make it.
     fn pause(&mut self, server: u8, choice: u64, duration_ns: u64) -> bool {
         let is_cut_off = choice >> 40 & 1 == 0 && self.servers.len() > 1;
         let server = if is_cut_off { self.primary().unwrap_or(server) } else { server };
@@ -276,8 +276,8 @@ impl World {
         true
     }
 
-    /// Flips a bit in a prepare of the journal that the server will be able to tell from a torn one: it is committed, and
-    /// so is one that was placed only when this one was durable.
+    /// Flips a bit in a prepare of the journal that the server will be able to tell from a torn one: it is committed,
+    /// and so is one that was placed only when this one was durable.
     fn rot(&mut self, event: &FaultEvent, server: u8) -> bool {
         let committed = self.shared.facts.committed_op();
         let in_flight_max = self.shared.plan.disk.in_flight_max;
@@ -350,8 +350,9 @@ impl World {
         self.damage[server as usize] = None;
     }
 
-    /// A disk that has misdirected a write and then lost power within the writes that follow: what it did cannot be told from
-    /// torn writes, which is beyond what the format promises (see `docs/disk-format.md`). Such a disk is replaced.
+    /// A disk that has misdirected a write and then lost power within the writes that follow: what it did cannot be
+    /// told from torn writes, which is beyond what the format promises (see `docs/disk-format.md`). Such a disk is
+    /// replaced.
     pub(super) fn wipe_if_beyond_repair(&mut self, server: u8) {
         let said = self.shared.facts.said_op(server).min(self.shared.facts.committed_op());
         let in_flight_max = self.shared.plan.disk.in_flight_max;

@@ -22,11 +22,12 @@ use crate::{
     schedule::Event,
 };
 
-/// Positions of the search for an order that are looked at per key. Many writes of one key with unknown outcome can be ordered in
-/// too many ways; such a history is counted, and not judged.
+/// Positions of the search for an order that are looked at per key. Many writes of one key with unknown outcome can be
+/// ordered in too many ways; such a history is counted, and not judged.
 const CHECK_STEPS_MAX: u64 = 300_000;
 
-/// The same for a group of keys, whose positions take longer to look at. What is not found by then is judged by the log.
+/// The same for a group of keys, whose positions take longer to look at. What is not found by then is judged by the
+/// log.
 const GROUP_STEPS_MAX: u64 = 10_000;
 
 impl World {
@@ -81,8 +82,8 @@ impl World {
         self.is_answered() && self.servers.iter().all(is_up) && self.is_one()
     }
 
-    /// Whether there is a primary, and every server that is up is a whole member of its view and has everything: all that is
-    /// committed, durable and applied. Not if all are down.
+    /// Whether there is a primary, and every server that is up is a whole member of its view and has everything: all
+    /// that is committed, durable and applied. Not if all are down.
     pub fn is_one(&self) -> bool {
         let Some(primary) = self.primary() else { return false };
         let Some(process) = self.servers[primary as usize].process.as_deref() else { return false };
@@ -105,8 +106,8 @@ impl World {
         self.clients.iter().all(Client::is_done) && self.redis.iter().all(RedisClient::is_done)
     }
 
-    /// Servers that have applied the same have the same state, those that have applied everything have that which the committed
-    /// log says, and the clients saw what it says. What is wrong becomes the run's failure.
+    /// Servers that have applied the same have the same state, those that have applied everything have that which the
+    /// committed log says, and the clients saw what it says. What is wrong becomes the run's failure.
     pub fn judge(&mut self) {
         self.judge_states();
         self.judge_histories();
@@ -131,8 +132,8 @@ impl World {
         }
     }
 
-    /// Histories are judged twice: by a search for an order of effects, and by following that of the committed log. What is too
-    /// hard to search for is judged by the log alone.
+    /// Histories are judged twice: by a search for an order of effects, and by following that of the committed log.
+    /// What is too hard to search for is judged by the log alone.
     fn judge_histories(&mut self) {
         let slack_ns = self.shared.facts.slack_ns();
         let options = GroupOptions { slack_ns, wall_start_ns: WALL_START_NS, steps_max: GROUP_STEPS_MAX };
@@ -159,7 +160,8 @@ impl World {
         }
     }
 
-    /// What a server has for all keys, if that is not what the committed log says: values, versions and times of expiry.
+    /// What a server has for all keys, if that is not what the committed log says: values, versions and times of
+    /// expiry.
     fn difference(&self, machine: &Machine) -> Option<String> {
         let model = self.shared.facts.model();
         let mut program = Builder::new();

@@ -268,8 +268,8 @@ fn one_lie_among_hundreds_of_answers_is_found_and_shown_with_few_operations() {
                 Err(undecided) => panic!("seed {seed}: {undecided}"),
             }
         }
-        // Some lies cannot be noticed: what was lost would have been overwritten unseen, or an increment of unknown outcome
-        // stands for the second half of a doubled one.
+        // Some lies cannot be noticed: what was lost would have been overwritten unseen, or an increment of unknown
+        // outcome stands for the second half of a doubled one.
         assert!(told >= 50 && found * 10 >= told * 6, "{lie:?}: {found} of {told} found");
         assert!(shown <= found * 9, "{lie:?}: {shown} lines for {found} violations");
     }

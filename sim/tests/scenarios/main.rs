@@ -286,8 +286,8 @@ fn rot_at_different_ops_of_two_servers_is_fetched_from_the_third() {
     power_cut_after_rot(&[(0, 7), (2, 3)]);
 }
 
-/// Each op is still whole somewhere. But the start of a server erases what is beyond its rot, and no server is left that can
-/// vouch for the log: they say so, and do not go on with less.
+/// Each op is still whole somewhere. But the start of a server erases what is beyond its rot, and no server is left
+/// that can vouch for the log: they say so, and do not go on with less.
 #[test]
 #[should_panic(expected = "too many servers have lost what they had acknowledged")]
 fn rot_on_all_servers_at_once_is_said_and_nothing_is_given_up_silently() {
@@ -361,8 +361,8 @@ fn counting() -> Cluster {
     })
 }
 
-/// Sees that what clients of the native protocol have asked for was carried out once. Returns how much of what was asked for at
-/// the front door is answered, was carried out, and was asked for.
+/// Sees that what clients of the native protocol have asked for was carried out once. Returns how much of what was
+/// asked for at the front door is answered, was carried out, and was asked for.
 fn count_carried(cluster: &Cluster) -> (usize, usize, usize) {
     let world = &cluster.world;
     let carried = world.shared.facts.carried_out().expect("the log is what its primaries were asked for");

@@ -1,5 +1,5 @@
-//! Scenarios that the list of wrong variants refers to: on the code as it is, every check holds in them; with the variant,
-//! one of them fails.
+//! Scenarios that the list of wrong variants refers to: on the code as it is, every check holds in them; with the
+//! variant, one of them fails.
 
 use lockstep_sim::{run::run_story, stories::STORIES};
 

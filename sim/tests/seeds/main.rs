@@ -1,4 +1,5 @@
-//! Whole runs: the same seed is the same run, a bounded number of seeds is clean, and every kind of fault really happens.
+//! Whole runs: the same seed is the same run, a bounded number of seeds is clean, and every kind of fault really
+//! happens.
 
 use lockstep_sim::{
     groups::{Effect, GroupOptions},
@@ -71,7 +72,8 @@ const WITNESSES: usize = 20;
 /// Whether what clients were told is explained by an order of effects.
 type Explains<'a> = &'a dyn Fn(&[Effect]) -> bool;
 
-/// Leaves a write of a log out, and moves it to the end. Returns for each whether what clients were told is explained by it.
+/// Leaves a write of a log out, and moves it to the end. Returns for each whether what clients were told is explained
+/// by it.
 fn tamper(witness: &[Effect], explains: Explains<'_>) -> [bool; 2] {
     let mut missing = witness.to_vec();
     let effect = missing.remove(witness.len() / 2);
@@ -86,7 +88,8 @@ fn tamper(witness: &[Effect], explains: Explains<'_>) -> [bool; 2] {
 fn a_log_with_a_write_left_out_or_moved_does_not_explain_what_clients_were_told() {
     // The search is to decide nothing, so that the log alone does.
     let options = GroupOptions { slack_ns: 2000 * MS, wall_start_ns: WALL_START_NS, steps_max: 1 };
-    // Of groups, and of single keys: how many were tried, and how many of them were not explained with a write left out, or moved.
+    // Of groups, and of single keys: how many were tried, and how many of them were not explained with a write left
+    // out, or moved.
     let mut counts = [[0; 3]; 2];
     for seed in 0..SEEDS {
         let mut world = World::new(Plan::of(seed), false);
@@ -109,8 +112,8 @@ fn a_log_with_a_write_left_out_or_moved_does_not_explain_what_clients_were_told(
             *moved += usize::from(!is_moved_explained);
         }
     }
-    // What had no answer, and nobody has seen, may be anywhere; and what has done nothing may be missing. Of single keys that is
-    // much: compare-and-sets of versions that are gone, and increments of what is no number.
+    // What had no answer, and nobody has seen, may be anywhere; and what has done nothing may be missing. Of single
+    // keys that is much: compare-and-sets of versions that are gone, and increments of what is no number.
     let [[groups, missing_of_groups, _], [singles, missing_of_singles, _]] = counts;
     assert_eq!([groups, singles], [WITNESSES; 2]);
     assert!(counts.iter().all(|[.., moved]| *moved >= WITNESSES * 3 / 4), "{counts:?}");
