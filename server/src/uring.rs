@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustix::io::Errno;
+use tracing::info;
 
 use crate::{park, ring_handle::RingHandle};
 
@@ -80,6 +81,7 @@ pub fn start<F: Future + 'static>(busy_poll: Duration, future: F) -> io::Result<
     // thread and lasts as long as the process does, so it is left alone.
     let runtime = ManuallyDrop::new(runtime);
     let Some(ring) = ring else {
+        info!("this host does not show a thread its ring (is /proc there?): it waits in epoll, at more system calls");
         return Ok(runtime.block_on(future));
     };
     #[expect(clippy::disallowed_methods, reason = "outside of the set of tasks that `park` waits for")]
