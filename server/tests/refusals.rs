@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Cluster, Spec, scratch_folder, server_binary, workload::put_within};
+use harness::{Cluster, Spec, scratch_folder, server_binary, wait_for, workload::put_within};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(server_binary()).args(arguments).output().unwrap()
@@ -73,7 +73,9 @@ fn a_folder_in_use_and_a_port_in_use_are_refused() {
     assert_refused(&again.output().unwrap(), &[cluster.servers[0].folder.to_str().unwrap()]);
 
     let other = Cluster::format(Spec::of(1));
-    let taken = TcpListener::bind((other.servers[0].host.as_str(), other.servers[0].port)).unwrap();
+    let taken = wait_for("the port of a server that was not started", || {
+        TcpListener::bind((other.servers[0].host.as_str(), other.servers[0].port)).ok()
+    });
     let port = other.servers[0].port.to_string();
     assert_refused(&other.start_command(0).output().unwrap(), &[&port, "in use"]);
     drop(taken);

@@ -1,13 +1,10 @@
 //! Links between servers that can be cut, each direction by itself: what server i sends to server j is one link.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use lockstep_loadgen::cluster::proxy::{LinkProxy, Route};
 
-use super::{Server, free_ports};
+use super::{Server, free_listeners};
 
 /// The links between all servers of a cluster. Clients do not use them.
 pub struct Links {
@@ -29,10 +26,9 @@ impl Links {
                     seen.push(format!("{}:{}", to.host, to.port));
                     continue;
                 }
-                let base = free_ports(&from.host, shards);
-                seen.push(format!("{}:{base}", from.host));
-                for shard in 0..shards {
-                    let listener = TcpListener::bind((from.host.as_str(), base + shard)).unwrap();
+                let listeners = free_listeners(&from.host, shards);
+                seen.push(listeners[0].local_addr().unwrap().to_string());
+                for (shard, listener) in (0..shards).zip(listeners) {
                     let target = SocketAddr::new(to.host.parse().unwrap(), to.port + shard);
                     routes.push(Route { listener, target });
                     ends.push((from.id, to.id));

@@ -81,15 +81,21 @@ fn own_host() -> String {
     format!("127.{}.{}.{number}", process % 250 + 1, process / 250 % 250 + 1)
 }
 
-/// Ports that are free on `host`: `count` of them in a row.
+/// Ports that are free on `host`: `count` of them in a row. Where the test itself listens, [`free_listeners`] it is: a
+/// process that is just being started by another thread may keep a port that was looked at for a moment longer.
 ///
 /// They are below those that the system gives to outgoing connections. A client that tries again and again to reach a
 /// server which is down would otherwise be given the server's own port one day, connect to itself, and hold the port.
 pub(crate) fn free_ports(host: &str, count: u16) -> u16 {
+    free_listeners(host, count)[0].local_addr().unwrap().port()
+}
+
+/// Listeners on such ports, in a row.
+pub(crate) fn free_listeners(host: &str, count: u16) -> Vec<TcpListener> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     wait_for("free ports in a row", || {
         let first = 10_000 + (NEXT.fetch_add(u32::from(count), Ordering::Relaxed) % 20_000) as u16;
-        (first..first + count).all(|port| TcpListener::bind((host, port)).is_ok()).then_some(first)
+        (first..first + count).map(|port| TcpListener::bind((host, port)).ok()).collect()
     })
 }
 

@@ -8,8 +8,9 @@ mod machine;
 
 use std::{
     collections::BTreeSet,
+    io::ErrorKind,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lockstep_client::{Client, ClientOptions};
@@ -250,7 +251,7 @@ impl Fake {
         let base_port = self.servers[id].base_port;
         let mut listeners = Vec::new();
         for shard in 0..self.shared.shards {
-            listeners.push(TcpListener::bind(("127.0.0.1", base_port + shard)).await.unwrap());
+            listeners.push(bind_again(base_port + shard).await);
         }
         self.servers[id].listeners = self.serve(id, listeners);
     }
@@ -304,6 +305,20 @@ pub fn options() -> ClientOptions {
         .connect_timeout(PATIENCE)
         .retries_max(50)
         .backoff(Duration::from_millis(1), Duration::from_millis(5))
+}
+
+/// A listener on a port that has just been closed. A process that another test is just starting may hold it for a
+/// moment longer.
+async fn bind_again(port: u16) -> TcpListener {
+    let begin = Instant::now();
+    loop {
+        match TcpListener::bind(("127.0.0.1", port)).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begin.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            bound => return bound.unwrap(),
+        }
+    }
 }
 
 /// Listeners on as many neighbouring ports as there are shards.
