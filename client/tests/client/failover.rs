@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use lockstep_client::{Client, ClientOptions, Error, Outcome};
 use lockstep_proto::{Operation, Status};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 
-use crate::fake::{Action, Fake, PATIENCE, options};
+use crate::fake::{Action, Fake, PATIENCE, bind_again, options};
 
 /// Starts a put and waits until server 0, whose answers are held back, has carried it out.
 async fn put_in_flight(fake: &Fake, client: &Client) -> tokio::task::JoinHandle<Result<(), Error>> {
@@ -81,11 +81,11 @@ async fn a_server_that_is_stopped_but_whose_port_still_accepts_holds_nobody_up()
     let mut fake = Fake::start(3, 1).await;
     let client = fake.client().await;
     client.put("key", "old").await.unwrap();
-    let address = fake.addresses()[0].clone();
+    let port = fake.addresses()[0].rsplit_once(':').unwrap().1.parse().unwrap();
     let put = put_in_flight(&fake, &client).await;
     fake.stop(0).await;
     // As the kernel does for a process under SIGSTOP: connections come about, and nothing follows.
-    let _silent = TcpListener::bind(address).await.unwrap();
+    let _silent = bind_again(port).await;
     let started = Instant::now();
     fake.state().view = 1;
     put.await.unwrap().unwrap();
@@ -154,7 +154,8 @@ async fn a_write_that_no_new_primary_answers_in_time_has_an_unknown_outcome_and_
     let mut fake = Fake::start(3, 1).await;
     let client = fake.client().await;
     client.put("key", "old").await.unwrap();
-    let hasty = client.with_request_timeout(Duration::from_millis(500));
+    // Long enough for the steps before its end.
+    let hasty = client.with_request_timeout(Duration::from_secs(3));
     let sent = put_in_flight(&fake, &hasty).await;
     fake.stop(0).await;
     // So that the loss of the connection has been noticed, and nothing more is sent on it.

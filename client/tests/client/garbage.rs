@@ -91,8 +91,8 @@ async fn noise_of_any_kind_does_no_lasting_harm() {
     .await;
     // Noise that looks like the start of a huge reply is found out by the silence that follows.
     let [request, silence] = [40, 100].map(std::time::Duration::from_millis);
-    let options = options().request_timeout(request).silence_timeout(silence).retries_max(3);
-    let client = Client::connect(fake.addresses(), options).await.unwrap();
+    let options = options().silence_timeout(silence).retries_max(3);
+    let client = Client::connect(fake.addresses(), options).await.unwrap().with_request_timeout(request);
     for number in 0..150i64 {
         // Whatever the answer, there is one.
         let _ = client.increment("sum", number).await;

@@ -1,6 +1,6 @@
 //! Requests that are sent again: under the same session and sequence, within limits, and with an honest end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockstep_client::{Client, Error, FailureKind, Outcome};
 use lockstep_proto::{Operation, Status};
@@ -126,15 +126,15 @@ async fn nothing_is_sent_again_to_a_server_that_says_that_it_is_there() {
         _ => Action::Answer,
     })
     .await;
-    let options = options().attempt_timeout(Duration::from_secs(1)).silence_timeout(Duration::from_secs(2));
+    let options = options().attempt_timeout(Duration::from_secs(2)).silence_timeout(Duration::from_secs(3));
     let client = Client::connect(fake.addresses(), options).await.unwrap();
     let put = tokio::spawn({
         let client = client.clone();
         async move { client.put("key", "value").await }
     });
     fake.until("the put arrives", |state| state.held.len() == 1).await;
-    let since = tokio::time::Instant::now();
-    while since.elapsed() < Duration::from_secs(4) {
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(6) {
         fake.keep_alive();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -147,13 +147,17 @@ async fn nothing_is_sent_again_to_a_server_that_says_that_it_is_there() {
 
 #[tokio::test]
 async fn a_write_that_is_not_answered_in_time_has_an_unknown_outcome_and_a_read_has_not() {
-    let fake = Fake::single(|seen| match seen.operation {
-        Operation::Register => Action::Answer,
-        _ => Action::Ignore,
-    })
-    .await;
-    let client = fake.client().await.with_request_timeout(Duration::from_millis(100));
-    let error = client.put("key", "value").await.unwrap_err();
+    let fake = Fake::single(|_| Action::Answer).await;
+    let client = fake.client().await;
+    client.put("key", "opens the session").await.unwrap();
+    fake.hook(|_| Action::Ignore);
+    let client = client.with_request_timeout(Duration::from_millis(100));
+    let mut error = client.put("key", "value").await.unwrap_err();
+    let begin = Instant::now();
+    while error.outcome() == Outcome::NotExecuted && begin.elapsed() < PATIENCE {
+        // The machine was so busy that it was not even sent.
+        error = client.put("key", "value").await.unwrap_err();
+    }
     assert!(matches!(error, Error::Timeout { operation: Operation::Put, outcome: Outcome::Unknown, .. }), "{error}");
     let error = client.get("key").await.unwrap_err();
     assert!(
@@ -185,8 +189,11 @@ async fn requests_after_a_timeout_go_on_with_new_sequences() {
     fake.state().window = 2;
     let client = fake.client().await;
     let hasty = client.with_request_timeout(Duration::from_millis(50));
-    for _ in 0..3 {
-        assert_eq!(hasty.put("key", "old").await.unwrap_err().outcome(), Outcome::Unknown);
+    let begin = Instant::now();
+    let mut unknown = 0;
+    while unknown < 3 && begin.elapsed() < PATIENCE {
+        // On a busy machine one may not even be sent, and then it takes no sequence.
+        unknown += usize::from(hasty.put("key", "old").await.unwrap_err().outcome() == Outcome::Unknown);
     }
     client.put("key", "new").await.unwrap();
     let sequences: Vec<u64> = fake.seen(Operation::Put).iter().map(|seen| seen.sequence).collect();
@@ -356,10 +363,11 @@ fn first_connection_is_silent() -> impl FnMut(&Seen) -> Action + Send + 'static 
 #[tokio::test]
 async fn a_server_that_falls_silent_is_given_up() {
     let fake = Fake::single(first_connection_is_silent()).await;
-    let options = options().silence_timeout(Duration::from_millis(200));
+    let options = options().silence_timeout(Duration::from_secs(1));
     let client = Client::connect(fake.addresses(), options).await.unwrap();
     assert!(client.get("key").await.unwrap().is_none());
-    assert_eq!(fake.seen(Operation::Ping).len(), 1);
+    let silent = fake.state().seen[0].connection;
+    assert_eq!(fake.seen(Operation::Ping).iter().filter(|ping| ping.connection == silent).count(), 1);
 }
 
 #[tokio::test]
@@ -375,7 +383,7 @@ async fn silence_is_noticed_although_every_request_is_given_up_long_before() {
 #[tokio::test]
 async fn a_server_that_is_slow_but_answers_pings_is_not_given_up() {
     let fake = Fake::single(|seen| if seen.operation == Operation::Get { Action::Hold } else { Action::Answer }).await;
-    let options = options().silence_timeout(Duration::from_millis(200));
+    let options = options().silence_timeout(Duration::from_secs(1));
     let client = Client::connect(fake.addresses(), options).await.unwrap();
     let slow = tokio::spawn({
         let client = client.clone();

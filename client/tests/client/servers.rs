@@ -4,21 +4,23 @@ use std::time::Duration;
 
 use lockstep_client::{Client, Error, FailureKind, Outcome};
 use lockstep_proto::Operation;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 use crate::fake::{Action, Fake, options};
 
-/// An address at which nobody listens.
-async fn dead_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().to_string()
+/// An address at which nobody listens, and what keeps others from it.
+fn dead_address() -> (String, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (socket.local_addr().unwrap().to_string(), socket)
 }
 
 #[tokio::test]
 async fn any_address_that_answers_leads_to_the_primary() {
     let fake = Fake::start(3, 1).await;
     fake.state().view = 1;
-    let addresses = [dead_address().await, fake.addresses()[2].clone()];
+    let (dead, _taken) = dead_address();
+    let addresses = [dead, fake.addresses()[2].clone()];
     let client = Client::connect(addresses, options()).await.unwrap();
     assert_eq!(client.cluster().servers, fake.addresses());
     client.put("key", "value").await.unwrap();
@@ -132,14 +134,21 @@ async fn the_deadline_holds_while_there_is_no_connection() {
     let mut fake = Fake::start(1, 1).await;
     let client = Client::connect(fake.addresses(), options().retries_max(u32::MAX)).await.unwrap();
     fake.stop(0).await;
-    let error = client.with_request_timeout(Duration::from_millis(100)).put("key", "value").await.unwrap_err();
+    let hasty = client.with_request_timeout(Duration::from_millis(100));
+    let mut errors = Vec::new();
+    // That nobody can be connected to has to be noticed first.
+    while errors.len() < 100 && !matches!(errors.last(), Some(Error::Unavailable { .. })) {
+        errors.push(hasty.put("key", "value").await.unwrap_err());
+    }
+    let error = errors.pop().unwrap();
     assert!(matches!(error, Error::Unavailable { outcome: Outcome::NotExecuted, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn when_the_servers_own_addresses_are_no_good_from_here_the_given_ones_are_used() {
     let fake = Fake::start(1, 1).await;
-    fake.advertise(vec![dead_address().await]);
+    let (dead, _taken) = dead_address();
+    fake.advertise(vec![dead]);
     let client = fake.client().await;
     client.put("key", "value").await.unwrap();
     assert_eq!(client.get("key").await.unwrap().unwrap().value, "value");

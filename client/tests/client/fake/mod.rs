@@ -20,7 +20,7 @@ use lockstep_proto::{
     reply::encode_keep_alive,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::{mpsc, watch},
     task::JoinHandle,
 };
@@ -121,6 +121,8 @@ struct Shared {
 
 struct Server {
     base_port: u16,
+    /// Keep others from the ports once the server has been stopped, and do not listen.
+    holders: Vec<TcpSocket>,
     /// Accepts connections, and ends them all when it is aborted.
     listeners: Vec<JoinHandle<()>>,
 }
@@ -158,7 +160,7 @@ impl Fake {
         for id in 0..servers {
             let listeners = bind_neighbours(shards).await;
             let base_port = listeners[0].local_addr().unwrap().port();
-            fake.servers.push(Server { base_port, listeners: fake.serve(id, listeners) });
+            fake.servers.push(Server { base_port, holders: Vec::new(), listeners: fake.serve(id, listeners) });
         }
         *fake.shared.advertised.lock().unwrap() = fake.addresses();
         fake
@@ -244,6 +246,10 @@ impl Fake {
             listener.abort();
             let _ = listener.await;
         }
+        if self.servers[id].holders.is_empty() {
+            let base_port = self.servers[id].base_port;
+            self.servers[id].holders = (base_port..base_port + self.shared.shards).filter_map(hold).collect();
+        }
     }
 
     /// Starts a stopped server at its old ports.
@@ -307,9 +313,16 @@ pub fn options() -> ClientOptions {
         .backoff(Duration::from_millis(1), Duration::from_millis(5))
 }
 
+/// A socket that keeps a port from those who ask the system for one, and from nobody else.
+fn hold(port: u16) -> Option<TcpSocket> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], port).into()).ok().map(|()| socket)
+}
+
 /// A listener on a port that has just been closed. A process that another test is just starting may hold it for a
 /// moment longer.
-async fn bind_again(port: u16) -> TcpListener {
+pub async fn bind_again(port: u16) -> TcpListener {
     let begin = Instant::now();
     loop {
         match TcpListener::bind(("127.0.0.1", port)).await {
