@@ -99,6 +99,7 @@ mod tests {
         assert!(!round_trips.is_empty());
         let sum_ns = round_trips.mean() * round_trips.len() as f64;
         assert!(sum_ns >= 49e6, "they follow each other without a gap: {sum_ns} ns");
-        assert!(sum_ns <= elapsed_ns, "they add up to no more than the time that passed");
+        // The histogram keeps three digits.
+        assert!(sum_ns <= elapsed_ns * 1.001, "they add up to no more than the time that passed");
     }
 }

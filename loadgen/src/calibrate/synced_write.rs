@@ -139,8 +139,13 @@ mod tests {
         let folder = tempfile::tempdir_in(crate::cluster::data_root_default()).expect("a temporary folder");
         let latencies = synced_writes_at_once(folder.path(), Duration::ZERO, 3).expect("the disk takes direct writes");
         assert!(latencies.is_empty(), "no time was given");
-        let latencies = synced_writes_at_once(folder.path(), Duration::from_millis(50), 2).expect("and again");
-        assert!(latencies.len() > 2 && latencies.min() > 0);
+        // A busy disk may take that long for a single write.
+        let has_many = [50, 500, 5000].into_iter().any(|time_ms| {
+            let time = Duration::from_millis(time_ms);
+            let latencies = synced_writes_at_once(folder.path(), time, 2).expect("and again");
+            latencies.len() > 2 && latencies.min() > 0
+        });
+        assert!(has_many, "two writers write more than twice");
     }
 
     #[test]

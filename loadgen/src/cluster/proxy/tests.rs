@@ -21,6 +21,39 @@ fn link(delay: Duration) -> (TcpListener, LinkProxy, TcpStream) {
     (server, proxy, client)
 }
 
+/// A second route of the same proxy, by which a test can tell that the proxy has heard its orders.
+fn link_and_witness() -> (TcpListener, LinkProxy, TcpStream, Witness) {
+    let listen = || TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let [server, front, far, witness_front] = [listen(), listen(), listen(), listen()];
+    let address = |listener: &TcpListener| listener.local_addr().expect("it is bound");
+    let dials = [address(&front), address(&witness_front)];
+    let routes = [(front, address(&server)), (witness_front, address(&far))];
+    let routes = routes.map(|(listener, target)| Route { listener, target });
+    let proxy = LinkProxy::start(routes.into(), Duration::ZERO).expect("it starts");
+    let [client, near] = dials.map(|address| {
+        let stream = TcpStream::connect(address).expect("the proxy accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
+        stream
+    });
+    let (far, _) = far.accept().expect("the proxy dials");
+    far.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
+    (server, proxy, client, Witness { near, far })
+}
+
+/// Both ends of a route that is never cut.
+struct Witness {
+    near: TcpStream,
+    far: TcpStream,
+}
+
+impl Witness {
+    /// What the proxy was told before is done when this returns: it takes its orders and bytes as they come.
+    fn is_passed_on(&mut self) {
+        self.near.write_all(b"?").expect("it is taken");
+        self.far.read_exact(&mut [0]).expect("it is passed on");
+    }
+}
+
 /// Answers every byte with itself until the connection ends.
 fn echo(server: TcpListener) -> JoinHandle<u64> {
     std::thread::spawn(move || {
@@ -163,36 +196,29 @@ fn dropping_the_proxy_ends_its_connections_and_its_thread() {
 
 #[test]
 fn a_cut_route_holds_bytes_back_until_it_is_mended_and_leaves_others_alone() {
-    let (server, proxy, mut client) = link(Duration::ZERO);
+    let (server, proxy, mut client, mut witness) = link_and_witness();
     let (mut stream, _) = server.accept().expect("the proxy dials");
     stream.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
     client.write_all(b"before").expect("the proxy takes it");
     let mut before = [0; 6];
     stream.read_exact(&mut before).expect("it is passed on");
     proxy.cut([0, 7]);
-    // The order may be heard a little later than what is sent right after it; once something is held back, all is.
-    let deadline = Instant::now() + PATIENCE;
-    let mut sent = 0u8;
-    stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a TCP option");
-    loop {
-        sent += 1;
-        client.write_all(&[sent]).expect("it is taken");
-        if stream.read_exact(&mut [0]).is_err() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "everything is passed on");
-    }
+    witness.is_passed_on();
+    client.write_all(b"late").expect("it is taken");
     stream.write_all(b"x").expect("it is taken");
-    client.set_read_timeout(Some(Duration::from_millis(50))).expect("a TCP option");
-    assert!(client.read(&mut [0]).is_err(), "the other direction is cut as well");
+    witness.is_passed_on();
+    for end in [&mut stream, &mut client] {
+        end.set_read_timeout(Some(Duration::from_millis(50))).expect("a TCP option");
+        assert!(end.read(&mut [0]).is_err(), "both directions are cut");
+    }
     proxy.cut([7]);
     stream.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
     client.set_read_timeout(Some(PATIENCE)).expect("a TCP option");
-    let mut late = [0];
+    let mut late = [0; 4];
     stream.read_exact(&mut late).expect("what was held back goes on");
-    assert_eq!(late, [sent]);
-    client.read_exact(&mut late).expect("what was held back goes on");
-    assert_eq!(late, *b"x");
+    assert_eq!(late, *b"late");
+    client.read_exact(&mut late[..1]).expect("what was held back goes on");
+    assert_eq!(late[0], b'x');
 }
 
 #[test]

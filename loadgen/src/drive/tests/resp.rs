@@ -88,7 +88,7 @@ fn the_first_answer_that_sends_requests_elsewhere_is_noted_with_its_text() {
     let spec = RunSpec {
         pacing: Pacing::Rate(200.0),
         duration: Duration::from_millis(100),
-        timeout: Duration::from_millis(200),
+        timeout: Duration::from_secs(2),
         ..resp_spec(address)
     };
     let record = run(&spec);
