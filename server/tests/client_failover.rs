@@ -16,7 +16,7 @@ use lockstep_client::{Client, ClientOptions, Error};
 use tokio::{runtime::Runtime, task::JoinSet};
 
 /// Longer than any failover on a busy machine; everything else about the clients is as by default.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = harness::DEADLINE;
 const CALLERS: i64 = 32;
 
 /// Callers that share one client and increment one counter.
@@ -82,17 +82,13 @@ impl Callers {
     }
 }
 
-fn primary(cluster: &Cluster) -> u8 {
-    wait_for("a primary", || (0..3).find(|&id| cluster.status(id, 0).is_some_and(|status| status["role"] == "primary")))
-}
-
 #[test]
 fn callers_see_no_error_when_the_primary_is_killed() {
     let mut cluster = Cluster::start(Spec::of(3));
     let callers = Callers::start(&cluster);
     for _ in 0..3 {
         callers.wait_for_more(300);
-        let victim = primary(&cluster);
+        let victim = cluster.primary(0);
         cluster.kill(victim);
         callers.wait_for_more(300);
         cluster.start_server(victim);
@@ -107,7 +103,7 @@ fn callers_see_no_error_when_the_primary_stands_still_and_goes_on_later() {
     let mut cluster = Cluster::start(Spec::of(3));
     let callers = Callers::start(&cluster);
     callers.wait_for_more(300);
-    let victim = primary(&cluster);
+    let victim = cluster.primary(0);
     cluster.signal(victim, "STOP");
     // Its connections stay open, and say nothing.
     callers.wait_for_more(300);
@@ -124,7 +120,7 @@ fn the_primary_is_moved_under_load_and_callers_see_no_error() {
     let callers = Callers::start(&cluster);
     for _ in 0..3 {
         callers.wait_for_more(300);
-        let to = (primary(&cluster) + 1) % 3;
+        let to = (cluster.primary(0) + 1) % 3;
         // A server that is not caught up at that moment is no reason to fail.
         let moved = wait_for("the primary to move", || {
             match runtime().block_on(async { connect(&callers.addresses).await.move_primary(0, Some(to)).await }) {

@@ -15,7 +15,7 @@ use talk::{ask, client, pipeline, start};
 #[test]
 fn expired_keys_go_although_nobody_writes() {
     const KEYS: u32 = 5000;
-    let (cluster, id) = start(Spec::of(3));
+    let (cluster, id) = start(Spec::of(3).patient());
     let mut connection = client(&cluster, id);
     let sets: Vec<String> = (0..KEYS).map(|index| format!("set key{index} value px 300")).collect();
     assert!(pipeline(&mut connection, &sets).iter().all(|reply| reply == "+OK"));

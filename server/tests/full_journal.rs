@@ -31,7 +31,7 @@ fn a_full_journal_begins_anew_behind_a_checkpoint_that_is_ahead_of_it() {
     // The journals of the backups have room when that of the primary has none, and it does not give way because of
     // that.
     let tuning =
-        ["--batch-max-ops=1", "--pipeline=64", "--checkpoint-every=1", "--stall-timeout=5m", "--view-timeout=5s"];
+        ["--batch-max-ops=1", "--pipeline=64", "--checkpoint-every=1", "--stall-timeout=5m", "--view-timeout=30s"];
     let mut cluster = Cluster::format(Spec { journal_size: "128MiB".to_string(), ..Spec::of(3).with(&tuning) });
     let folder = tempfile::Builder::new().prefix("lockstep-test-").tempdir_in(scratch_folder()).unwrap();
     cluster.spec.journal_size = "16MiB".to_string();

@@ -10,25 +10,39 @@ use harness::{
     workload::{Workload, audit, get, put_within},
 };
 
-/// Shorter than the default, so that the tests need not wait a second for it; still ten heartbeats.
-const QUICK: [&str; 4] = ["--heartbeat-interval", "20ms", "--backup-silence", "200ms"];
+/// A backup's silence is shorter than by default, so that the tests need not wait a second for it; still ten
+/// heartbeats. The primary stays.
+fn spec() -> Spec {
+    Spec::of(3).patient().with(&["--heartbeat-interval", "20ms", "--backup-silence", "200ms"])
+}
 
-fn in_sync(cluster: &Cluster, peer: u8) -> Option<bool> {
-    let label = format!("server=\"{peer}\"");
-    cluster.metric(0, "lockstep_peer_in_sync", &[&label]).map(|value| value > 0.5)
+/// The primary and one of the others.
+fn roles(cluster: &Cluster) -> (u8, u8) {
+    let primary = cluster.primary(0);
+    (primary, (primary + 2) % 3)
+}
+
+/// Waits until the primary says of a backup that it is in the in-sync set, or that it is not.
+fn wait_for_in_sync(cluster: &Cluster, primary: u8, backup: u8, is_in_sync: bool) {
+    let label = format!("server=\"{backup}\"");
+    wait_for(&format!("the backup to be in the in-sync set: {is_in_sync}"), || {
+        let value = cluster.metric(primary, "lockstep_peer_in_sync", &[&label])?;
+        ((value > 0.5) == is_in_sync).then_some(())
+    });
 }
 
 #[test]
 fn with_majority_a_stopped_backup_is_not_waited_for() {
-    let mut cluster = Cluster::start(Spec::of(3).with(&QUICK));
+    let mut cluster = Cluster::start(spec());
+    let (primary, backup) = roles(&cluster);
     let workload = Workload::start(&cluster.addresses(), 4);
     workload.wait_for_more(50);
-    cluster.signal(2, "STOP");
+    cluster.signal(backup, "STOP");
     workload.wait_for_more(200);
-    wait_for("the stopped backup to leave the in-sync set", || (in_sync(&cluster, 2) == Some(false)).then_some(()));
+    wait_for_in_sync(&cluster, primary, backup, false);
     workload.wait_for_more(200);
-    cluster.signal(2, "CONT");
-    wait_for("the backup to come back into the in-sync set", || (in_sync(&cluster, 2) == Some(true)).then_some(()));
+    cluster.signal(backup, "CONT");
+    wait_for_in_sync(&cluster, primary, backup, true);
     let histories = workload.finish();
     audit(&cluster.addresses(), &histories);
     cluster.wait_for_equal_state();
@@ -37,14 +51,15 @@ fn with_majority_a_stopped_backup_is_not_waited_for() {
 
 #[test]
 fn with_all_a_stopped_backup_is_waited_for_until_it_leaves_the_in_sync_set() {
-    let cluster = Cluster::start(Spec::of(3).with(&QUICK).with(&["--ack", "all"]));
+    let cluster = Cluster::start(spec().with(&["--ack", "all"]));
+    let (primary, backup) = roles(&cluster);
     let workload = Workload::start(&cluster.addresses(), 4);
     workload.wait_for_more(50);
-    cluster.signal(2, "STOP");
-    wait_for("the stopped backup to leave the in-sync set", || (in_sync(&cluster, 2) == Some(false)).then_some(()));
+    cluster.signal(backup, "STOP");
+    wait_for_in_sync(&cluster, primary, backup, false);
     workload.wait_for_more(200);
-    cluster.signal(2, "CONT");
-    wait_for("the backup to come back into the in-sync set", || (in_sync(&cluster, 2) == Some(true)).then_some(()));
+    cluster.signal(backup, "CONT");
+    wait_for_in_sync(&cluster, primary, backup, true);
     let histories = workload.finish();
     audit(&cluster.addresses(), &histories);
     cluster.wait_for_equal_state();
@@ -52,13 +67,14 @@ fn with_all_a_stopped_backup_is_waited_for_until_it_leaves_the_in_sync_set() {
 
 #[test]
 fn with_strict_a_stopped_backup_blocks_writes_until_it_goes_on() {
-    let cluster = Cluster::start(Spec::of(3).with(&QUICK).with(&["--ack", "strict"]));
+    let cluster = Cluster::start(spec().with(&["--ack", "strict"]));
+    let (_, backup) = roles(&cluster);
     put_within(&cluster.addresses(), "before", "1", Duration::from_secs(30)).unwrap();
-    cluster.signal(2, "STOP");
+    cluster.signal(backup, "STOP");
     // The client sends it again and again until its time is up; none of the sendings may be answered.
     let blocked = put_within(&cluster.addresses(), "during", "2", Duration::from_secs(2));
     assert!(blocked.is_err(), "a write was acknowledged without the stopped backup");
-    cluster.signal(2, "CONT");
+    cluster.signal(backup, "CONT");
     put_within(&cluster.addresses(), "after", "3", Duration::from_secs(30)).unwrap();
     assert_eq!(get(&cluster.addresses(), "after").as_deref(), Some(&b"3"[..]));
     cluster.wait_for_equal_state();

@@ -300,7 +300,7 @@ fn ask_and_vanish(cluster: &Cluster, id: u8, other: &mut Connection, line: &str)
 #[test]
 fn a_command_that_waits_is_not_carried_out_when_its_client_has_gone() {
     // One prepare of one request on its way and one that is being filled: everything else waits.
-    let options = ["--batch-max-ops=1", "--pipeline=1", "--stall-timeout=5m", "--view-timeout=10s"];
+    let options = ["--batch-max-ops=1", "--pipeline=1", "--stall-timeout=5m", "--view-timeout=30s"];
     let (cluster, id) = start(Spec::of(3).with(&options));
     let mut other = client(&cluster, id);
     // Paused by a client.

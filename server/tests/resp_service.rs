@@ -19,21 +19,12 @@ fn client(cluster: &Cluster, id: u8) -> Connection {
     Connection::open(address).expect("the server listens")
 }
 
-/// Three servers of two shards, and the primary of both. They are patient: on a busy machine a primary that is not
-/// killed stays.
+/// Three patient servers of two shards, and the primary of both.
 fn start() -> (Cluster, u8) {
     let spec = Spec { shards: 2, ..Spec::of(3) };
-    let cluster = Cluster::start(spec.with(&["--view-timeout=2s", "--stall-timeout=10s"]).with_resp());
-    let id = primary(&cluster, 0);
-    wait_for("one primary for all", || (primary(&cluster, 1) == id).then_some(()));
+    let cluster = Cluster::start(spec.patient().with_resp());
+    let id = wait_for("one primary for all", || Some(cluster.primary(0)).filter(|&id| cluster.primary(1) == id));
     (cluster, id)
-}
-
-fn primary(cluster: &Cluster, shard: usize) -> u8 {
-    wait_for("a primary", || {
-        (0..cluster.spec.servers)
-            .find(|&id| cluster.status(id, shard).is_some_and(|status| status["role"] == "primary"))
-    })
 }
 
 fn text(answer: &Answer) -> String {
@@ -101,7 +92,7 @@ fn info_counts_what_clients_have_done_until_it_is_reset() {
 #[test]
 fn a_password_is_needed_where_there_is_one() {
     let cluster = Cluster::start(Spec::of(1).with(&["--requirepass=sesame"]).with_resp());
-    primary(&cluster, 0);
+    cluster.primary(0);
     let mut connection = client(&cluster, 0);
     assert_eq!(text(&connection.ask(&["get", "key"])), "NOAUTH Authentication required.");
     assert!(text(&connection.ask(&["hello", "3"])).starts_with("NOAUTH HELLO must be called"));
@@ -140,7 +131,7 @@ fn subscribers_and_sentinel_clients_are_told_of_a_new_primary() {
     };
     assert_eq!(told(), old_address);
     cluster.kill(old);
-    let new = primary(&cluster, 0);
+    let new = cluster.primary(0);
     let message = listener.receive().expect("a message");
     let event =
         String::from_utf8_lossy(message.items().expect("three parts")[2].text().unwrap_or_default()).into_owned();
@@ -220,7 +211,7 @@ fn idle_clients_are_closed_after_the_timeout_and_listeners_are_not() {
     let (mut idle, mut listener, mut busy) = (client(&cluster, id), client(&cluster, id), client(&cluster, id));
     assert_eq!(text(&idle.ask(&["ping"])), "PONG");
     assert!(listener.ask(&["subscribe", "news"]).is_ok());
-    assert_eq!(text(&busy.ask(&["config", "set", "timeout", "1"])), "OK");
+    assert_eq!(text(&busy.ask(&["config", "set", "timeout", "3"])), "OK");
     wait_for("the idle one's end", || (field(&mut busy, "clients", "connected_clients") == "2").then_some(()));
     assert!(idle.receive().is_err(), "its connection is closed");
     assert_eq!(busy.ask(&["publish", "news", "still here"]).expect("an answer").integer(), Some(1));

@@ -8,22 +8,12 @@ mod talk;
 #[allow(dead_code, reason = "made for another test")]
 mod wire;
 
-use harness::{Cluster, Spec, wait_for};
-use talk::{ask, client, open, pipeline, primary, sharded, start};
+use harness::{Cluster, wait_for};
+use talk::{ask, client, open, pipeline, primary_of_all, sharded, start};
 use wire::Connection;
 
 /// Keys of both shards: of one, the command comes from another shard's port.
 const KEYS: [&str; 2] = ["foo", "bar"];
-
-/// Servers that are patient: on a busy machine a primary that is not killed stays.
-fn patient() -> Spec {
-    sharded(3).with(&["--view-timeout=2s", "--stall-timeout=10s"])
-}
-
-/// The primary of both shards.
-fn primary_of_both(cluster: &Cluster) -> u8 {
-    wait_for("one primary for both shards", || Some(primary(cluster, 0)).filter(|&id| primary(cluster, 1) == id))
-}
 
 /// Version and expiry of such a key do not show that something happened to it; Redis lets the transaction fail all the
 /// same.
@@ -83,8 +73,7 @@ fn wait_until_watched(cluster: &Cluster, id: u8, keys: f64, when: &str) {
 
 #[test]
 fn what_happens_to_a_key_is_noted_until_nobody_watches_any_more_however_that_ends() {
-    let (cluster, _) = start(patient());
-    let id = primary_of_both(&cluster);
+    let (cluster, id) = start(sharded(3));
     let mut other = client(&cluster, id);
     let endings: [&[&str]; 8] = [
         &["unwatch"],
@@ -121,8 +110,7 @@ fn what_happens_to_a_key_is_noted_until_nobody_watches_any_more_however_that_end
 
 #[test]
 fn a_key_stays_watched_for_one_client_when_another_stops() {
-    let (cluster, _) = start(patient());
-    let id = primary_of_both(&cluster);
+    let (cluster, id) = start(sharded(3));
     let mut other = client(&cluster, id);
     for key in KEYS {
         for ending in ["unwatch", "quit", "exec"] {
@@ -148,8 +136,7 @@ fn a_key_stays_watched_for_one_client_when_another_stops() {
 /// EXEC takes back what its client watches even if the WATCH is not answered yet.
 #[test]
 fn an_exec_that_is_refused_forgets_a_watch_that_is_under_way() {
-    let (cluster, _) = start(patient());
-    let id = primary_of_both(&cluster);
+    let (cluster, id) = start(sharded(3));
     let mut one = client(&cluster, id);
     for key in KEYS {
         let lines = ["watch K", "exec K", "set K 1", "multi", "ping", "exec"].map(|line| line.replace('K', key));
@@ -184,8 +171,7 @@ fn watch_all(cluster: &Cluster, backup: u8) -> Vec<(String, usize, Connection)> 
 
 #[test]
 fn a_key_watched_on_a_backup_fails_the_transaction_on_the_primary_that_it_becomes() {
-    let (mut cluster, _) = start(patient());
-    let old = primary_of_both(&cluster);
+    let (mut cluster, old) = start(sharded(3));
     let mut watchers: Vec<_> = (0..3).map(|id| if id == old { Vec::new() } else { watch_all(&cluster, id) }).collect();
     let mut other = client(&cluster, old);
     let cycle = |key: &str| [format!("set {key} 1"), format!("del {key}")];
@@ -195,7 +181,7 @@ fn a_key_watched_on_a_backup_fails_the_transaction_on_the_primary_that_it_become
         pipeline(&mut other, &cycle(&format!("{{{tag}}}3")));
     }
     cluster.kill(old);
-    let new = primary_of_both(&cluster);
+    let new = primary_of_all(&cluster);
     assert_ne!(new, old);
     let mut other = client(&cluster, new);
     for tag in KEYS {
@@ -214,8 +200,7 @@ fn a_key_watched_on_a_backup_fails_the_transaction_on_the_primary_that_it_become
 /// What is watched is compared where the transaction stands in the log, and a backup does not write the log.
 #[test]
 fn a_transaction_with_watched_keys_is_refused_by_a_backup() {
-    let (cluster, _) = start(patient());
-    let id = primary_of_both(&cluster);
+    let (cluster, id) = start(sharded(3));
     let mut one = client(&cluster, (id + 1) % 3);
     for key in KEYS {
         let lines = ["readonly", "watch K", "multi", "get K", "exec"].map(|line| line.replace('K', key));

@@ -13,8 +13,9 @@ pub mod workload;
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{TcpListener, TcpStream},
+    ops::Range,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -27,7 +28,7 @@ use serde_json::Value;
 use links::Links;
 
 /// How long a test waits for a condition before it fails. Long, because the machine may be busy with other tests.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits until `condition` gives a value.
 ///
@@ -81,22 +82,33 @@ fn own_host() -> String {
     format!("127.{}.{}.{number}", process % 250 + 1, process / 250 % 250 + 1)
 }
 
-/// Ports that are free on `host`: `count` of them in a row. Where the test itself listens, [`free_listeners`] it is: a
-/// process that is just being started by another thread may keep a port that was looked at for a moment longer.
+/// Ports to look at: `count` of them in a row, and nobody else of this process is given the same ones.
 ///
 /// They are below those that the system gives to outgoing connections. A client that tries again and again to reach a
 /// server which is down would otherwise be given the server's own port one day, connect to itself, and hold the port.
-pub(crate) fn free_ports(host: &str, count: u16) -> u16 {
-    free_listeners(host, count)[0].local_addr().unwrap().port()
+fn next_ports(count: u16) -> Range<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = 10_000 + (NEXT.fetch_add(u32::from(count), Ordering::Relaxed) % 20_000) as u16;
+    first..first + count
 }
 
-/// Listeners on such ports, in a row.
-pub(crate) fn free_listeners(host: &str, count: u16) -> Vec<TcpListener> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
+/// Ports at which nobody listens on `host`: `count` of them in a row. Where the test itself listens,
+/// [`free_listeners`] it is.
+///
+/// Nothing is bound to them, not even for a look: a process that another thread is just starting would keep such a
+/// socket for a moment longer, and the server that is given the port could not have it.
+fn free_ports(host: &str, count: u16) -> u16 {
     wait_for("free ports in a row", || {
-        let first = 10_000 + (NEXT.fetch_add(u32::from(count), Ordering::Relaxed) % 20_000) as u16;
-        (first..first + count).map(|port| TcpListener::bind((host, port)).ok()).collect()
+        let mut ports = next_ports(count);
+        let first = ports.start;
+        let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        ports.all(|port| TcpStream::connect((host, port)).is_err_and(is_refused)).then_some(first)
     })
+}
+
+/// Listeners on free ports in a row.
+fn free_listeners(host: &str, count: u16) -> Vec<TcpListener> {
+    wait_for("free ports in a row", || next_ports(count).map(|port| TcpListener::bind((host, port)).ok()).collect())
 }
 
 /// What a cluster is made of.
@@ -137,6 +149,12 @@ impl Spec {
     /// Has the servers speak RESP too: see [`Server::resp`].
     pub fn with_resp(self) -> Spec {
         Spec { has_resp: true, ..self }
+    }
+
+    /// Has the servers be patient with each other, for tests that are about other things: on a busy machine, too, a
+    /// primary that nothing happens to stays.
+    pub fn patient(self) -> Spec {
+        self.with(&["--view-timeout=3s", "--stall-timeout=30s"])
     }
 
     /// Adds options of `lockstep-server start`.
@@ -338,6 +356,18 @@ impl Cluster {
         let (_, body) = get(&self.servers[id as usize], "/status")?;
         let status: Value = serde_json::from_str(&body).ok()?;
         status.get("shards").unwrap_or(&status).get(shard).cloned()
+    }
+
+    /// The primary of a shard, once one of the servers that run says that it is, and no other knows of a later view.
+    pub fn primary(&self, shard: usize) -> u8 {
+        wait_for("a primary", || {
+            let running = (0..self.spec.servers).filter(|&id| self.is_running(id));
+            let said = running.filter_map(|id| {
+                let status = self.status(id, shard)?;
+                Some((status["view"].as_u64()?, status["role"] == "primary", id))
+            });
+            said.max().filter(|(_, is_primary, _)| *is_primary).map(|(_, _, id)| id)
+        })
     }
 
     /// One sample of a server's `/metrics`: the line that starts with `name` and holds all of `labels`.

@@ -124,15 +124,21 @@ async fn connect(shared: &Shared, request_timeout: Duration) -> Client {
     Client::connect(shared.addresses.clone(), options(DEADLINE)).await.unwrap().with_request_timeout(request_timeout)
 }
 
-/// Asks shard 0 for another primary.
+/// Asks shard 0 for another primary, until none of the others happens to lag.
 ///
 /// # Panics
 ///
 /// If it does not get one.
 pub fn move_primary(addresses: &str) -> Moved {
-    runtime().block_on(async {
-        let client = Client::connect(addresses.split(','), options(DEADLINE)).await.unwrap();
-        client.move_primary(0, None).await.unwrap()
+    wait_for("the primary to move", || {
+        let moved = runtime().block_on(async {
+            let client = Client::connect(addresses.split(','), options(DEADLINE)).await.unwrap();
+            client.move_primary(0, None).await
+        });
+        match moved {
+            Err(Error::Refused { .. }) => None,
+            moved => Some(moved.unwrap()),
+        }
     })
 }
 

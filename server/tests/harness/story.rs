@@ -150,14 +150,7 @@ impl Story {
 
     /// The server that is the primary of the highest view of shard 0.
     pub fn primary(&self) -> u8 {
-        wait_for("a primary", || {
-            let running = (0..self.cluster.spec.servers).filter(|&id| self.cluster.is_running(id));
-            let statuses = running.filter_map(|id| Some((self.cluster.status(id, 0)?, id)));
-            let (_, role, id) = statuses
-                .filter_map(|(status, id)| Some((status["view"].as_u64()?, status["role"].as_str()?.to_owned(), id)))
-                .max_by_key(|(view, role, _)| (*view, role == "primary"))?;
-            (role == "primary").then_some(id)
-        })
+        self.cluster.primary(0)
     }
 
     fn backup_of(&mut self, primary: u8) -> u8 {

@@ -11,7 +11,7 @@ use std::{
 
 use lockstep_client::{Client, ClientOptions};
 
-use super::wait_for;
+use super::{DEADLINE, wait_for};
 
 /// What one client knows.
 #[derive(Debug, Default)]
@@ -31,11 +31,9 @@ pub struct Workload {
     thread: JoinHandle<Vec<History>>,
 }
 
-/// Time that a request may take in all, its repetitions included: longer than any outage in a test.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
 fn options() -> ClientOptions {
-    ClientOptions::new().request_timeout(REQUEST_TIMEOUT).retries_max(100_000).retry_budget(100_000)
+    // Longer than any outage in a test.
+    ClientOptions::new().request_timeout(DEADLINE).retries_max(100_000).retry_budget(100_000)
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -124,8 +124,10 @@ fn the_load_generator_follows_the_primary_that_was_killed() {
     });
     let counts = &record.counts;
     assert_eq!((counts.failed, counts.corrupt), (0, 0), "{counts:?} {:?}", record.events);
-    // What was on its way when the primary died may or may not have happened; nothing else is lost.
-    assert!(counts.unknown <= 4 * 32, "{counts:?}");
+    // What was on its way when the primary died, or gave way on a busy machine, may or may not have happened; nothing
+    // else is lost.
+    let lost = record.events.iter().filter(|event| event.kind == "connection-lost").count() as u64;
+    assert!(lost > 0 && counts.unknown <= lost * 32, "{counts:?} {:?}", record.events);
     assert!(counts.ok + counts.missing >= 9_000, "{counts:?} {:?}", record.events);
     assert!(record.events.iter().any(|event| event.kind == "connection-regained"), "{:?}", record.events);
 }

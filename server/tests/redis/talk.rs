@@ -19,24 +19,25 @@ pub fn client(cluster: &Cluster, id: u8) -> Connection {
     open(cluster, id, 0).expect("the server listens")
 }
 
-/// The server that is primary of a shard.
-pub fn primary(cluster: &Cluster, shard: usize) -> u8 {
-    wait_for("a primary", || {
-        (0..cluster.spec.servers)
-            .find(|&id| cluster.status(id, shard).is_some_and(|status| status["role"] == "primary"))
+/// The server that is primary of all shards. In cluster mode each shard may have its own.
+pub fn primary_of_all(cluster: &Cluster) -> u8 {
+    wait_for("one primary for all shards", || {
+        let id = cluster.primary(0);
+        (1..usize::from(cluster.spec.shards)).all(|shard| cluster.primary(shard) == id).then_some(id)
     })
 }
 
-/// A cluster, and its primary.
+/// A cluster, and its primary: of all shards, or of the first one in cluster mode.
 pub fn start(spec: Spec) -> (Cluster, u8) {
+    let has_nodes = spec.options.iter().any(|option| option == "--cluster-mode");
     let cluster = Cluster::start(spec.with_resp());
-    let id = primary(&cluster, 0);
+    let id = if has_nodes { cluster.primary(0) } else { primary_of_all(&cluster) };
     (cluster, id)
 }
 
-/// Two shards.
+/// Two shards of patient servers.
 pub fn sharded(servers: u8) -> Spec {
-    Spec { shards: 2, ..Spec::of(servers) }
+    Spec { shards: 2, ..Spec::of(servers) }.patient()
 }
 
 /// The words of a line.

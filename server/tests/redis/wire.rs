@@ -93,7 +93,7 @@ pub fn encode(command: &[Vec<u8>], out: &mut Vec<u8>) {
 }
 
 /// How long an answer may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
