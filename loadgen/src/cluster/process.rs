@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_child_outlives_the_thread_that_asked_for_it() {
-        let (mut process, _folder) = std::thread::spawn(|| shell("sleep 600")).join().expect("the thread ends well");
+        let (mut process, _folder) = std::thread::spawn(|| shell("exec sleep 600")).join().expect("the thread ends well");
         // The signal that its parent has died would have come at once.
         let soon = Instant::now() + Duration::from_millis(100);
         assert_eq!(process.wait_until(soon).expect("it can be waited for"), None);
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn dropping_kills() {
-        let (process, _folder) = shell("sleep 600");
+        let (process, _folder) = shell("exec sleep 600");
         let stat = format!("/proc/{}/stat", process.pid());
         assert!(Path::new(&stat).exists());
         drop(process);
