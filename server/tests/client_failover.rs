@@ -116,7 +116,7 @@ fn callers_see_no_error_when_the_primary_stands_still_and_goes_on_later() {
 
 #[test]
 fn the_primary_is_moved_under_load_and_callers_see_no_error() {
-    let mut cluster = Cluster::start(Spec::of(3));
+    let mut cluster = Cluster::start(Spec::of(3).patient());
     let callers = Callers::start(&cluster);
     for _ in 0..3 {
         callers.wait_for_more(300);

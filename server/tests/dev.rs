@@ -96,6 +96,17 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default();
+            eprintln!("--- dev, which has ended with {:?}\n{said}", self.process.try_wait());
+            for port in self.admin_ports() {
+                eprintln!(
+                    "{:?}\n{:?}",
+                    get_from("127.0.0.1", port, "/healthz"),
+                    get_from("127.0.0.1", port, "/status")
+                );
+            }
+        }
         // The servers end with it.
         let _ = self.process.kill();
         let _ = self.process.wait();

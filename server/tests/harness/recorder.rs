@@ -124,7 +124,8 @@ async fn connect(shared: &Shared, request_timeout: Duration) -> Client {
     Client::connect(shared.addresses.clone(), options(DEADLINE)).await.unwrap().with_request_timeout(request_timeout)
 }
 
-/// Asks shard 0 for another primary, until none of the others happens to lag.
+/// Asks shard 0 for another primary, until none of the others happens to lag, and what comes of it is not that a later
+/// view has the old one again.
 ///
 /// # Panics
 ///
@@ -137,7 +138,7 @@ pub fn move_primary(addresses: &str) -> Moved {
         });
         match moved {
             Err(Error::Refused { .. }) => None,
-            moved => Some(moved.unwrap()),
+            moved => Some(moved.unwrap()).filter(|moved| moved.from != moved.to),
         }
     })
 }

@@ -128,10 +128,7 @@ impl Story {
             }
             Fault::Wipe => self.wipe(backup),
             Fault::RollingRestart => self.restart_one_by_one(),
-            Fault::MovePrimary => {
-                let moved = move_primary(&self.cluster.addresses());
-                assert_ne!(moved.from, moved.to, "{moved:?}");
-            }
+            Fault::MovePrimary => drop(move_primary(&self.cluster.addresses())),
             Fault::Storm => self.storm(),
         }
         self.recorder.wait_for_more(50);
