@@ -1,6 +1,6 @@
 //! What can go wrong, and what is known about a request when it did.
 
-use std::{fmt, io, time::Duration};
+use std::{borrow::Cow, fmt, io, time::Duration};
 
 use lockstep_proto::{
     Operation, Status,
@@ -78,9 +78,9 @@ pub enum Error {
         current: u64,
     },
     /// A key, a value or the whole request is beyond its bound. Nothing was sent.
-    #[error("{what} of {size} is beyond the bound of {max}")]
+    #[error("{what}: {size}, and {max} is the most")]
     TooLarge {
-        /// What is too large.
+        /// What is too large and in which unit, such as `size of the key in bytes`.
         what: &'static str,
         /// How large it is.
         size: usize,
@@ -102,9 +102,10 @@ pub enum Error {
         /// Its shard.
         other_shard: u16,
     },
-    /// An argument that no server would take: an empty key, a time-to-live of zero. Nothing was sent.
+    /// An argument that no server would take: an empty key, a time-to-live of zero, a shard that is not there. Nothing
+    /// was sent.
     #[error("{0}")]
-    InvalidArgument(&'static str),
+    InvalidArgument(Cow<'static, str>),
     /// A server refused the request for good. It was not carried out.
     #[error("refused by the server: {status:?}{}{message}", if message.is_empty() { "" } else { ": " })]
     Refused {
@@ -133,6 +134,13 @@ impl Error {
     /// Whether the same request may succeed later without anything being done about it.
     pub fn is_transient(&self) -> bool {
         matches!(self, Error::Timeout { .. } | Error::Unavailable { .. } | Error::Protocol { .. })
+    }
+
+    /// There is no `what`, a shard or a server, of this number among the `count` that there are.
+    pub(crate) fn none_such(what: &str, number: impl fmt::Display, count: usize) -> Error {
+        let last = count - 1;
+        let those = if last == 0 { format!("only {what} 0") } else { format!("{what}s 0 to {last}") };
+        Error::InvalidArgument(format!("there is no {what} {number}: the cluster has {those}").into())
     }
 
     pub(crate) fn from_failure(failure: Failure, outcome: Outcome) -> Error {
@@ -289,6 +297,37 @@ mod tests {
         assert_eq!(short, "get: no answer within 1ns (not executed); give it longer with the request timeout");
         let long = text(Operation::CompareAndSet, Duration::from_secs(5));
         assert!(long.starts_with("compare-and-set: no answer within 5000 ms"), "{long}");
+    }
+
+    #[test]
+    fn what_may_pass_by_itself_is_told_from_what_will_not() {
+        let outcome = Outcome::NotExecuted;
+        let failure = FailureKind::Closed.at("10.0.0.1:7400");
+        let operation = Operation::Get;
+        let transient = [
+            Error::Timeout { operation, after: Duration::from_secs(5), outcome },
+            Error::Unavailable { cause: failure, outcome },
+            Error::Protocol { address: String::new(), message: String::new(), outcome },
+        ];
+        let lasting = [
+            Error::SessionLost,
+            Error::WrongType,
+            Error::VersionMismatch { current: 7 },
+            Error::TooLarge { what: "size of the key in bytes", size: 70_000, max: 65_535 },
+            Error::CrossShard { first: "a".into(), first_shard: 0, other: "b".into(), other_shard: 1 },
+            Error::InvalidArgument("a key must have at least one byte".into()),
+            Error::Refused { status: Status::BadRequest, message: String::new() },
+            Error::Closed,
+        ];
+        assert!(transient.iter().all(Error::is_transient));
+        assert!(!lasting.iter().any(Error::is_transient));
+    }
+
+    #[test]
+    fn no_such_shard_and_no_such_server_did_not_say_which_there_are() {
+        let text = |what, number, count| Error::none_such(what, number, count).to_string();
+        assert_eq!(text("server", 9, 3), "there is no server 9: the cluster has servers 0 to 2");
+        assert_eq!(text("shard", 7, 1), "there is no shard 7: the cluster has only shard 0");
     }
 
     #[test]

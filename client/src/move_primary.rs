@@ -56,10 +56,12 @@ impl Client {
     pub async fn move_primary(&self, shard: u16, to: Option<u8>) -> Result<Moved, Error> {
         let cluster = self.cluster();
         if shard >= self.shards() {
-            return Err(Error::InvalidArgument("no such shard: they are numbered from 0"));
+            return Err(Error::none_such("shard", shard, usize::from(self.shards())));
         }
-        if to.is_some_and(|to| usize::from(to) >= cluster.servers.len()) {
-            return Err(Error::InvalidArgument("no such server: they are numbered from 0"));
+        if let Some(to) = to
+            && usize::from(to) >= cluster.servers.len()
+        {
+            return Err(Error::none_such("server", to, cluster.servers.len()));
         }
         let started = Instant::now();
         let deadline = started + self.request_timeout();

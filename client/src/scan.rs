@@ -67,7 +67,8 @@ impl FromStr for ScanCursor {
             };
             (parts.next().is_none() && cursor.slot < SLOTS).then_some(cursor)
         };
-        parse().ok_or(Error::InvalidArgument("not a scan cursor: expected shard:slot:position as a scan gave it"))
+        parse()
+            .ok_or(Error::InvalidArgument("not a scan cursor: expected shard:slot:position as a scan gave it".into()))
     }
 }
 
@@ -118,10 +119,10 @@ impl Client {
     /// If the limit is 0 or above 16,384, the cursor's shard does not exist, or there is no answer.
     pub async fn scan_page(&self, cursor: ScanCursor, limit: usize, content: ScanContent) -> Result<ScanPage, Error> {
         if limit == 0 || limit > ITEMS_MAX {
-            return Err(Error::InvalidArgument("the limit of a scan must be between 1 and 16384"));
+            return Err(Error::InvalidArgument("the limit of a scan must be between 1 and 16384".into()));
         }
         if cursor.shard >= self.shards() {
-            return Err(Error::InvalidArgument("the scan cursor is from a cluster with more shards"));
+            return Err(Error::InvalidArgument("the scan cursor is from a cluster with more shards".into()));
         }
         let arguments = ScanArguments {
             cursor_slot: U16::new(cursor.slot),

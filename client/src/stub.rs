@@ -276,7 +276,7 @@ impl Client {
         ttl: Option<Duration>,
     ) -> Result<Written, Error> {
         let Some((first, _)) = entries.first() else {
-            return Err(Error::InvalidArgument("a multi-put needs at least one key"));
+            return Err(Error::InvalidArgument("a multi-put needs at least one key".into()));
         };
         check_size("number of keys", entries.len(), ITEMS_MAX)?;
         let first_shard = self.shard_of(first.as_ref());
@@ -293,7 +293,7 @@ impl Client {
                 return Err(Error::CrossShard { first, first_shard, other, other_shard });
             }
         }
-        check_size("multi-put", size, REQUEST_BODY_SIZE_MAX)?;
+        check_size("size of the multi-put in bytes", size, REQUEST_BODY_SIZE_MAX)?;
         let mut bytes = Vec::with_capacity(size);
         bytes.extend_from_slice(&ttl);
         for (key, value) in entries {
@@ -319,7 +319,7 @@ impl Client {
     /// If there is no such shard, or no answer.
     pub async fn ping_shard(&self, shard: u16) -> Result<Duration, Error> {
         if shard >= self.shards() {
-            return Err(Error::InvalidArgument("no such shard: they are numbered from 0"));
+            return Err(Error::none_such("shard", shard, usize::from(self.shards())));
         }
         let start = Instant::now();
         expect_ok(self.call(shard, Body::empty(Operation::Ping)).await?)?;
@@ -351,20 +351,20 @@ fn check_size(what: &'static str, size: usize, max: usize) -> Result<(), Error> 
 
 fn check_key(key: &[u8]) -> Result<(), Error> {
     if key.is_empty() {
-        return Err(Error::InvalidArgument("a key must have at least one byte"));
+        return Err(Error::InvalidArgument("a key must have at least one byte".into()));
     }
-    check_size("key", key.len(), KEY_SIZE_MAX)
+    check_size("size of the key in bytes", key.len(), KEY_SIZE_MAX)
 }
 
 fn check_value(value: &[u8]) -> Result<(), Error> {
-    check_size("value", value.len(), VALUE_SIZE_MAX)
+    check_size("size of the value in bytes", value.len(), VALUE_SIZE_MAX)
 }
 
 fn ttl_ms(ttl: Duration) -> Result<u64, Error> {
     match u64::try_from(ttl.as_millis()) {
-        Ok(0) => Err(Error::InvalidArgument("a time-to-live must be at least one millisecond")),
+        Ok(0) => Err(Error::InvalidArgument("a time-to-live must be at least one millisecond".into())),
         Ok(ttl_ms) if ttl_ms <= TTL_MS_MAX => Ok(ttl_ms),
-        _ => Err(Error::InvalidArgument("a time-to-live can be at most 100 years")),
+        _ => Err(Error::InvalidArgument("a time-to-live can be at most 100 years".into())),
     }
 }
 

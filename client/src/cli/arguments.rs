@@ -28,21 +28,25 @@ pub struct Arguments {
     /// 127.0.0.1:7400]
     // The variable is read by `addresses`: clap would show an option that has its value from there in the usage of every error,
     // as if it had to be given.
-    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', global = true)]
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', global = true, help_heading = COMMON)]
     pub cluster: Vec<String>,
 
     /// How long a request may take, repeats included: 500ms, 5s, 1m
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout, global = true)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout, global = true,
+        help_heading = COMMON)]
     pub timeout: Duration,
 
     /// How answers are printed
-    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true, help_heading = COMMON)]
     pub output: Format,
 
     /// What to do
     #[command(subcommand)]
     pub command: Option<Command>,
 }
+
+/// Under which heading the options stand that every command has.
+const COMMON: &str = "Options of every command";
 
 /// Where the cluster is, unless the command line says it.
 const CLUSTER_VARIABLE: &str = "LOCKSTEP_CLUSTER";

@@ -87,8 +87,11 @@ fn read_value(mut command: Command, stdin: Stdin) -> Result<Command, Failure> {
             return Err(Failure::Usage(message.to_owned()));
         }
         let mut input = Vec::new();
-        // One byte beyond the bound is enough for the library to see that the value is too large.
+        // One byte beyond the bound is enough to see that the value is too large.
         io::stdin().lock().take(VALUE_SIZE_MAX as u64 + 1).read_to_end(&mut input)?;
+        if input.len() > VALUE_SIZE_MAX {
+            return Err(Failure::Usage(format!("what is on standard input is longer than {VALUE_SIZE_MAX} bytes")));
+        }
         *value = std::os::unix::ffi::OsStringExt::from_vec(input);
     }
     if let Command::Mput { entries, .. } = &command

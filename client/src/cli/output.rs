@@ -76,8 +76,12 @@ impl Printer {
 /// Whether colour is welcome on a stream: a terminal that can do it, and no NO_COLOR.
 pub fn has_color(stream: &impl IsTerminal) -> bool {
     let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    stream.is_terminal() && !is_unwanted && !is_dumb
+    stream.is_terminal() && !is_unwanted && !is_dumb()
+}
+
+/// Whether the terminal says that it only takes lines of text.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|value| value == "dumb")
 }
 
 /// Bytes as text that fits on one line and can be told apart: control bytes, backslashes and what is not UTF-8 are written

@@ -11,7 +11,7 @@ use super::{
     execute::{Stdin, execute},
     exit,
     failure::Failure,
-    output::{Printer, has_color},
+    output::{Printer, has_color, is_dumb},
     script,
     session::Session,
 };
@@ -31,7 +31,9 @@ pub fn run(session: &mut Session, printer: &Printer, runtime: &Runtime) -> u8 {
         // A first session has no history yet; without one the prompt works all the same.
         let _ = editor.load_history(path);
     }
-    printer.note("Type `help` for the commands, Tab to complete, Ctrl-D to leave.");
+    // A terminal that cannot move its cursor has no line editing.
+    let keys = if is_dumb() { "" } else { ", Tab to complete" };
+    printer.note(&format!("Type `help` for the commands{keys}, Ctrl-D to leave."));
     let prompt = if has_color(&io::stdout()) { "\x1b[1mlockstep>\x1b[0m " } else { "lockstep> " };
     loop {
         match editor.readline(&("lockstep> ", prompt)) {

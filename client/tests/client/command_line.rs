@@ -318,7 +318,7 @@ async fn ping_measures_every_shard() {
     let answers = json_lines(&shell.run(&["ping", "-n", "2", "--output", "json"]).await);
     let shards: Vec<u64> = answers.iter().map(|answer| answer["shard"].as_u64().unwrap()).collect();
     assert_eq!(shards, [0, 1, 0, 1]);
-    shell.check(&["ping", "--shard", "9"], 2, "", "no such shard").await;
+    shell.check(&["ping", "--shard", "9"], 2, "", "there is no shard 9: the cluster has").await;
 }
 
 #[tokio::test]
@@ -339,8 +339,8 @@ async fn move_primary_moves_every_shard_or_one_and_says_what_it_did() {
     assert_eq!(lines[1], "shard 1: server 2 is the primary already, view 2");
     assert_eq!(lines.len(), 2);
 
-    shell.check(&["move-primary", "--to", "3"], 2, "", "no such server").await;
-    shell.check(&["move-primary", "--shard", "2"], 2, "", "no such shard").await;
+    shell.check(&["move-primary", "--to", "3"], 2, "", "there is no server 3: the cluster has servers 0 to 2").await;
+    shell.check(&["move-primary", "--shard", "2"], 2, "", "there is no shard 2: the cluster has").await;
     shell.check(&["move-primary", "--to", "x"], 2, "", "invalid value").await;
     fake.hook(|_| Action::Refuse(lockstep_proto::Status::Unavailable));
     shell.check(&["move-primary", "--to", "0"], 1, "", "shard 0: because the test says so").await;

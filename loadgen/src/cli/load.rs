@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use lockstep_proto::limits::SESSION_WINDOW;
 
 use super::numbers::{parse_count, parse_duration, parse_rate, parse_share};
@@ -35,12 +35,13 @@ fn parse_servers(text: &str) -> Result<usize, String> {
 
 /// How fast, and for how long.
 #[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("pace").args(["rate", "saturate"]).required(true))]
 pub struct PacingOptions {
     /// Offered rate in requests per second, open loop: requests are sent on time whether or not answers come. 5000, 20k.
-    #[arg(long, value_name = "RATE", value_parser = parse_rate, required_unless_present = "saturate")]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub rate: Option<f64>,
     /// Instead of a rate, keep every connection full.
-    #[arg(long, conflicts_with = "rate")]
+    #[arg(long)]
     pub saturate: bool,
     /// How long requests are measured.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]

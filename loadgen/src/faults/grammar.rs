@@ -11,19 +11,25 @@ use crate::cluster::Way;
 pub const GRAMMAR: &str = "\
 Faults (--fault, may be repeated):
   at=TIME [for=TIME] FAULT
-  TIME counts from the end of the warm-up; after for=TIME the fault is undone. WHO is primary, backup, or a server's id.
+  TIME counts from the end of the warm-up; after for=TIME the fault is undone.
+  WHO is primary, backup, or a server's id; the primary if not said.
 
-  kill-primary, kill-backup, kill WHO   SIGKILL; for=: start it again then
-  restart [SERVER]                      start it, or all that were killed, again
-  stop [WHO]                            SIGSTOP; for=: SIGCONT then
-  continue [SERVER]                     SIGCONT to it, or to all that are stopped
-  partition [WHO] [way=both|out|in]     cut it off from the other servers (not from clients): out loses what it sends, in
-                                        what is sent to it; for=: heal then
-  disk-full [WHO]                       fill its disk, a small one in memory (takes root); a server ends when a write
-                                        fails, so restart it after heal; for=: make room then
-  handover [to=SERVER]                  let another server become primary, as `lockstep move-primary` does
-  heal                                  mend all links, make room on all disks, let stopped servers go on
-  WHO is the primary if not said. Examples:
+  kill-primary, kill-backup, kill WHO  SIGKILL; for=: start it again then
+  restart [SERVER]                     start it, or all that were killed, again
+  stop [WHO]                           SIGSTOP; for=: SIGCONT then
+  continue [SERVER]                    SIGCONT to it, or to all that are stopped
+  partition [WHO] [way=both|out|in]    cut it off from the other servers (not
+                                       from clients): out loses what it sends,
+                                       in what is sent to it; for=: heal then
+  disk-full [WHO]                      fill its disk, a small one in memory
+                                       (takes root); a server ends when a write
+                                       fails, so restart it after heal;
+                                       for=: make room then
+  handover [to=SERVER]                 let another server become primary, as
+                                       `lockstep move-primary` does
+  heal                                 mend all links, make room on all disks,
+                                       let stopped servers go on
+  Examples:
     --fault 'at=10s kill-primary' --fault 'at=15s restart'
     --fault 'at=5s for=2s partition primary way=out'";
 

@@ -39,8 +39,9 @@ impl Address {
             .port
             .checked_add(shard)
             .ok_or_else(|| io::Error::other(format!("{self}: port of shard {shard} is beyond 65535")))?;
-        let mut found = (self.host.as_str(), port).to_socket_addrs()?;
-        found.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{}: no such host", self.host)))
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.host));
+        let mut found = (self.host.as_str(), port).to_socket_addrs().map_err(named)?;
+        found.next().ok_or_else(|| named(io::Error::new(io::ErrorKind::NotFound, "no such host")))
     }
 }
 

@@ -383,8 +383,12 @@ fn print_folder(view: &FolderView, out: &mut dyn Write) -> io::Result<()> {
 fn print_superblock(superblock: &SuperblockView, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "  belongs to  server {} of {} in cluster {}, {} shards",
-        superblock.replica, superblock.servers, superblock.cluster, superblock.shards
+        "  belongs to  server {} of {} in cluster {}, {} shard{}",
+        superblock.replica,
+        superblock.servers,
+        superblock.cluster,
+        superblock.shards,
+        if superblock.shards == 1 { "" } else { "s" }
     )?;
     writeln!(
         out,
