@@ -6,8 +6,8 @@ use axum::{
     Json, Router,
     extract::{RawQuery, State},
     http::{
-        HeaderMap, StatusCode,
-        header::{CONTENT_TYPE, ORIGIN},
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE, ORIGIN},
     },
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 const INDEX: &str = "lockstep-server\n\
-    /metrics              numbers, as OpenMetrics text\n\
+    /metrics              numbers for Prometheus, as OpenMetrics text where that is asked for\n\
     /healthz              200 when every shard serves as primary, or as backup that hears its primary, else 503 and why not\n\
     /status               every shard as JSON\n\
     /state-hash?shard=0   hash over a shard's content, to compare replicas at the same `applied`; costs a walk over all keys\n\
@@ -51,9 +51,15 @@ pub fn router(shards: Vec<ShardHandle>) -> Router {
         .with_state(shards.into())
 }
 
-async fn metrics(State(shards): Shards) -> Response {
+async fn metrics(State(shards): Shards, headers: HeaderMap) -> Response {
+    let is_wanted =
+        |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text"));
+    let is_openmetrics = headers.get_all(ACCEPT).iter().any(is_wanted);
     let numbers: Vec<Arc<ShardMetrics>> = shards.iter().map(|shard| Arc::clone(&shard.metrics)).collect();
     match metrics::encode(&numbers) {
+        Ok(text) if !is_openmetrics => {
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::classic(&text)).into_response()
+        }
         Ok(text) => {
             ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
         }

@@ -109,15 +109,38 @@ async fn get(address: SocketAddr, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn metrics_are_openmetrics_text_of_every_shard() {
+async fn metrics_are_openmetrics_text_of_every_shard_for_who_asks_for_that() {
     let server = serve_two();
     server.shards[1].metrics.count_requests(Operation::Put, Status::Ok, 42);
-    let answer = get(server.address, "/metrics").await;
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3\r\n";
+    let answer = request_with(server.address, "GET", "/metrics", accept).await;
     assert_eq!(answer.code, 200);
     assert!(answer.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", answer.head);
+    assert!(answer.body.contains("# TYPE lockstep_requests counter\n"));
     assert!(answer.body.contains("lockstep_requests_total{shard=\"1\",operation=\"put\",status=\"ok\"} 42\n"));
     assert!(answer.body.contains("lockstep_requests_total{shard=\"0\",operation=\"put\",status=\"ok\"} 0\n"));
     assert!(answer.body.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn counters_had_no_type_for_who_reads_only_the_older_text_format() {
+    let server = serve_two();
+    let answer = get(server.address, "/metrics").await;
+    assert_eq!(answer.code, 200);
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
+    let lines: Vec<&str> = answer.body.lines().collect();
+    for line in [
+        "# HELP lockstep_requests_total Requests answered, by operation and how they ended",
+        "# TYPE lockstep_requests_total counter",
+        "lockstep_requests_total{shard=\"0\",operation=\"put\",status=\"ok\"} 0",
+        "# TYPE lockstep_build_info gauge",
+        "# TYPE lockstep_batch_ops histogram",
+        "# TYPE lockstep_keys gauge",
+        "process_cpu_seconds_total",
+    ] {
+        assert!(lines.iter().any(|found| found.starts_with(line)), "{line} is missing in\n{}", answer.body);
+    }
+    assert!(!answer.body.contains("# EOF") && !answer.body.contains("# UNIT"), "{}", answer.body);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! `/status`.
 
 mod cells;
+mod classic;
 mod collector;
 mod process;
 mod shard;
@@ -14,6 +15,7 @@ mod status;
 mod tests;
 
 pub use cells::{Counter, Gauge, Histogram, Scale};
+pub use classic::classic;
 pub use collector::{ServerCollector, encode};
 pub use process::ProcessUsage;
 pub use shard::{PeerMetrics, RejectReason, ShardMetrics, StatusClass};
