@@ -122,37 +122,19 @@ impl<P: BatchPool> Replica<P> {
     /// # Panics
     ///
     /// If the settings do not pass [`Config::check`], or `recovered` contradicts itself.
-    pub fn new(config: Config, recovered: Recovered, pool: P, now_ns: u64) -> Replica<P> {
+    pub fn new(config: Config, mut recovered: Recovered, pool: P, now_ns: u64) -> Replica<P> {
         if let Err(error) = config.check() {
             panic!("settings that were not checked: {error}");
         }
-        let position = Position {
-            checksum: recovered.commit_checksum,
-            revision: recovered.revision,
-            timestamp_ns: recovered.commit_timestamp_ns,
-        };
-        let mut log = Log::new(recovered.commit, position, recovered.headers);
-        for message in recovered.suffix {
-            let header = *MessageHeader::view(&message).expect("a prepare has a header");
-            log.push(header, message, true);
-        }
         let servers = config.servers;
-        let mut record = recovered.record;
-        let mut verified = log.op();
-        if record.vouch_op > 0 {
-            // What it holds beyond what it had lost may have been taken in while it joined its view again, and be part
-            // of no log. It counts as lost, too, as far as it is not certain.
-            record.vouch_op = record.vouch_op.max(log.op());
-            let is_certain = |op: &u64| log.header(*op).is_some_and(|header| header.view.get() == record.log_view);
-            verified = (recovered.commit + 1..=log.op()).rev().find(is_certain).unwrap_or(recovered.commit);
-        }
+        let (log, record, verified) = take_log(&mut recovered);
         let mut replica = Replica {
             quorums: Quorums::of(servers),
             pool,
             outputs: VecDeque::new(),
             timers: TimerTable::default(),
             now_ns,
-            wall_ns: position.timestamp_ns,
+            wall_ns: recovered.commit_timestamp_ns,
             view: record.view,
             log_view: record.log_view,
             vouch_op: record.vouch_op,
@@ -505,4 +487,28 @@ impl<P: BatchPool> Replica<P> {
             assert!(in_flight <= u64::from(self.config.pipeline_max).max(inherited), "the pipeline is bounded");
         }
     }
+}
+
+/// The log that was recovered, what is to be remembered of it, and up to where it is certain.
+fn take_log(recovered: &mut Recovered) -> (Log, ViewRecord, u64) {
+    let position = Position {
+        checksum: recovered.commit_checksum,
+        revision: recovered.revision,
+        timestamp_ns: recovered.commit_timestamp_ns,
+    };
+    let mut log = Log::new(recovered.commit, position, std::mem::take(&mut recovered.headers));
+    for message in std::mem::take(&mut recovered.suffix) {
+        let header = *MessageHeader::view(&message).expect("a prepare has a header");
+        log.push(header, message, true);
+    }
+    let mut record = recovered.record;
+    let mut verified = log.op();
+    if record.vouch_op > 0 {
+        // What it holds beyond what it had lost may have been taken in while it joined its view again, and be part of
+        // no log. It counts as lost, too, as far as it is not certain.
+        record.vouch_op = record.vouch_op.max(log.op());
+        let is_certain = |op: &u64| log.header(*op).is_some_and(|header| header.view.get() == record.log_view);
+        verified = (recovered.commit + 1..=log.op()).rev().find(is_certain).unwrap_or(recovered.commit);
+    }
+    (log, record, verified)
 }

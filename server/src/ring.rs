@@ -106,46 +106,55 @@ pub async fn sleep(duration: Duration) {
     let (_expired, _) = unsafe { queue(time, entry) }.await;
 }
 
-struct Gather {
-    pieces: Vec<Bytes>,
+/// What is sent in one go, and what tells the kernel where it is: one send after another uses the same memory.
+pub struct Gather {
+    /// The pieces, in order.
+    pub pieces: Vec<Bytes>,
     vectors: Vec<libc::iovec>,
     message: Box<libc::msghdr>,
+}
+
+impl Gather {
+    /// To send these pieces.
+    pub fn of(pieces: Vec<Bytes>) -> Gather {
+        // SAFETY: all zeroes is a valid `msghdr`: no name, no vectors, no control data.
+        let message = Box::new(unsafe { std::mem::zeroed() });
+        Gather { pieces, vectors: Vec::new(), message }
+    }
+
+    /// Lets the message be as many of the pieces as one operation takes.
+    fn point(&mut self) -> *const libc::msghdr {
+        let to_vector =
+            |piece: &Bytes| libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+        self.vectors.clear();
+        self.vectors.extend(self.pieces.iter().take(PIECES_MAX).map(to_vector));
+        self.message.msg_iov = self.vectors.as_mut_ptr();
+        self.message.msg_iovlen = self.vectors.len();
+        &raw const *self.message
+    }
 }
 
 /// Largest number of pieces in one send: the kernel's `UIO_MAXIOV`.
 const PIECES_MAX: usize = 1024;
 
-/// Sends all pieces, in order, in as few operations as the kernel allows.
+/// Sends all pieces, in order, in as few operations as the kernel allows. Gives the memory back, without pieces.
 ///
 /// # Errors
 ///
 /// What the kernel says. How much was sent is then not known, and the connection is of no further use.
-pub async fn send_all(socket: Rc<impl AsRawFd + 'static>, mut pieces: Vec<Bytes>) -> io::Result<()> {
-    pieces.retain(|piece| !piece.is_empty());
-    while !pieces.is_empty() {
-        let rest = pieces.split_off(pieces.len().min(PIECES_MAX));
-        let mut vectors: Vec<libc::iovec> = pieces
-            .iter()
-            .map(|piece| libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() })
-            .collect();
-        // SAFETY: all zeroes is a valid `msghdr`: no name, no vectors, no control data.
-        let mut message: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
-        message.msg_iov = vectors.as_mut_ptr();
-        message.msg_iovlen = vectors.len();
-        let entry = opcode::SendMsg::new(types::Fd(socket.as_raw_fd()), &raw const *message)
+pub async fn send_all(socket: Rc<impl AsRawFd + 'static>, mut gather: Gather) -> io::Result<Gather> {
+    gather.pieces.retain(|piece| !piece.is_empty());
+    while !gather.pieces.is_empty() {
+        let entry = opcode::SendMsg::new(types::Fd(socket.as_raw_fd()), gather.point())
             .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
             .build();
-        let gather = Gather { pieces, vectors, message };
         // SAFETY: the message header is boxed, the vectors and the pieces are on the heap and owned by `gather`, and
         // `socket` keeps its descriptor open.
-        let (result, (_, gather)) = unsafe { queue((socket.clone(), gather), entry) }.await;
-        let sent = result? as usize;
-        pieces = gather.pieces;
-        drop((gather.vectors, gather.message));
-        skip(&mut pieces, sent);
-        pieces.extend(rest);
+        let (result, (_, back)) = unsafe { queue((socket.clone(), gather), entry) }.await;
+        gather = back;
+        skip(&mut gather.pieces, result? as usize);
     }
-    Ok(())
+    Ok(gather)
 }
 
 /// Drops the first `sent` bytes of the pieces.
@@ -164,7 +173,31 @@ fn skip(pieces: &mut Vec<Bytes>, mut sent: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+
+    #[test]
+    fn more_pieces_than_one_operation_takes_arrive_in_order_and_their_memory_serves_again() {
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().expect("two ends");
+        let piece = |i: usize| Bytes::from(vec![i as u8; i % 7]);
+        let all: Vec<u8> = (0..3 * PIECES_MAX).map(piece).collect::<Vec<_>>().concat();
+        let reader = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            far.read_to_end(&mut received).map(|_| received)
+        });
+        tokio_uring::start(async {
+            let near = Rc::new(near);
+            let mut gather = Gather::of((0..3 * PIECES_MAX).map(piece).collect());
+            for _ in 0..2 {
+                gather = send_all(near.clone(), gather).await.expect("the other end reads");
+                assert!(gather.pieces.is_empty());
+                gather.pieces.extend((0..3 * PIECES_MAX).map(piece));
+            }
+        });
+        let received = reader.join().expect("no panic").expect("it reads");
+        assert!(received == [all.clone(), all].concat(), "{} bytes arrived", received.len());
+    }
 
     #[test]
     fn skip_drops_whole_and_partial_pieces() {

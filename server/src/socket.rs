@@ -32,7 +32,7 @@ use crate::{
     metrics::RejectReason,
     park,
     receive::{Share, make_little_room},
-    ring,
+    ring::{self, Gather},
     shard::{
         Shard,
         connections::{Connection, ConnectionRef, REPLIES_PAUSE_BYTES},
@@ -162,7 +162,7 @@ async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>) {
 }
 
 pub(crate) async fn send(stream: &Rc<TcpStream>, bytes: Vec<u8>) -> std::io::Result<()> {
-    ring::send_all(stream.clone(), vec![Bytes::from(bytes)]).await
+    ring::send_all(stream.clone(), Gather::of(vec![Bytes::from(bytes)])).await.map(drop)
 }
 
 /// Closes so that what was sent last is not lost: a close with unread bytes would make the kernel reset the connection

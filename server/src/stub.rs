@@ -30,6 +30,9 @@ pub struct Machine {
     /// Revision of the next request to be applied.
     pub revision: u64,
     results: Vec<WriteResult>,
+    // The memory of the last batch, empty: of requests that borrow from no prepare.
+    requests: Vec<(u64, Request<'static>)>,
+    indexes: Vec<u32>,
 }
 
 /// The hash over a whole state, from those over its store and over its sessions: what replicas compare.
@@ -61,7 +64,8 @@ impl Machine {
         timestamp_ns: u64,
         revision: u64,
     ) -> Machine {
-        Machine { store, sessions, applied, timestamp_ns, checksum, revision, results: Vec::new() }
+        let (results, requests, indexes) = Default::default();
+        Machine { store, sessions, applied, timestamp_ns, checksum, revision, results, requests, indexes }
     }
 
     /// Applies the next prepare of the log.
@@ -84,8 +88,8 @@ impl Machine {
             timestamp_ns: header.timestamp_ns.get() + if is_late { 1_000_000 } else { 0 },
             op: header.op.get(),
             copies,
-            requests: Vec::with_capacity(count),
-            indexes: Vec::with_capacity(count),
+            requests: emptied(std::mem::take(&mut self.requests)),
+            indexes: std::mem::take(&mut self.indexes),
         };
         for index in 0..count {
             let (request, rest) = Request::parse_trusted(body).expect("a prepare holds as many requests as it says");
@@ -94,6 +98,7 @@ impl Machine {
         }
         assert!(body.is_empty(), "a prepare holds no more requests than it says");
         self.flush(&mut batch, answers);
+        (self.requests, self.indexes) = (emptied(batch.requests), batch.indexes);
         self.applied = header.op.get();
         self.checksum = header.checksum.get();
         self.timestamp_ns = header.timestamp_ns.get();
@@ -164,6 +169,13 @@ impl Machine {
         batch.requests.clear();
         batch.indexes.clear();
     }
+}
+
+/// The memory of requests that borrowed from one prepare, for those of another.
+fn emptied<'b>(mut requests: Vec<(u64, Request<'_>)>) -> Vec<(u64, Request<'b>)> {
+    requests.clear();
+    // Collecting a vector into one of the same layout keeps its memory.
+    requests.into_iter().map(|_| unreachable!("it was cleared")).collect()
 }
 
 struct Batch<'a> {
@@ -257,6 +269,18 @@ mod tests {
 
     fn own(operation: Operation, sequence: u64, key: &[u8], rest: &[u8]) -> Vec<u8> {
         [own_header(operation, 0, sequence, key.len(), rest.len()).as_bytes(), key, rest].concat()
+    }
+
+    #[test]
+    fn each_prepare_took_new_memory_for_its_requests() {
+        let mut machine = machine();
+        let puts: Vec<_> = (1..=100).map(|i| own(Operation::Put, i, b"k", b"v")).collect();
+        apply(&mut machine, &puts);
+        let memory = |machine: &Machine| (machine.requests.as_ptr(), machine.indexes.as_ptr());
+        let before = memory(&machine);
+        assert!(machine.requests.capacity() >= 100 && machine.requests.is_empty() && machine.indexes.is_empty());
+        apply(&mut machine, &puts);
+        assert_eq!(memory(&machine), before);
     }
 
     #[test]

@@ -15,7 +15,10 @@ use tracing::{debug, info, warn};
 use zerocopy::IntoBytes;
 
 use super::Shard;
-use crate::{notify::LocalNotify, ring};
+use crate::{
+    notify::LocalNotify,
+    ring::{self, Gather},
+};
 
 /// Messages that wait for one peer, in bytes, beyond which it is disconnected: the protocol bounds what it sends to a
 /// peer that does not answer, so this is only reached when something is wrong.
@@ -160,7 +163,7 @@ async fn connect(shard: &Rc<Shard>, peer: &Peer) -> Result<Rc<TcpStream>, Connec
     let hello = Hello::replica(shard.cluster, shard.shard, shard.shards, shard.replica, shard.servers)
         .of_process(shard.instance, shard.options.sessions_max);
     let hello = Bytes::copy_from_slice(hello.as_bytes());
-    ring::send_all(stream.clone(), vec![hello]).await.map_err(|error| error.to_string())?;
+    ring::send_all(stream.clone(), Gather::of(vec![hello])).await.map_err(|error| error.to_string())?;
     let topology = read_topology(&stream).await?;
     if topology.answer != Answer::Welcome {
         let is_refusal = !matches!(topology.answer, Answer::Full | Answer::Stopping);
@@ -238,17 +241,19 @@ async fn carry_messages(shard: &Rc<Shard>, stream: &Rc<TcpStream>, peer: &Peer) 
             peer.flush.notify();
         },
         async {
+            let mut gather = Gather::of(Vec::new());
             while !is_closed.get() && peer.queue_bytes.get() <= QUEUE_BYTES_MAX {
-                let pieces = peer.queue.take();
-                if pieces.is_empty() {
+                std::mem::swap(&mut gather.pieces, &mut *peer.queue.borrow_mut());
+                if gather.pieces.is_empty() {
                     peer.flush.notified().await;
                     continue;
                 }
-                let size: usize = pieces.iter().map(Bytes::len).sum();
+                let size: usize = gather.pieces.iter().map(Bytes::len).sum();
                 shard.metrics.ring_operations.increment();
-                if ring::send_all(stream.clone(), pieces).await.is_err() {
-                    break;
-                }
+                gather = match ring::send_all(stream.clone(), gather).await {
+                    Ok(gather) => gather,
+                    Err(_) => break,
+                };
                 peer.queue_bytes.set(peer.queue_bytes.get() - size);
             }
             let _ = stream.shutdown(Shutdown::Both);
