@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_child_outlives_the_thread_that_asked_for_it() {
-        let (mut process, _folder) = std::thread::spawn(|| shell("exec sleep 600")).join().expect("the thread ends well");
+        let (mut process, _folder) =
+            std::thread::spawn(|| shell("exec sleep 600")).join().expect("the thread ends well");
         // The signal that its parent has died would have come at once.
         let soon = Instant::now() + Duration::from_millis(100);
         assert_eq!(process.wait_until(soon).expect("it can be waited for"), None);
