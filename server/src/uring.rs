@@ -8,7 +8,8 @@ use std::{
     panic::resume_unwind,
     path::Path,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::io::Errno;
@@ -31,7 +32,7 @@ const DISABLED_FILE: &str = "/proc/sys/kernel/io_uring_disabled";
 /// One line that says what forbids it and what to change.
 pub fn check_available() -> anyhow::Result<()> {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let Err(error) = io_uring::IoUring::new(8) else {
+    let Err(error) = once_there_is_memory(|| io_uring::IoUring::new(8)) else {
         return Ok(());
     };
     let disabled = std::fs::read_to_string(DISABLED_FILE).ok();
@@ -92,13 +93,33 @@ pub fn start<F: Future + 'static>(busy_poll: Duration, future: F) -> io::Result<
 /// Held while a ring is made, so that a new one can be told from the others.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// How long a ring is asked for again while there is no memory for it.
+///
+/// The kernel takes all pages of a ring at once from what is free at that very moment, and does not wait until its page
+/// cache has given way. Likewise, memory that this user may lock is free again only some time after the process that
+/// had it has ended.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Calls `make` again for a while as long as it says that there is no memory.
+fn once_there_is_memory<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let start = Instant::now();
+    loop {
+        match make() {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) && start.elapsed() < MEMORY_TIMEOUT => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// A runtime, and its ring if that can be told from all others and looked into; if not, the thread has to wait as
 /// tokio-uring does.
 fn make_ring() -> io::Result<(tokio_uring::Runtime, Option<RingHandle>)> {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // tokio-uring does not give out the descriptor of its ring: it is the one ring that was not there before.
     let before = open_rings();
-    let runtime = runtime()?;
+    let runtime = once_there_is_memory(runtime)?;
     let mut new = open_rings();
     new.retain(|fd| !before.contains(fd));
     let [fd] = new[..] else {
@@ -164,6 +185,20 @@ mod tests {
         for errno in [Errno::PERM, Errno::NOSYS, Errno::NOMEM, Errno::INVAL] {
             assert!(!text(errno, None).contains('\n'));
         }
+    }
+
+    /// A server that was started while the page cache had nearly all memory ended at once.
+    #[test]
+    fn a_moment_without_memory_for_a_ring_was_the_end_of_a_server() {
+        let mut answers = vec![Ok(7), Err(Errno::NOMEM), Err(Errno::NOMEM)];
+        let made = once_there_is_memory(|| answers.pop().expect("it stops at once").map_err(io::Error::from));
+        assert_eq!((made.expect("there was memory in the end"), answers.len()), (7, 0));
+        let mut attempts = 0;
+        let refused = once_there_is_memory(|| {
+            attempts += 1;
+            Err::<(), _>(io::Error::from(Errno::PERM))
+        });
+        assert_eq!((Errno::from_io_error(&refused.expect_err("it is forbidden")), attempts), (Some(Errno::PERM), 1));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The generator's ring: how it is set up, and how it sleeps.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::{cqueue, opcode, types};
 use tokio_uring::{OneshotOutputTransform, Runtime, UnsubmittedOneshot};
@@ -9,13 +9,29 @@ use tokio_uring::{OneshotOutputTransform, Runtime, UnsubmittedOneshot};
 /// Submissions that fit the ring before it has to be handed to the kernel within a turn.
 const ENTRIES: u32 = 1024;
 
+/// How long a ring is asked for again while there is no memory for it: the kernel takes a ring's pages from what is
+/// free at that very moment, and does not wait until its page cache has given way.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// A ring for the calling thread: with the flags that make completions cheap, or without them where the kernel is too
 /// old for them (before 6.0).
 ///
 /// # Errors
 ///
-/// When this kernel or container offers no io_uring.
+/// When this kernel or container offers no io_uring, or no memory for it for some time.
 pub(super) fn runtime() -> io::Result<Runtime> {
+    let start = Instant::now();
+    loop {
+        match make_runtime() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && start.elapsed() < MEMORY_TIMEOUT => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn make_runtime() -> io::Result<Runtime> {
     let mut fast = tokio_uring::uring_builder();
     fast.setup_coop_taskrun().setup_single_issuer().setup_cqsize(4 * ENTRIES);
     let built = Runtime::new(tokio_uring::builder().entries(ENTRIES).uring_builder(&fast));
@@ -51,7 +67,6 @@ pub(super) async fn sleep(duration: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn sleeping_takes_at_least_its_time() {

@@ -9,7 +9,7 @@ use lockstep_loadgen::{
 };
 
 use crate::{
-    harness::{Cluster, Spec, wait_for},
+    harness::{Cluster, DEADLINE, Spec, wait_for},
     ours::{resp_address, wait_for_primary},
     peer::Redis,
     tools::find_or_skip,
@@ -36,7 +36,7 @@ fn spec(servers: Vec<SocketAddr>) -> RunSpec {
         distribution: KeyDistribution::Uniform,
         key_layout: KeyLayout::default(),
         values: ValueSizes { min: 0, max: 3000 },
-        timeout: Duration::from_secs(20),
+        timeout: DEADLINE,
         seed: 5,
         verify: true,
         threads: 2,
