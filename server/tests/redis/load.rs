@@ -101,7 +101,7 @@ fn a_write_that_too_few_replicas_have_is_not_counted_as_answered() {
 
 #[test]
 fn the_load_generator_drives_ours_from_any_address() {
-    let cluster = Cluster::start(Spec { shards: 2, ..Spec::of(3) }.with_resp());
+    let cluster = Cluster::start(Spec { shards: 2, ..Spec::of(3) }.patient().with_resp());
     wait_for_primary(&cluster);
     let mut servers: Vec<_> = (0..3).map(|id| resp_address(&cluster, id, 0)).collect();
     servers.rotate_left(1);
@@ -111,7 +111,8 @@ fn the_load_generator_drives_ours_from_any_address() {
 
 #[test]
 fn the_load_generator_follows_the_primary_that_was_killed() {
-    let mut cluster = Cluster::start(Spec::of(3).with_resp());
+    // Nobody but the one that is killed gives way.
+    let mut cluster = Cluster::start(Spec::of(3).with(&["--view-timeout=1s", "--stall-timeout=30s"]).with_resp());
     let primary = wait_for_primary(&cluster);
     let servers: Vec<_> = (0..3).map(|id| resp_address(&cluster, id, 0)).collect();
     let spec = RunSpec { duration: Duration::from_secs(5), increments: 0.0, ..spec(servers) };
