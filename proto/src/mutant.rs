@@ -132,6 +132,30 @@ mutants! {
     WholeSeconds,
     /// A store has less room while a checkpoint of it is written.
     CheckpointTakesRoom,
+    /// What has expired takes up room until it is asked for.
+    ExpiredKeepsRoom,
+    /// With `all`, an answer waits for no member of the in-sync set.
+    AllAsMajority,
+    /// With `strict`, an answer does not wait for a backup that has left the in-sync set.
+    StrictAsAll,
+    /// The in-sync set shrinks below a commit quorum.
+    InSyncBelowQuorum,
+    /// A backup is taken back into the in-sync set as soon as it is heard of, whatever it holds.
+    TakenBackTooEarly,
+    /// A read joins the round that is under way when it arrives.
+    ReadJoinsRound,
+    /// A read round of an earlier view counts as confirmed in a later one of the same primary.
+    RoundOutlivesView,
+    /// A server that ran with durability `memory` takes what its disk holds for all it has acknowledged.
+    MemoryLossForgotten,
+    /// A server that has lost something believes what its primary said before it asked.
+    RejoinsWithoutNonce,
+    /// A server that has lost something is a member of its view again once it holds the view's beginning.
+    RejoinsAtBeginning,
+    /// A log that lacks something acknowledged may be the one that a view begins with.
+    DeficientIsChosen,
+    /// The end of the write of a prepare that was dropped counts for the same prepare, written again.
+    DroppedWriteCounts,
 }
 
 #[cfg(feature = "mutants")]

@@ -191,7 +191,7 @@ impl<P: BatchPool> Replica<P> {
         // Only a log that lacks nothing can be gone on with.
         let best = all
             .iter()
-            .filter(|(_, answer)| !answer.is_deficient())
+            .filter(|(_, answer)| !answer.is_deficient() || mutant::is(Mutant::DeficientIsChosen))
             .max_by_key(|(replica, answer)| {
                 let log_view = if mutant::is(Mutant::ChoiceByLength) { 0 } else { answer.log_view };
                 (log_view, answer.op, *replica == me)
@@ -379,7 +379,9 @@ impl<P: BatchPool> Replica<P> {
         self.failed_views = 0;
         self.watch_itself();
         for peer in &mut self.peers {
+            let round = if mutant::is(Mutant::RoundOutlivesView) { peer.round } else { 0 };
             *peer = Peer::new(peer.is_connected, self.now_ns);
+            peer.round = round;
         }
         self.forget_suspicions();
         self.timers.stop(Timer::Resend);

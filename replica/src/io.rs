@@ -162,7 +162,8 @@ pub enum Output {
         /// The set, a bit per server.
         mask: u8,
     },
-    /// A backup needs an op that the journal no longer holds. Said once, until it has caught up.
+    /// A backup needs an op that the journal no longer holds. Said once for each op that it needs, until it has caught
+    /// up: a checkpoint at that op or a later one is of use to it.
     BackupBehind {
         /// The backup.
         peer: u8,

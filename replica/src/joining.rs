@@ -79,7 +79,7 @@ impl<P: BatchPool> Replica<P> {
         // A server that has lost a part of what it had acknowledged in this view asks how far that can reach; what was
         // said before it asked does not tell.
         let is_rejoining = view == self.view && self.log_view == view;
-        if is_rejoining && header.nonce.get() != self.nonce {
+        if is_rejoining && header.nonce.get() != self.nonce && !mutant::is(Mutant::RejoinsWithoutNonce) {
             return;
         }
         let view_start_op = header.op.get();
@@ -93,7 +93,7 @@ impl<P: BatchPool> Replica<P> {
         let common = self.common_op(&beginning);
         if is_rejoining {
             self.vouch_op = self.vouch_op.min(header.vouch_op.get());
-            target_op = target_op.max(self.vouch_op);
+            target_op = target_op.max(if mutant::is(Mutant::RejoinsAtBeginning) { 0 } else { self.vouch_op });
             // Some of it may have been taken in just before the last crash. What is certain without the list was
             // ordered in this view, or is committed.
             let certain = common.max(self.verified);

@@ -27,6 +27,9 @@ pub(crate) struct Log {
     /// Entries below this op hold no message any more.
     messages_from: u64,
     message_bytes: usize,
+    /// Op and checksum of what was dropped while it was being written, in the order in which it was handed out: the
+    /// journal will say that it is written, and then drop it.
+    dropped_in_flight: Vec<(u64, u128)>,
 }
 
 /// What the next prepare has to follow.
@@ -62,7 +65,15 @@ impl Log {
         }
         assert_eq!(checksum, position.checksum, "recovered headers end where the log does");
         let entries = headers.into_iter().map(|header| Entry { header, message: None, is_durable: true }).collect();
-        Log { first_op, entries, base: position, durable: op, messages_from: op + 1, message_bytes: 0 }
+        Log {
+            first_op,
+            entries,
+            base: position,
+            durable: op,
+            messages_from: op + 1,
+            message_bytes: 0,
+            dropped_in_flight: Vec::new(),
+        }
     }
 
     /// Begins anew behind a checkpoint.
@@ -125,8 +136,14 @@ impl Log {
         self.advance_durable();
     }
 
-    /// Notes that a prepare is durable. One that was truncated meanwhile is no longer of interest.
+    /// Notes that a prepare is durable. One that was truncated meanwhile is no longer of interest, even if the very same
+    /// one is there again: the journal still has to drop it and to write it once more.
     pub(crate) fn set_durable(&mut self, op: u64, checksum: u128) {
+        let dropped = self.dropped_in_flight.iter().position(|dropped| *dropped == (op, checksum));
+        if let Some(index) = dropped.filter(|_| !mutant::is(Mutant::DroppedWriteCounts)) {
+            self.dropped_in_flight.remove(index);
+            return;
+        }
         let Some(index) = op.checked_sub(self.first_op) else { return };
         if let Some(entry) = self.entries.get_mut(index as usize)
             && entry.header.checksum.get() == checksum
@@ -149,6 +166,9 @@ impl Log {
             && let Some(entry) = self.entries.pop_back()
         {
             self.message_bytes -= entry.message.map_or(0, |message| message.len());
+            if !entry.is_durable {
+                self.dropped_in_flight.push((entry.header.op.get(), entry.header.checksum.get()));
+            }
         }
         self.durable = self.durable.min(op);
         assert!(self.op() <= op || self.entries.is_empty());
@@ -186,5 +206,43 @@ impl Log {
         let count = ((op + 1).saturating_sub(self.first_op) as usize).min(self.entries.len());
         let skipped = count.saturating_sub(count_max);
         self.entries.range(skipped..count).map(|entry| &entry.header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_proto::message::Command;
+    use zerocopy::little_endian::{U32, U64, U128};
+
+    use super::*;
+
+    fn prepare_after(log: &Log) -> (MessageHeader, Bytes) {
+        let position = log.position();
+        let mut header = MessageHeader::new(Command::Prepare, 7, 0, 0, 3);
+        (header.op, header.parent) = (U64::new(log.op() + 1), U128::new(position.checksum));
+        (header.revision, header.request_count) = (U64::new(position.revision), U32::new(1));
+        header.seal(&[]);
+        (header, Bytes::new())
+    }
+
+    /// A server joins a view whose primary tells too little for it to know that what it drops is what it will get
+    /// again. The journal writes it, drops it, and writes it once more; only then it is durable.
+    #[test]
+    fn the_end_of_a_write_that_was_dropped_does_not_count_for_the_same_prepare_written_again() {
+        let mut log = Log::new(0, Position { checksum: 0, revision: 1, timestamp_ns: 0 }, Vec::new());
+        let (header, message) = prepare_after(&log);
+        let checksum = header.checksum.get();
+        log.push(header, message.clone(), false);
+        log.truncate_after(0);
+        log.push(header, message.clone(), false);
+        log.set_durable(1, checksum);
+        assert_eq!(log.durable(), 0, "this one is dropped again");
+        log.set_durable(1, checksum);
+        assert_eq!(log.durable(), 1);
+        // What was durable when it was dropped is not waited for.
+        log.truncate_after(0);
+        log.push(header, message, false);
+        log.set_durable(1, checksum);
+        assert_eq!(log.durable(), 1);
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) is_in_sync: bool,
     /// Whether it needs what the journal no longer holds.
     pub(crate) is_behind: bool,
+    /// The highest op that it needs for which the host was told so.
+    pub(crate) behind_op: u64,
     /// The last read round that it confirmed.
     pub(crate) round: u64,
     pub(crate) last_heard_ns: u64,
@@ -55,6 +57,7 @@ impl Peer {
             has_joined: false,
             is_in_sync: true,
             is_behind: false,
+            behind_op: 0,
             round: 0,
             last_heard_ns: now_ns,
             last_progress_ns: now_ns,

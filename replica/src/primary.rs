@@ -84,6 +84,9 @@ impl<P: BatchPool> Replica<P> {
         if self.handover.is_some() {
             return Err(Refusal::Busy);
         }
+        if mutant::is(Mutant::ReadJoinsRound) && self.round_confirmed < self.round {
+            return Ok(self.round);
+        }
         self.has_reads = true;
         Ok(self.round + 1)
     }
@@ -294,9 +297,13 @@ impl<P: BatchPool> Replica<P> {
     }
 
     fn is_out_of_reach(&mut self, replica: u8, op: u64) {
-        if std::mem::replace(&mut self.peers[replica as usize].is_behind, true) {
+        let peer = &mut self.peers[replica as usize];
+        peer.is_behind = true;
+        // A checkpoint that was of use to it may not have brought it to where the journal begins.
+        if op <= peer.behind_op {
             return;
         }
+        peer.behind_op = op;
         self.outputs.push_back(Output::BackupBehind { peer: replica, op });
         self.send_behind(replica, op);
     }
@@ -374,10 +381,19 @@ impl<P: BatchPool> Replica<P> {
                 peer.last_progress_ns = self.now_ns;
             }
             if op + 1 >= self.journal_first_op {
-                peer.is_behind = false;
+                (peer.is_behind, peer.behind_op) = (false, 0);
             }
         }
         if header.nonce.get() != 0 {
+            // It has lost a part of what it had acknowledged in this view. Whatever that has helped to commit stays
+            // committed, but it is no copy that an answer could count, nor does a member of the in-sync set hold it. It
+            // needs it again, behind the answer to its question.
+            let peer = &mut self.peers[header.replica as usize];
+            peer.acked = peer.acked.min(op);
+            if is_ours {
+                peer.received = op;
+                peer.rewind(op);
+            }
             self.send_start_view(header.replica, header.nonce.get());
         }
         let from = header.replica as usize;
@@ -429,7 +445,9 @@ impl<P: BatchPool> Replica<P> {
         };
         match self.config.ack {
             AckPolicy::Majority => self.commit,
+            AckPolicy::All if mutant::is(Mutant::AllAsMajority) => self.commit,
             AckPolicy::All => everyone(&|is_in_sync| is_in_sync),
+            AckPolicy::Strict if mutant::is(Mutant::StrictAsAll) => everyone(&|is_in_sync| is_in_sync),
             AckPolicy::Strict => everyone(&|_| true),
         }
     }
@@ -453,10 +471,12 @@ impl<P: BatchPool> Replica<P> {
                 peer.last_progress_ns = now_ns;
             }
             let is_silent = now_ns.saturating_sub(peer.last_heard_ns.min(peer.last_progress_ns)) > silence_ns;
-            if peer.is_in_sync && is_silent && count > u32::from(self.quorums.commit) {
+            let is_spare = count > u32::from(self.quorums.commit) || mutant::is(Mutant::InSyncBelowQuorum);
+            let has_caught_up = peer.acked >= target_op || mutant::is(Mutant::TakenBackTooEarly);
+            if peer.is_in_sync && is_silent && is_spare {
                 peer.is_in_sync = false;
                 count -= 1;
-            } else if !peer.is_in_sync && !is_silent && peer.acked >= target_op {
+            } else if !peer.is_in_sync && !is_silent && has_caught_up {
                 peer.is_in_sync = true;
                 count += 1;
             }
