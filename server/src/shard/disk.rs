@@ -79,9 +79,9 @@ impl Disk {
         Disk::new(Log::Journal { ring, file: Rc::new(file) }, superblock, superblock_file)
     }
 
-    /// A shard that keeps up to `bytes_max` bytes of its log after `op` in memory.
-    pub fn in_memory(bytes_max: u64, op: u64, superblock: SuperblockWriter, superblock_file: DirectFile) -> Disk {
-        Disk::new(Log::Memory(MemoryLog::new(bytes_max, op + 1)), superblock, superblock_file)
+    /// A shard that keeps its log in memory.
+    pub fn in_memory(log: MemoryLog, superblock: SuperblockWriter, superblock_file: DirectFile) -> Disk {
+        Disk::new(Log::Memory(log), superblock, superblock_file)
     }
 
     fn new(log: Log, superblock: SuperblockWriter, superblock_file: DirectFile) -> Disk {

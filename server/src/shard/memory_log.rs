@@ -19,14 +19,15 @@ pub struct MemoryLog {
 impl MemoryLog {
     /// A log of up to `bytes_max` bytes whose first prepare is `next_op`.
     pub fn new(bytes_max: u64, next_op: u64) -> MemoryLog {
-        MemoryLog {
-            first_op: next_op,
-            prepares: VecDeque::new(),
-            bytes: 0,
-            released_below: next_op,
-            live_bytes: 0,
-            bytes_max,
-        }
+        MemoryLog::holding(bytes_max, next_op, [])
+    }
+
+    /// The log of a server that had it on a disk before: `prepares` are those from `first_op` on, and not known to be
+    /// committed, so that they may have to be dropped.
+    pub fn holding(bytes_max: u64, first_op: u64, prepares: impl IntoIterator<Item = Bytes>) -> MemoryLog {
+        let prepares: VecDeque<Bytes> = prepares.into_iter().collect();
+        let bytes = prepares.iter().map(|message| message.len() as u64).sum();
+        MemoryLog { first_op, prepares, bytes, released_below: first_op, live_bytes: bytes, bytes_max }
     }
 
     /// The lowest op that is still there, or the next one.
@@ -133,6 +134,19 @@ mod tests {
         log.truncate_after(10);
         assert_eq!((log.last_op(), log.used_bytes()), (10, 30));
         log.push(11, prepare(10)).expect("there is room");
+    }
+
+    #[test]
+    fn what_came_from_the_disk_and_is_not_committed_may_be_dropped() {
+        let mut log = MemoryLog::holding(100, 5, [prepare(10), prepare(20)]);
+        assert_eq!((log.first_op(), log.last_op(), log.used_bytes()), (5, 6, 30));
+        log.truncate_after(5);
+        log.push(6, prepare(30)).expect("there is room");
+        assert_eq!((log.last_op(), log.used_bytes()), (6, 40));
+        log.truncate_after(4);
+        log.push(5, prepare(10)).expect("there is room");
+        log.release_below(6);
+        assert_eq!((log.first_op(), log.last_op(), log.used_bytes()), (5, 5, 0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::{
     Identity,
     disk::Disk,
+    memory_log::MemoryLog,
     replay::{Loss, ReplayFiles, ReplaySettings, Replayed, replay},
     transfer::KeptCheckpoint,
 };
@@ -96,7 +97,7 @@ pub fn recover(files: OpenedShard, options: &StartOptions, shard: u16, pool: &Po
         ReplayFiles { superblock: &files.superblock_file, journal: &files.journal, checkpoint: checkpoint.as_ref() };
     let replayed = replay(&replay_files, &files.superblock, &settings, pool)?;
     tell(shard, &replayed);
-    let Replayed { machine, recovered, superblock, ring, end, .. } = replayed;
+    let Replayed { machine, mut recovered, superblock, ring, .. } = replayed;
     let checkpoint = match superblock.checkpoint.get() {
         0 => None,
         op => checkpoint.map(|file| KeptCheckpoint::new(op, superblock.checkpoint_size.get(), file)),
@@ -110,7 +111,9 @@ pub fn recover(files: OpenedShard, options: &StartOptions, shard: u16, pool: &Po
             written.and_then(|()| files.superblock_file.sync()).context("cannot write the superblock")?;
         }
         writer.finish();
-        Disk::in_memory(ring.size(), end.op, writer, files.superblock_file)
+        let log = MemoryLog::holding(ring.size(), recovered.commit + 1, recovered.suffix.iter().cloned());
+        recovered.journal_first_op = log.first_op();
+        Disk::in_memory(log, writer, files.superblock_file)
     } else {
         Disk::with_journal(ring, files.journal, writer, files.superblock_file)
     };

@@ -196,7 +196,7 @@ fn load_state<F: BlockFile>(
     settings: &ReplaySettings,
     pool: &Pool,
 ) -> anyhow::Result<Result<Machine, Loss>> {
-    if superblock.has_lost_memory != 0 {
+    if superblock.has_lost_memory != 0 && !mutant::is(Mutant::MemoryLossForgotten) {
         return Ok(Err(Loss::Memory));
     }
     let Some(expected) = expected_by(superblock) else {
