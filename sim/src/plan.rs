@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 
 use lockstep_proto::limits::VALUE_SIZE_MAX;
 use lockstep_replica::{AckPolicy, FanOut, Quorums};
+use lockstep_store::SWEEP_PER_BATCH;
 
 use crate::{
     dice::Dice,
@@ -189,6 +190,8 @@ pub struct Plan {
     pub fanout: FanOut,
     /// Whether nothing survives a restart.
     pub is_memory: bool,
+    /// Whether each start of a server decides anew whether it keeps its log on the disk or in memory.
+    pub changes_durability: bool,
     /// Largest number of requests in a prepare.
     pub batch_ops_max: u32,
     /// How long an open batch waits.
@@ -246,6 +249,7 @@ impl Plan {
             ack: dice.pick(&[AckPolicy::Majority, AckPolicy::Majority, AckPolicy::All, AckPolicy::Strict]),
             fanout: dice.pick(&[FanOut::Parallel, FanOut::Parallel, FanOut::Parallel, FanOut::Sequential]),
             is_memory: servers > 1 && dice.chance(100),
+            changes_durability: false,
             batch_ops_max: dice.within(1..=8) as u32,
             batch_linger_ns: dice.pick(&[0, 0, MS / 5]),
             batch_gather_ops: Dice::new(seed, "gather").pick(&[0, 2, 4, 64]),
@@ -265,6 +269,9 @@ impl Plan {
             damaged_max: servers - quorums.view_change,
         };
         plan.healed = draw_healed(dice, &plan, quorums);
+        if servers > 1 && !plan.is_memory && Dice::new(seed, "durability").chance(50) {
+            (plan.changes_durability, plan.healed) = (true, ((1u16 << servers) - 1) as u8);
+        }
         draw_redis(&mut Dice::new(seed, "redis"), &mut plan.workload);
         draw_clocks(dice, &mut plan);
         draw_room(&mut Dice::new(seed, "room"), &mut plan);
@@ -394,9 +401,12 @@ fn draw_clocks(dice: &mut Dice, plan: &mut Plan) {
 }
 
 /// A store may have little room: for a few keys, for the sum of floating-point numbers, or for a value that is moved.
-/// Not where keys expire: when they are removed, and so when there is room again, is what the model does not know.
+/// Where keys expire only if there are so few that every batch removes all that have expired: else the model does not
+/// know how much room they still take.
 fn draw_room(dice: &mut Dice, plan: &mut Plan) {
-    if plan.has_wrong_clocks && dice.chance(300) {
+    let groups: u32 = plan.workload.redis.groups.iter().map(|keys| u32::from(*keys)).sum();
+    let are_few = plan.workload.keys + groups <= SWEEP_PER_BATCH as u32;
+    if (plan.has_wrong_clocks || are_few) && dice.chance(300) {
         plan.workload.store_bytes_max = dice.pick(&[150, 500, 2000, 5500, 20_000, VALUE_SIZE_MAX as u64 + 1000]);
     }
 }
@@ -468,14 +478,16 @@ mod tests {
     }
 
     #[test]
-    fn some_seeds_have_little_room_and_keys_that_expire_have_enough() {
+    fn some_seeds_have_little_room_and_if_keys_expire_there_these_are_few() {
         let plans: Vec<Plan> = (0..500).map(Plan::of).collect();
         let (little, enough): (Vec<&Plan>, Vec<&Plan>) =
             plans.iter().partition(|plan| plan.workload.store_bytes_max < u64::MAX);
         assert!(little.len() > 50 && enough.len() > 250);
         let expires =
             |plan: &&&Plan| plan.workload.redis.has_expiry() || plan.workload.weights[FIRST_EXPIRING..] != [0; 3];
-        assert_eq!(little.iter().filter(expires).count(), 0);
+        let expiring: Vec<&&Plan> = little.iter().filter(expires).collect();
+        assert!(expiring.len() > 20);
+        assert!(expiring.iter().all(|plan| plan.workload.keys <= SWEEP_PER_BATCH as u32));
     }
 
     #[test]

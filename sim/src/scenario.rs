@@ -135,6 +135,13 @@ impl Cluster {
         self.world.clients[1].ask_for(&mut self.world.shared, 1);
     }
 
+    /// Lets the first client ask this server for a value, whoever the primary is.
+    pub fn ask_first_to_read_from(&mut self, server: u8) {
+        self.world.shared.plan.workload.weights = ONLY_GET;
+        self.world.clients[0].go_to(server);
+        self.world.clients[0].ask_for(&mut self.world.shared, 1);
+    }
+
     /// Waits until something is so, and looks after each single thing that happens.
     ///
     /// # Panics
@@ -282,6 +289,12 @@ impl ReplicaHandle<'_> {
         self.world.start(self.server);
     }
 
+    /// Starts it with durability `memory`: what it acknowledges from now on is lost when it ends.
+    pub fn start_in_memory(&mut self) {
+        self.world.servers[self.server as usize].is_memory = true;
+        self.start();
+    }
+
     /// Loses its disk; the folder is made anew with `recover`. It is down afterwards.
     pub fn wipe(&mut self) {
         self.world.crash(self.server);
@@ -399,7 +412,7 @@ impl Plan {
         let mut plan = Plan::of(0);
         plan.servers = servers;
         plan.ack = AckPolicy::Majority;
-        plan.is_memory = false;
+        (plan.is_memory, plan.changes_durability) = (false, false);
         plan.faults = Vec::new();
         plan.heal_at_ns = u64::MAX / 4;
         plan.healed = u8::MAX;

@@ -2,6 +2,8 @@
 //! lost: chains of events that chance alone brings about too rarely. Each is a test, and kills the variant of the code
 //! that breaks its rule.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use lockstep_proto::{
     message::{Command, MessageHeader},
@@ -10,7 +12,13 @@ use lockstep_proto::{
 use lockstep_replica::Role;
 use lockstep_server::journal::superblock;
 
-use crate::{disk::Survivors, facts::header_of, scenario::Cluster, world::World};
+use crate::{
+    disk::Survivors,
+    facts::header_of,
+    plan::Plan,
+    scenario::{Cluster, Prepare},
+    world::World,
+};
 
 /// A scenario, and the variant that it is about.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +50,21 @@ stories! {
     TornHeadersNotErased => a_header_left_behind_the_end_is_not_completed_by_another_body,
     TruncationNotErased => what_was_given_up_does_not_come_back,
     SuperblockNotRepaired => a_superblock_that_was_cut_off_is_completed_before_it_is_acted_on,
+    ReadJoinsRound => a_read_does_not_join_a_round_that_is_under_way,
+    DroppedWriteCounts => the_end_of_a_write_that_was_dropped_counts_for_nothing,
+    RejoinsWithoutNonce => what_was_said_before_a_server_asked_does_not_tell_what_it_has_lost,
 }
+
+/// So many ops that what a view tells of its beginning does not reach back to where they begin.
+const MORE_THAN_A_VIEW_TELLS: u32 = 600;
 
 /// Three servers that have the same; the primary, and the two that come after it.
 fn three() -> (Cluster, [u8; 3]) {
-    let mut cluster = Cluster::new(3);
+    three_with(|_| ())
+}
+
+fn three_with(change: impl FnOnce(&mut Plan)) -> (Cluster, [u8; 3]) {
+    let mut cluster = Cluster::with(3, change);
     cluster.expect_answers(3);
     cluster.expect_converged();
     let primary = cluster.primary();
@@ -69,6 +87,86 @@ pub fn a_primary_that_wakes_up_reads_nothing_stale() {
     cluster.ask_to_read_from(old);
     cluster.pass_ms(1000);
     cluster.join();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
+
+/// A primary has asked for its reads to be confirmed, and sleeps before it hears that they are. Meanwhile the others go
+/// on without it. What it is asked for when it wakes up was not asked for in time.
+pub fn a_read_does_not_join_a_round_that_is_under_way() {
+    let (mut cluster, [old, next, third]) = three();
+    let view = cluster.replica(old).status().view;
+    cluster.delay(next, old, |_| true);
+    cluster.delay(third, old, |_| true);
+    cluster.ask_to_read_from(old);
+    cluster.pass_ms(3);
+    cluster.replica(old).pause();
+    cluster.cut_off(&[old]);
+    cluster.wait_for("another primary", |world| world.primary() == Some(next));
+    cluster.expect_writes(3);
+    cluster.replica(old).resume();
+    cluster.ask_first_to_read_from(old);
+    cluster.pass_ms(2);
+    let confirms = move |header: &MessageHeader| header.view.get() == view && header.round.get() > 0;
+    assert!(cluster.delay_no_more(confirms) > 0);
+    cluster.pass_ms(100);
+    cluster.join();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
+
+/// A backup's disk hangs while it writes, and the others go on for so long that the next primary does not tell it any
+/// more whether that belongs to the log. So it drops it, and gets it again. What it then hears first from its disk is
+/// of the write that is about to be dropped.
+pub fn the_end_of_a_write_that_was_dropped_counts_for_nothing() {
+    let (mut cluster, [first, second, late]) = three_with(|plan| {
+        plan.disk.journal_size = 8 << 20;
+        plan.disk.checkpoint_every = 8 << 20;
+    });
+    let op = cluster.replica(first).status().op + 1;
+    cluster.replica(late).hold_write(op);
+    cluster.ask_to_write(1);
+    cluster.wait_until("it is on its way to the disk", move |world| {
+        world.servers[late as usize].process.as_deref().is_some_and(|process| process.status().op == op)
+    });
+    cluster.cut_between(first, late);
+    cluster.expect_writes(MORE_THAN_A_VIEW_TELLS);
+    cluster.replica(first).stop();
+    cluster.wait_for("the next primary has sent it that again, and more", move |world| {
+        let process = world.servers[late as usize].process.as_deref();
+        world.primary() == Some(second) && process.is_some_and(|process| process.status().op > op)
+    });
+    cluster.pass_ms(100);
+    cluster.replica(late).hold_nothing();
+    cluster.join();
+    cluster.replica(first).start();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
+
+/// A server has lost what it had acknowledged in its view, and asks how far that may reach. What comes is what the
+/// primary had said when the view began.
+pub fn what_was_said_before_a_server_asked_does_not_tell_what_it_has_lost() {
+    let (mut cluster, [first, second, rotten]) = three();
+    let is_kept = Cell::new(false);
+    cluster.delay(second, rotten, move |header| is(Command::StartView)(header) && !is_kept.replace(true));
+    cluster.replica(first).stop();
+    cluster.wait_for("a view of two", |world| world.primary() == Some(second) && world.is_one());
+    let op = cluster.replica(second).status().op;
+    cluster.expect_writes(40);
+    cluster.expect_converged();
+    cluster.replica(rotten).corrupt(Prepare(op + 1));
+    cluster.replica(rotten).stop();
+    cluster.cut_between(second, rotten);
+    cluster.replica(rotten).start();
+    assert!(cluster.replica(rotten).vouch_op() > op);
+    assert_eq!(cluster.delay_no_more(is(Command::StartView)), 1);
+    cluster.pass_ms(50);
+    cluster.replica(second).stop();
+    cluster.replica(first).start();
+    cluster.pass_ms(2000);
+    cluster.join();
+    cluster.replica(second).start();
     cluster.expect_answers(1);
     cluster.expect_converged();
 }

@@ -21,8 +21,8 @@ use crate::{
 /// key that expires still shrinks.
 const SWEEP_PER_REQUEST: usize = 2;
 
-/// Expired keys that are removed before each batch besides those.
-const SWEEP_PER_BATCH: usize = 16;
+/// Expired keys that are removed before each batch besides those, the longest expired ones first.
+pub const SWEEP_PER_BATCH: usize = 16;
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -114,7 +114,8 @@ impl Store {
     fn sweep(&mut self, now_ns: u64, count: usize) {
         for _ in 0..count {
             let Some((&(expiry_ns, creation), &slot)) = self.expiry.first_key_value() else { return };
-            if expiry_ns > now_ns || mutant::is(Mutant::ExpiryIgnored) {
+            let is_spared = mutant::is(Mutant::ExpiryIgnored) || mutant::is(Mutant::ExpiredKeepsRoom);
+            if expiry_ns > now_ns || is_spared {
                 return;
             }
             let handle = self.slots.find(slot, creation);

@@ -74,7 +74,7 @@ mod watched;
 mod write_times;
 
 pub use ahead::READS_AHEAD;
-pub use apply::WriteResult;
+pub use apply::{SWEEP_PER_BATCH, WriteResult};
 pub use checkpoint::CheckpointProgress;
 pub use load::{LoadError, Loader};
 pub use store::{MemoryUse, STORE_BYTES_MAX, Store, StoreConfig};

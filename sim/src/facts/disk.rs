@@ -80,6 +80,11 @@ impl DiskFacts {
         }
     }
 
+    /// What lies above `op` may be gone at any moment.
+    pub(super) fn lose_above(&mut self, op: u64) {
+        self.durable.split_off(&(op + 1));
+    }
+
     /// What lies above `op` is gone.
     pub(super) fn erase(&mut self, op: u64) {
         self.durable.split_off(&(op + 1));

@@ -6,6 +6,7 @@
 
 mod disk;
 mod effects;
+mod in_sync;
 mod model;
 mod presence;
 
@@ -19,7 +20,7 @@ use lockstep_proto::{
 };
 use lockstep_replica::{AckPolicy, Quorums, Recovered};
 
-use self::disk::DiskFacts;
+use self::{disk::DiskFacts, in_sync::InSync};
 pub use self::{
     model::{Model, Verdict},
     presence::{Presence, Window},
@@ -113,6 +114,9 @@ pub struct Facts {
     longest_wait_ns: u64,
     has_damage: bool,
     primaries: BTreeMap<u64, u8>,
+    /// What each server does with its in-sync set as a primary.
+    in_sync: Vec<InSync>,
+    heartbeat_ns: u64,
     disks: Vec<DiskFacts>,
     state_hashes: BTreeMap<u64, u128>,
 }
@@ -138,6 +142,8 @@ impl Facts {
             longest_wait_ns: 0,
             has_damage: plan.is_memory,
             primaries: BTreeMap::new(),
+            in_sync: (0..plan.servers).map(|_| InSync::default()).collect(),
+            heartbeat_ns: plan.heartbeat_ns,
             disks: (0..plan.servers).map(|_| DiskFacts::default()).collect(),
             state_hashes: BTreeMap::new(),
         }
@@ -236,6 +242,11 @@ impl Facts {
         self.has_damage = true;
     }
 
+    /// The first sector of a truncation is about to be overwritten: from now on a crash may lose any of it.
+    pub fn is_erasing(&mut self, server: u8, op: u64) {
+        self.disks[server as usize].lose_above(op);
+    }
+
     /// The sectors of a truncation have been overwritten.
     pub fn erased(&mut self, server: u8, op: u64) {
         self.disks[server as usize].erase(op);
@@ -328,7 +339,8 @@ impl Facts {
     }
 
     /// A primary applies an op.
-    pub fn is_applied_by_primary(&mut self, op: u64) {
+    pub fn is_applied_by_primary(&mut self, server: u8, op: u64) {
+        self.in_sync[server as usize].applies(self.now_ns, op);
         let after = self.stamped.split_off(&(op + 1));
         let before = std::mem::replace(&mut self.stamped, after);
         let waited = before.get(&op).map_or(0, |stamped_ns| self.since(*stamped_ns));
@@ -364,6 +376,10 @@ impl Facts {
         });
         let is_met = self.ack != AckPolicy::Strict || parts.copies == 0 || holders == self.all;
         self.ensure(is_met, Check::CommittedHeld, || format!("{server} answers op {op} without all servers"));
+        let missing = self.in_sync[server as usize].mask & self.all & !holders;
+        self.ensure(self.ack != AckPolicy::All || missing == 0, Check::CommittedHeld, || {
+            format!("{server} answers op {op} without {missing:07b} of its in-sync set")
+        });
     }
 
     /// A read is answered from the state after `applied`; when it was asked for, `floor` had been answered.

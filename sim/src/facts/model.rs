@@ -137,6 +137,7 @@ impl Model {
     }
 
     fn carry_out(&mut self, (op, index): (u64, usize), revision: u64, request: &Request<'_>) -> Verdict {
+        self.keyspace.drop_expired(Time::exact(self.now_ns));
         if let Some(refusal) = self.keyspace.refusal(request, self.store_bytes_max) {
             return Rc::new(refusal);
         }

@@ -82,6 +82,8 @@ pub struct Server {
     /// Whether its disk has lost something that it had held, or has never held anything, and it has not been a whole
     /// member since.
     pub is_damaged: bool,
+    /// Whether the process keeps its log in memory, or the next one will.
+    pub is_memory: bool,
     /// When its process will end without warning, if it will.
     pub doom: Option<Doom>,
     held: Vec<Event>,
@@ -146,6 +148,7 @@ impl Server {
             is_paused: false,
             // A server that has never been in a view cannot be told from one that was formatted again by mistake.
             is_damaged: true,
+            is_memory: plan.is_memory,
             doom: None,
             held: Vec::new(),
         }
@@ -173,6 +176,7 @@ impl Server {
     /// The process goes on: what has waited happens now, in order.
     pub fn resume(&mut self, shared: &mut Shared) {
         self.is_paused = false;
+        shared.facts.has_slept(self.id);
         for event in std::mem::take(&mut self.held) {
             shared.after(0, event);
         }
@@ -232,7 +236,7 @@ impl Server {
         shared.counters.add(Fault::LostWrite, report.lost);
         shared.network.close_all_of(self.id);
         // Without a disk, every restart is amnesia.
-        self.is_damaged |= shared.plan.is_memory;
+        self.is_damaged |= self.is_memory;
     }
 }
 

@@ -107,7 +107,7 @@ impl Server {
     }
 
     fn run(&mut self, shared: &mut Shared, replayed: Replayed) {
-        let Replayed { machine, recovered, superblock, ring, loss, .. } = replayed;
+        let Replayed { machine, mut recovered, superblock, ring, loss, .. } = replayed;
         let (id, now_ns) = (self.id, shared.now_ns);
         if let Some(loss) = &loss {
             shared.line(|| format!("{id}: {loss}"));
@@ -121,7 +121,8 @@ impl Server {
             )
         });
         let mut writer = SuperblockWriter::new(superblock);
-        if shared.plan.is_memory {
+        if self.is_memory {
+            shared.facts.is_damaged();
             // Only now is anything lost by the next restart, and it must be known then.
             for step in writer.begin(&shared.pool, |superblock| superblock.has_lost_memory = 1).steps {
                 self.disk.superblock.put(step.offset, &step.bytes);
@@ -134,8 +135,10 @@ impl Server {
         shared.facts.has_started(id, &superblock, &recovered, log);
         self.boot += 1;
         self.clock.start(now_ns, machine.timestamp_ns);
-        let journal_log = if shared.plan.is_memory {
-            Log::Memory(MemoryLog::new(ring.size(), ring.last_op() + 1))
+        let journal_log = if self.is_memory {
+            let log = MemoryLog::holding(ring.size(), recovered.commit + 1, recovered.suffix.iter().cloned());
+            recovered.journal_first_op = log.first_op();
+            Log::Memory(log)
         } else {
             Log::Journal(ring)
         };

@@ -144,7 +144,10 @@ impl Server {
                 self.pump(shared);
             }
             Output::RoleChanged(role) => self.change_role(shared, role),
-            Output::InSyncChanged { mask } => shared.line(|| format!("{id}: in sync: {mask:07b}")),
+            Output::InSyncChanged { mask } => {
+                shared.line(|| format!("{id}: in sync: {mask:07b}"));
+                shared.facts.in_sync_changes(id, mask);
+            }
             Output::BackupBehind { peer, op } => {
                 shared.line(|| format!("{id}: {peer} needs op={op}, which is gone"));
                 if let Some(process) = self.process.as_deref_mut() {
@@ -193,7 +196,7 @@ impl Server {
         shared.facts.is_committed(id, op, checksum);
         let Some(process) = self.process.as_deref_mut() else { return };
         if process.role == Role::Primary {
-            shared.facts.is_applied_by_primary(op);
+            shared.facts.is_applied_by_primary(id, op);
             self.apply_and_answer(shared, op, &message, copies);
             self.cut_if_flagged(shared, &message);
         } else {
@@ -208,6 +211,7 @@ impl Server {
         shared.line(|| format!("{id}: is now {role:?} in view {view}"));
         shared.trace.step(shared.now_ns, [u64::from(id) << 8 | role as u64, view]);
         process.role = role;
+        shared.facts.changes_role(id);
         if role == Role::Primary {
             self.apply_waiting(shared);
             // It may have left the view again before this turn's end.
@@ -238,6 +242,9 @@ impl Server {
         for (work, purpose) in work {
             if let Purpose::Prepare { op, checksum } = purpose {
                 shared.facts.is_placed(server, op, checksum);
+            }
+            if let Purpose::Erase { op } = purpose {
+                shared.facts.is_erasing(server, op);
             }
             let id = self.disk.ask(work);
             process.purposes.insert(id, purpose);

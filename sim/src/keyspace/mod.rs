@@ -153,6 +153,11 @@ impl Keyspace {
         self.entries.iter().filter(move |(_, entry)| may(entry)).map(|(key, _)| key)
     }
 
+    /// The keys go that have certainly expired.
+    pub fn drop_expired(&mut self, now: Time) {
+        self.entries.retain(|_, entry| entry.expiry.is_none_or(|expiry| expiry.latest_ns > now.earliest_ns));
+    }
+
     /// A key goes.
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         self.entries.remove(key)
@@ -184,7 +189,7 @@ impl Keyspace {
     /// Carries out a request, a read or one of the log. `is_otherwise` is followed where it cannot be known whether a
     /// key is as the request asks it to be: by the checks of a program, or by a compare-and-set.
     pub fn carry_out(&mut self, moment: &Moment, request: &Request<'_>, is_otherwise: bool) -> Expected {
-        self.entries.retain(|_, entry| entry.expiry.is_none_or(|expiry| expiry.latest_ns > moment.time.earliest_ns));
+        self.drop_expired(moment.time);
         match request.operation() {
             Operation::Transact | Operation::Query => {
                 let version = if request.operation() == Operation::Query { Version::NONE } else { moment.version };

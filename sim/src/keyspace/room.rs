@@ -17,7 +17,7 @@ const INTEGER_BYTES: usize = 20;
 const FLOAT_BYTES: usize = 5000;
 
 impl Keyspace {
-    /// The refusal of a request for which there is no room in `bytes_max`. No key may expire here.
+    /// The refusal of a request for which there is no room in `bytes_max`. What has expired is gone.
     pub fn refusal(&self, request: &Request<'_>, bytes_max: u64) -> Option<Expected> {
         if bytes_max == u64::MAX {
             return None;

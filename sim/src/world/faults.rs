@@ -123,7 +123,7 @@ impl World {
     }
 
     fn crash_for(&mut self, server: u8, choice: u64, duration_ns: u64) -> bool {
-        let is_amnesia = self.shared.plan.is_memory;
+        let is_amnesia = self.servers[server as usize].is_memory;
         if !self.servers[server as usize].is_up() || (is_amnesia && !self.may_damage(server, true)) {
             return false;
         }
@@ -157,14 +157,15 @@ impl World {
 
     /// Crashes come in rows: a server that starts is likely to meet what has ended it before.
     pub(super) fn crash_again(&mut self, server: u8, times: u8) {
-        if !self.shared.is_healed && self.servers[server as usize].is_running() {
+        let is_amnesia = self.servers[server as usize].is_memory;
+        if !self.shared.is_healed && self.servers[server as usize].is_running() && !is_amnesia {
             let writes = self.shared.host_dice.below(4);
             self.doom(server, writes, 2 * MS, times - 1);
         }
     }
 
     fn cut_power(&mut self, duration_ns: u64) -> bool {
-        if self.shared.plan.is_memory {
+        if self.servers.iter().any(|server| server.is_memory) {
             return false;
         }
         for server in 0..self.servers.len() as u8 {
@@ -269,7 +270,7 @@ impl World {
             Fault::DiskStall => node.disk.stalled_until_ns = until_ns,
             Fault::DiskSlow => node.disk.slow_until_ns = until_ns,
             // Without a disk, a restart is amnesia, and must be within what the others bear.
-            _ if self.shared.plan.is_memory => return false,
+            _ if node.is_memory => return false,
             Fault::DiskFull => node.disk.full_until_ns = until_ns,
             _ => node.disk.fails_next_write = node.is_up(),
         }

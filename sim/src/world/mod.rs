@@ -293,6 +293,11 @@ impl World {
             return;
         }
         self.wipe_if_beyond_repair(server);
+        if self.shared.plan.changes_durability {
+            let node = &mut self.servers[server as usize];
+            node.is_memory = self.shared.host_dice.chance(400);
+            node.disk.full_until_ns = if node.is_memory { 0 } else { node.disk.full_until_ns };
+        }
         if let Err(reason) = self.servers[server as usize].start(&mut self.shared) {
             self.shared.facts.fail(Check::Start, format!("{server} does not start: {reason}"));
         }

@@ -431,3 +431,58 @@ fn a_read_while_a_write_waits_for_long_is_as_of_the_time_of_that_write() {
     cluster.expect_answers(1);
     cluster.expect_converged();
 }
+
+/// A primary that was cut off holds on its disk what nobody else knows of, and the others have gone on. It comes back
+/// with durability `memory`: what it has to give up then is from the disk. It used to take that for covered by a
+/// checkpoint, and ended itself.
+#[test]
+fn a_server_that_goes_over_to_memory_gives_up_what_only_its_disk_held() {
+    let mut cluster = Cluster::new(3);
+    cluster.expect_writes(3);
+    cluster.expect_converged();
+    let first = cluster.primary();
+    let op = cluster.replica(first).status().op;
+    cluster.cut_off(&[first]);
+    cluster.cut_second_client(&[(first + 1) % 3, (first + 2) % 3]);
+    cluster.ask_second_to_write();
+    cluster.wait_until("a prepare that nobody else has", |world| {
+        world.servers[first as usize].process.as_deref().is_some_and(|process| process.status().durable == op + 1)
+    });
+    cluster.replica(first).stop();
+    cluster.expect_writes(3);
+    cluster.join();
+    cluster.replica(first).start_in_memory();
+    cluster.expect_answers(3);
+    cluster.expect_converged();
+    // What it has acknowledged since is gone when it ends, and it says so.
+    cluster.replica(first).stop();
+    cluster.replica(first).start();
+    assert_ne!(cluster.replica(first).vouch_op(), 0);
+    cluster.expect_converged();
+    cluster.expect_answers(3);
+}
+
+/// Servers that go over to memory do not hold what lies between their checkpoint and what was committed. A backup that
+/// needs that has to get another checkpoint, although nobody writes anything.
+#[test]
+fn a_backup_gets_from_servers_that_went_over_to_memory_what_only_their_disks_held() {
+    let mut cluster = Cluster::with(3, |plan| plan.disk.checkpoint_every = 64 << 10);
+    cluster.expect_answers(60);
+    cluster.expect_converged();
+    let wiped = (cluster.primary() + 1) % 3;
+    let others = [(wiped + 1) % 3, (wiped + 2) % 3];
+    for server in others {
+        let checkpoint = cluster.world.servers[server as usize].process.as_deref().expect("it is up").superblock();
+        assert!((1..cluster.world.shared.facts.committed_op()).contains(&checkpoint.checkpoint.get()));
+    }
+    cluster.replica(wiped).wipe();
+    for server in others {
+        cluster.replica(server).stop();
+    }
+    for server in others {
+        cluster.replica(server).start_in_memory();
+    }
+    cluster.replica(wiped).start();
+    cluster.expect_converged();
+    cluster.expect_answers(3);
+}
