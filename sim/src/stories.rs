@@ -53,6 +53,7 @@ stories! {
     ReadJoinsRound => a_read_does_not_join_a_round_that_is_under_way,
     DroppedWriteCounts => the_end_of_a_write_that_was_dropped_counts_for_nothing,
     RejoinsWithoutNonce => what_was_said_before_a_server_asked_does_not_tell_what_it_has_lost,
+    RejoinsAtBeginning => a_server_that_has_lost_something_is_no_member_before_it_has_it_again,
 }
 
 /// So many ops that what a view tells of its beginning does not reach back to where they begin.
@@ -140,6 +141,30 @@ pub fn the_end_of_a_write_that_was_dropped_counts_for_nothing() {
     cluster.replica(late).hold_nothing();
     cluster.join();
     cluster.replica(first).start();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
+
+/// A server has lost what it had acknowledged in its view. It hears how the view began and how far the log reaches, and
+/// gets nothing of what it has lost.
+pub fn a_server_that_has_lost_something_is_no_member_before_it_has_it_again() {
+    let (mut cluster, [first, second, rotten]) = three();
+    cluster.replica(first).stop();
+    cluster.wait_for("a view of two", |world| world.primary() == Some(second) && world.is_one());
+    let op = cluster.replica(second).status().op;
+    cluster.expect_writes(40);
+    cluster.expect_converged();
+    cluster.replica(rotten).corrupt(Prepare(op + 1));
+    cluster.replica(rotten).stop();
+    cluster.delay(second, rotten, is(Command::Prepare));
+    cluster.replica(rotten).start();
+    assert!(cluster.replica(rotten).vouch_op() > op);
+    cluster.pass_ms(100);
+    cluster.replica(second).stop();
+    cluster.delay_no_more(|_| false);
+    cluster.replica(first).start();
+    cluster.pass_ms(2000);
+    cluster.replica(second).start();
     cluster.expect_answers(1);
     cluster.expect_converged();
 }
