@@ -79,7 +79,8 @@ impl Log {
     /// Begins anew behind a checkpoint.
     pub(crate) fn restart_after(&mut self, op: u64, position: Position) {
         assert!(op > self.op(), "a checkpoint takes the place of a shorter log");
-        *self = Log::new(op, position, Vec::new());
+        let dropped_in_flight = std::mem::take(&mut self.dropped_in_flight);
+        *self = Log { dropped_in_flight, ..Log::new(op, position, Vec::new()) };
     }
 
     /// The last op.
