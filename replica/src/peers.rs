@@ -79,6 +79,16 @@ impl Peer {
         self.next += 1;
     }
 
+    /// It says that it has everything up to `op`, which may be less than it said before: who is ended while it joins
+    /// the view joins again when it is started, and drops what it cannot know to be of the view.
+    pub(crate) fn says_it_has(&mut self, op: u64) {
+        if op < self.received {
+            self.received = op;
+            self.rewind(op);
+        }
+        self.has_received(op);
+    }
+
     /// It has everything up to `op`.
     pub(crate) fn has_received(&mut self, op: u64) {
         self.received = self.received.max(op);
@@ -119,6 +129,20 @@ mod tests {
         assert_eq!((peer.next, peer.in_flight_bytes), (4, 100));
         peer.rewind(2);
         assert_eq!((peer.next, peer.in_flight_bytes), (3, 0));
+    }
+
+    /// With `strict` and a full pipeline, nothing that came later could show it what it lacked, and all stood still.
+    #[test]
+    fn who_had_more_before_it_was_started_again_was_never_sent_it_again() {
+        let mut peer = Peer::new(true, 0);
+        (1..=3).for_each(|op| peer.sent(op, 0, 100));
+        peer.says_it_has(3);
+        assert_eq!((peer.received, peer.next), (3, 4));
+        peer.says_it_has(1);
+        assert_eq!((peer.received, peer.next, peer.in_flight.len()), (1, 2, 0));
+        peer.sent(2, 0, 100);
+        peer.says_it_has(2);
+        assert_eq!((peer.received, peer.next, peer.in_flight_bytes), (2, 3, 0));
     }
 
     #[test]

@@ -375,7 +375,7 @@ impl<P: BatchPool> Replica<P> {
                 peer.has_joined = true;
                 peer.rewind(op);
             }
-            peer.has_received(op);
+            peer.says_it_has(op);
             if is_member && op > peer.acked {
                 peer.acked = op;
                 peer.last_progress_ns = self.now_ns;

@@ -51,6 +51,7 @@ stories! {
     TruncationNotErased => what_was_given_up_does_not_come_back,
     SuperblockNotRepaired => a_superblock_that_was_cut_off_is_completed_before_it_is_acted_on,
     ReadJoinsRound => a_read_does_not_join_a_round_that_is_under_way,
+    RoundOutlivesView => what_confirmed_reads_in_one_view_confirms_none_in_a_later_one,
     DroppedWriteCounts => the_end_of_a_write_that_was_dropped_counts_for_nothing,
     RejoinsWithoutNonce => what_was_said_before_a_server_asked_does_not_tell_what_it_has_lost,
     RejoinsAtBeginning => a_server_that_has_lost_something_is_no_member_before_it_has_it_again,
@@ -111,6 +112,30 @@ pub fn a_read_does_not_join_a_round_that_is_under_way() {
     let confirms = move |header: &MessageHeader| header.view.get() == view && header.round.get() > 0;
     assert!(cluster.delay_no_more(confirms) > 0);
     cluster.pass_ms(100);
+    cluster.join();
+    cluster.expect_answers(1);
+    cluster.expect_converged();
+}
+
+/// A server has answered reads as the primary, and is the primary again two views later. Then it sleeps, and the others
+/// go on without it. When it wakes up, its first round of reads has the number of one that was confirmed long ago.
+pub fn what_confirmed_reads_in_one_view_confirms_none_in_a_later_one() {
+    let (mut cluster, [first, second, _]) = three();
+    cluster.ask_to_read_from(first);
+    cluster.pass_ms(100);
+    cluster.replica(first).hand_over(Some(second));
+    cluster.wait_for("another primary", |world| world.primary() == Some(second));
+    cluster.expect_writes(1);
+    cluster.replica(second).hand_over(Some(first));
+    cluster.wait_for("the first primary again", |world| world.primary() == Some(first));
+    cluster.expect_writes(1);
+    cluster.cut_between(first, second);
+    cluster.replica(first).pause();
+    cluster.wait_for("another primary again", |world| world.primary() == Some(second));
+    cluster.expect_writes(3);
+    cluster.replica(first).resume();
+    cluster.ask_to_read_from(first);
+    cluster.pass_ms(1000);
     cluster.join();
     cluster.expect_answers(1);
     cluster.expect_converged();
