@@ -170,10 +170,9 @@ pub fn the_end_of_a_write_that_was_dropped_counts_for_nothing() {
     cluster.expect_converged();
 }
 
-/// A server has lost what it had acknowledged in its view. It hears how the view began and how far the log reaches, and
-/// gets nothing of what it has lost.
-pub fn a_server_that_has_lost_something_is_no_member_before_it_has_it_again() {
-    let (mut cluster, [first, second, rotten]) = three();
+/// A view of two, in which the third server has lost the first of what it had acknowledged, and has ended. Returns the op
+/// before that.
+fn lose_in_a_view_of_two(cluster: &mut Cluster, [first, second, rotten]: [u8; 3]) -> u64 {
     cluster.replica(first).stop();
     cluster.wait_for("a view of two", |world| world.primary() == Some(second) && world.is_one());
     let op = cluster.replica(second).status().op;
@@ -181,6 +180,14 @@ pub fn a_server_that_has_lost_something_is_no_member_before_it_has_it_again() {
     cluster.expect_converged();
     cluster.replica(rotten).corrupt(Prepare(op + 1));
     cluster.replica(rotten).stop();
+    op
+}
+
+/// A server has lost what it had acknowledged in its view. It hears how the view began and how far the log reaches, and
+/// gets nothing of what it has lost.
+pub fn a_server_that_has_lost_something_is_no_member_before_it_has_it_again() {
+    let (mut cluster, [first, second, rotten]) = three();
+    let op = lose_in_a_view_of_two(&mut cluster, [first, second, rotten]);
     cluster.delay(second, rotten, is(Command::Prepare));
     cluster.replica(rotten).start();
     assert!(cluster.replica(rotten).vouch_op() > op);
@@ -200,13 +207,7 @@ pub fn what_was_said_before_a_server_asked_does_not_tell_what_it_has_lost() {
     let (mut cluster, [first, second, rotten]) = three();
     let is_kept = Cell::new(false);
     cluster.delay(second, rotten, move |header| is(Command::StartView)(header) && !is_kept.replace(true));
-    cluster.replica(first).stop();
-    cluster.wait_for("a view of two", |world| world.primary() == Some(second) && world.is_one());
-    let op = cluster.replica(second).status().op;
-    cluster.expect_writes(40);
-    cluster.expect_converged();
-    cluster.replica(rotten).corrupt(Prepare(op + 1));
-    cluster.replica(rotten).stop();
+    let op = lose_in_a_view_of_two(&mut cluster, [first, second, rotten]);
     cluster.cut_between(second, rotten);
     cluster.replica(rotten).start();
     assert!(cluster.replica(rotten).vouch_op() > op);
